@@ -1,0 +1,58 @@
+"""Every limit on what a stranger can make grow, in one place.
+
+Sizes are bytes, durations seconds, everything else counts. A decoder checks the declared size
+against these before it allocates, so that a hostile index, frame or message costs at most its cap.
+"""
+
+from __future__ import annotations
+
+KIB = 1024
+MIB = 1024 * KIB
+
+# Content
+IMAGE_SIZE_MAX = 1 << 44  # 16 TiB: offsets fit in 48 bits and file sizes never overflow
+INDEX_SIZE_MAX = 64 * MIB
+INDEX_ENTRIES_MAX = 1 << 20
+CHUNK_SIZE_MIN = 32 * KIB
+CHUNK_SIZE_AVG = 128 * KIB
+CHUNK_SIZE_MAX = 512 * KIB
+DATA_FRAME_TARGET_MAX = 4 * MIB  # uncompressed bytes that one DATA frame may hold
+DATA_FRAME_CHUNKS_MAX = 1024
+PATCH_TARGET_MAX = 4 * MIB
+BASE_VIEW_MAX = 12 * MIB
+BASE_VIEW_RANGES_MAX = 64
+PATCH_DELTA_MAX = 8 * MIB  # the uncompressed delta of one patch frame
+STORED_FRAME_MAX = 8 * MIB
+
+# Signed documents
+MANIFEST_SIZE_MAX = 1 * MIB
+ORDER_SIZE_MAX = 1 * MIB
+PAYLOADS_MAX = 64
+PACKS_PER_PAYLOAD_MAX = 256
+NAME_LENGTH_MAX = 128
+LIST_LENGTH_MAX = 10_000
+
+# TUF metadata (bytes), as python-tuf's client bounds them
+ROOT_SIZE_MAX = 512_000
+TIMESTAMP_SIZE_MAX = 16_384
+SNAPSHOT_SIZE_MAX = 2_000_000
+TARGETS_SIZE_MAX = 5_000_000
+ROOT_ROTATIONS_MAX = 256
+DELEGATIONS_MAX = 32
+
+# Swarm
+MESSAGE_HEADER_MAX = 64 * KIB
+MESSAGE_PAYLOAD_MAX = STORED_FRAME_MAX
+OBJECT_SIZE_MAX = 4 * MIB  # small objects that peers pass on: metadata, manifests, orders, indexes
+PEERS_MAX = 64
+PEER_EXCHANGE_MAX = 32
+REQUESTS_PER_PEER_MAX = 64
+PIECES_PER_PACK_MAX = 1 << 20
+HANDSHAKE_S = 10.0
+PEER_IDLE_S = 60.0
+
+# Origin
+ORIGIN_HEADER_MAX = 32 * KIB
+ORIGIN_CONNECT_S = 15.0
+ORIGIN_IDLE_S = 30.0
+ORIGIN_RATE_MIN = 128  # bytes per second, averaged over ORIGIN_IDLE_S
