@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 from p2p.content.digests import Buffer, Digest
@@ -22,8 +22,8 @@ class PeerIdentity:
 
     device: str
     site: str
-    groups: frozenset[str] = field(default_factory=frozenset)
-    certificate: Digest = Digest(bytes(32))
+    groups: frozenset[str]
+    certificate: Digest
 
 
 @dataclass(frozen=True, slots=True)
