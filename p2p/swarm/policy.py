@@ -1,0 +1,49 @@
+"""The numbers that a swarm node decides by. Times are seconds, sizes bytes; defaults suit a depot."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from p2p.content.limits import KIB, MIB
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How patient, how greedy and how parallel a node is.
+
+    - `settle_s`: no WAN bytes for this long after the start, so that nodes that wake together count
+      each other.
+    - `stall_s`: a lease or a fetch without progress for this long ends.
+    - `fallback_s`: without any progress for this long (jittered, up to twice) a node serves itself.
+    - `request_s`, `hedge_s`: when an unanswered request is given up, and when it is asked of
+      somebody else as well (over the LAN only).
+    - `object_s`: how long the responsible node may take to bring a small object.
+    - `gateways_max`: how many nodes fetch for the site at once.
+    - `stripe_bytes`: contiguous stored bytes that one gateway is responsible for.
+    - `run_bytes`: at most this much in one fetch; `fetches_max` run at once.
+    - `pipeline_s`, `pipeline_min`, `pipeline_max`: requests in flight to one peer are its rate
+      times `pipeline_s`, within these bounds (in requests).
+    - `have_batch_s`: news of pieces is gathered for this long.
+    - `penalty_s`: how long a node that stalled is not a gateway.
+    """
+
+    settle_s: float = 2.0
+    stall_s: float = 8.0
+    fallback_s: float = 30.0
+    request_s: float = 10.0
+    hedge_s: float = 3.0
+    object_s: float = 4.0
+    gateways_max: int = 3
+    stripe_bytes: int = 4 * MIB
+    run_bytes: int = 2 * MIB
+    fetches_max: int = 2
+    pipeline_s: float = 3.0
+    pipeline_min: int = 4
+    pipeline_max: int = 32
+    have_batch_s: float = 0.05
+    penalty_s: float = 60.0
+    strikes_max: int = 3
+    object_cache_bytes: int = 8 * MIB
+    object_pending_max: int = 32
+    serve_queue_max: int = 48
+    piece_estimate: int = 128 * KIB

@@ -1,0 +1,199 @@
+"""The wire codec: messages to bytes and back, with every size checked first.
+
+A message is an 8-byte prefix (two big-endian unsigned 32-bit numbers: header length, payload
+length), a msgpack header `[code, field…]` and, for `Blob` and `Piece` only, the raw payload. The
+payload is never packed or copied: encoding returns the parts, and a reader receives it straight
+into a buffer of its own. No I/O happens here.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import msgpack
+
+from p2p.content import limits
+from p2p.content.digests import Buffer, Digest, parse_digest
+from p2p.content.fields import check_name
+from p2p.errors import ContentError, LimitExceeded
+from p2p.swarm import messages as m
+
+PROTOCOL = 1
+PREFIX = struct.Struct(">II")
+_BITMAP_MAX = limits.PIECES_PER_PACK_MAX // 8
+_HEADER_LARGE_MAX = _BITMAP_MAX + 256  # a HAVE carries its bitmap in the header
+_REQUEST_MAX = (1 << 32) - 1
+
+
+def encode(message: m.Message) -> list[Buffer]:
+    """The parts to send, in order: prefix and header joined, then the payload if there is one."""
+    payload: Buffer = b""
+    match message:
+        case m.Hello():
+            fields = [m.Code.HELLO, message.protocol, message.site, message.port, message.wan]
+        case m.News():
+            fields = [m.Code.NEWS, message.root_version, message.timestamp_version]
+        case m.MetadataWant():
+            fields = [m.Code.METADATA_WANT, message.request, message.name]
+        case m.ObjectWant():
+            fields = [m.Code.OBJECT_WANT, message.request, message.digest, message.size]
+        case m.Blob():
+            fields, payload = [m.Code.BLOB, message.request], message.payload
+        case m.Refuse():
+            fields = [m.Code.REFUSE, message.request, message.reason.value]
+        case m.Join():
+            fields = [
+                m.Code.JOIN, message.image, message.base, message.wan, message.weight, message.complete,
+            ]  # fmt: skip
+        case m.Leave():
+            fields = [m.Code.LEAVE, message.image]
+        case m.Have():
+            fields = [m.Code.HAVE, message.image, message.pack, message.total, message.bitmap]
+        case m.HaveMore():
+            fields = [m.Code.HAVE_MORE, message.image, message.pack, list(message.pieces)]
+        case m.Want():
+            fields = [m.Code.WANT, message.request, message.image, message.pack, message.piece]
+        case m.Piece():
+            fields, payload = [m.Code.PIECE, message.request], message.payload
+        case m.Lease():
+            fields = [
+                m.Code.LEASE, message.image, message.pack, message.slot, message.start, message.stop,
+            ]  # fmt: skip
+        case m.Peers():
+            fields = [m.Code.PEERS, [list(p) for p in message.peers]]
+        case m.Bye():
+            fields = [m.Code.BYE, message.reason]
+    header: bytes = msgpack.packb(fields, use_bin_type=True)
+    head = PREFIX.pack(len(header), len(payload)) + header
+    return [head, payload] if len(payload) else [head]
+
+
+def parse_prefix(prefix: Buffer) -> tuple[int, int]:
+    """Header and payload length; raises `LimitExceeded` before anything is allocated for them."""
+    header_length, payload_length = PREFIX.unpack(prefix)
+    if not 0 < header_length <= _HEADER_LARGE_MAX:
+        raise LimitExceeded(f"message: header of {header_length} bytes")
+    if payload_length > limits.MESSAGE_PAYLOAD_MAX:
+        raise LimitExceeded(f"message: payload of {payload_length} bytes")
+    return header_length, payload_length
+
+
+def decode(header: Buffer, payload: Buffer) -> m.Message:
+    """One message from its header and payload; raises `ContentError` and nothing else."""
+    try:
+        body = msgpack.unpackb(
+            header,
+            raw=False,
+            use_list=True,
+            max_array_len=limits.PIECES_PER_PACK_MAX,
+            max_bin_len=_BITMAP_MAX,
+            max_str_len=4096,
+            max_map_len=0,
+            max_ext_len=0,
+        )
+    except (ValueError, TypeError, RecursionError, msgpack.UnpackException) as error:
+        raise ContentError(f"message: not valid msgpack ({error})") from error
+    if not isinstance(body, list) or not body or type(body[0]) is not int:
+        raise ContentError("message: not a list that begins with a code")
+    if len(header) > limits.MESSAGE_HEADER_MAX and body[0] not in (m.Code.HAVE, m.Code.HAVE_MORE):
+        raise LimitExceeded(f"message: header of {len(header)} bytes")
+    if len(payload) and body[0] not in (m.Code.BLOB, m.Code.PIECE):
+        raise ContentError(f"message {body[0]}: carries a payload")
+    return _decode_body(body, payload)
+
+
+def _decode_body(body: list[Any], payload: Buffer) -> m.Message:
+    match body:
+        case [m.Code.HELLO, protocol, str(site), port, bool(wan)]:
+            return m.Hello(_int(protocol, 0, 1 << 16), check_name(site, "hello.site"), _port(port), wan)
+        case [m.Code.NEWS, root_version, timestamp_version]:
+            return m.News(_int(root_version, 0, 1 << 53), _int(timestamp_version, 0, 1 << 53))
+        case [m.Code.METADATA_WANT, request, str(name)]:
+            return m.MetadataWant(_request(request), check_name(name, "metadata-want.name"))
+        case [m.Code.OBJECT_WANT, request, digest, size]:
+            return m.ObjectWant(_request(request), _digest(digest), _int(size, 0, limits.OBJECT_SIZE_MAX))
+        case [m.Code.BLOB, request]:
+            return m.Blob(_request(request), payload)
+        case [m.Code.REFUSE, request, str(reason)]:
+            if reason not in set(m.Refusal):
+                raise ContentError("refuse.reason: unknown")
+            return m.Refuse(_request(request), m.Refusal(reason))
+        case [m.Code.JOIN, image, base, bool(wan), weight, bool(complete)]:
+            return m.Join(
+                _digest(image), None if base is None else _digest(base), wan, _int(weight, 0, 1000), complete
+            )
+        case [m.Code.LEAVE, image]:
+            return m.Leave(_digest(image))
+        case [m.Code.HAVE, image, pack, total, bytes(bitmap)]:
+            return _have(image, pack, total, bitmap)
+        case [m.Code.HAVE_MORE, image, pack, list(pieces)]:
+            return m.HaveMore(_digest(image), _digest(pack), tuple(_piece(p) for p in pieces))
+        case [m.Code.WANT, request, image, pack, piece]:
+            return m.Want(_request(request), _digest(image), _digest(pack), _piece(piece))
+        case [m.Code.PIECE, request]:
+            return m.Piece(_request(request), payload)
+        case [m.Code.LEASE, image, pack, slot, start, stop]:
+            return m.Lease(_digest(image), _digest(pack), _int(slot, 0, 15), _piece(start), _piece(stop))
+        case [m.Code.PEERS, list(peers)]:
+            if len(peers) > limits.PEER_EXCHANGE_MAX:
+                raise LimitExceeded(f"peers: {len(peers)} addresses")
+            return m.Peers(tuple(_address(p) for p in peers))
+        case [m.Code.BYE, str(reason)]:
+            return m.Bye(check_name(reason, "bye.reason"))
+        case _:
+            raise ContentError(f"message {body[0]}: unknown code or shape")
+
+
+def pack_bitmap(pieces: set[int] | frozenset[int], total: int) -> bytes:
+    """The bitmap of a `Have`."""
+    bitmap = bytearray((total + 7) // 8)
+    for n in pieces:
+        bitmap[n >> 3] |= 1 << (n & 7)
+    return bytes(bitmap)
+
+
+def unpack_bitmap(bitmap: Buffer, total: int) -> set[int]:
+    """The piece numbers of a bitmap that was checked by `decode`."""
+    return {n for n in range(total) if bitmap[n >> 3] & (1 << (n & 7))}
+
+
+def _have(image: object, pack: object, total: object, bitmap: bytes) -> m.Have:
+    count = _int(total, 0, limits.PIECES_PER_PACK_MAX)
+    if len(bitmap) != (count + 7) // 8:
+        raise ContentError(f"have: {len(bitmap)} bytes of bitmap for {count} pieces")
+    if count % 8 and bitmap[-1] >> (count % 8):
+        raise ContentError("have: bits past the last piece")
+    return m.Have(_digest(image), _digest(pack), count, bitmap)
+
+
+def _address(raw: object) -> tuple[str, str, int]:
+    match raw:
+        case [str(device), str(host), port] if len(host) <= 64 and host.isprintable():
+            return check_name(device, "peers.device"), host, _port(port)
+        case _:
+            raise ContentError("peers: not an address")
+
+
+def _digest(value: object) -> Digest:
+    if not isinstance(value, bytes):
+        raise ContentError("message: a digest is missing")
+    return parse_digest(value, "message")
+
+
+def _int(value: object, low: int, high: int) -> int:
+    if type(value) is not int or not low <= value <= high:
+        raise LimitExceeded(f"message: {value!r} is not a number within {low}..{high}")
+    return value
+
+
+def _request(value: object) -> int:
+    return _int(value, 0, _REQUEST_MAX)
+
+
+def _piece(value: object) -> int:
+    return _int(value, 0, limits.PIECES_PER_PACK_MAX)
+
+
+def _port(value: object) -> int:
+    return _int(value, 0, 65535)
