@@ -19,6 +19,7 @@ __all__ = [
     "PeerError",
     "SlipstreamError",
     "SlotError",
+    "SlotFull",
     "StoreError",
     "TrustError",
 ]
@@ -90,6 +91,10 @@ class StoreError(LocalError):
 
 class SlotError(LocalError):
     """A slot cannot be read, written, verified or switched."""
+
+
+class SlotFull(SlotError):  # noqa: N818 (a state, as in trio.Cancelled)
+    """There is no room for an image where its slot lies."""
 
 
 class PeerError(SlipstreamError):

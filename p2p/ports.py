@@ -176,13 +176,24 @@ class Boot(Protocol):
         """The armed slot becomes the active one."""
 
     def rollback(self) -> None:
-        """Drop the armed slot; the active one stays."""
+        """Drop the armed slot, and what is remembered of a failed one; the active one stays."""
 
 
 @dataclass(frozen=True, slots=True)
 class BootState:
-    """`active` runs unless `trial` is set, which is being tried with `attempts_left`."""
+    """`active` runs unless `trial` is set and was started, which is then tried with `attempts_left` more.
+
+    `tried`: how often the trial was started (0: armed only). `failed`: the slot whose trial ended
+    because no attempt was left, until the next `arm` or `rollback`.
+    """
 
     active: str
     trial: str | None = None
     attempts_left: int = 0
+    tried: int = 0
+    failed: str | None = None
+
+    @property
+    def running(self) -> str:
+        """The slot that the device runs from."""
+        return self.trial if self.trial is not None and self.tried else self.active

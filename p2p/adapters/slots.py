@@ -1,0 +1,458 @@
+"""The A/B slots of one payload, as files or block devices (`ports.Slots`).
+
+A small record per slot says which image it validly holds. Opening a writer marks the slot invalid,
+durably, before its first byte changes; only an image that was read back from the medium with the
+right digest makes it valid again. What arrived in between is in a journal (`slot_journal`), so that a
+killed agent goes on where it was. Not for choosing what runs: that is the boot environment's.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from p2p.adapters.files import (
+    SYSTEM_FILES,
+    File,
+    Files,
+    Space,
+    parent_of,
+    read_whole,
+    replace_durably,
+)
+from p2p.adapters.slot_journal import SlotJournal, Writing
+from p2p.content import limits
+from p2p.content.digests import Buffer, Digest
+from p2p.content.intervals import IntervalSet
+from p2p.errors import SlotError, SlotFull
+from p2p.ports import Boot
+
+READ_BACK_BLOCK = 1 << 20
+_RECORD_SIZE_MAX = 4096
+_KEPT = "the slot that the device runs from is untouched; what was verified so far is resumed"
+
+
+@dataclass(frozen=True, slots=True)
+class SlotRecord:
+    """What is durably known of a slot. `valid`: the image is whole; else it is being written."""
+
+    image: Digest
+    size: int
+    generation: int
+    valid: bool
+
+
+class SlotImage:
+    """Random reads of the image in a valid slot (`ports.ImageReader`)."""
+
+    def __init__(self, name: str, file: File, size: int) -> None:
+        self._name = name
+        self._file = file
+        self.size = size
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Exactly `length` bytes or `SlotError`."""
+        if offset < 0 or length < 0 or offset + length > self.size:
+            raise SlotError(
+                f"{self._name}: bytes {offset}+{length} are outside the image of {self.size} bytes"
+            )
+        try:
+            data = self._file.read_at(offset, length)
+        except OSError as error:
+            raise _slot_error(self._name, "read", error) from error
+        if len(data) != length:
+            raise SlotError(f"{self._name}: ends at {offset + len(data)} of {self.size} bytes")
+        return data
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class FileSlotWriter:
+    """A slot that an image is being written to (`ports.SlotWriter`).
+
+    Reads and writes may come from several threads, `checkpoint`, `forget`, `digest` and `seal` one at
+    a time. After a failed fsync or write nothing is known of the medium: the writer refuses all else
+    and is to be closed; opening it again resumes from what had been durable.
+    """
+
+    def __init__(
+        self, slots: FileSlots, slot: str, writing: Writing, file: File, journal: SlotJournal
+    ) -> None:
+        self._slots = slots
+        self._slot = slot
+        self._name = slots.describe(slot)
+        self._writing = writing
+        self._file = file
+        self._journal = journal
+        self._pending = IntervalSet()
+        self._read_back: Digest | None = None
+        self._broken = ""
+        self.size = writing.size
+        self.done = IntervalSet(journal.durable)
+
+    @property
+    def image(self) -> Digest:
+        """The image that is meant to be here."""
+        return self._writing.image
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Exactly `length` bytes that were verified, or `SlotError`."""
+        if offset < 0 or length < 0 or not self.done.covers(offset, offset + length):
+            raise SlotError(f"{self._name}: bytes {offset}+{length} are not there yet")
+        self._check_usable()
+        try:
+            data = self._file.read_at(offset, length)
+        except OSError as error:
+            raise _slot_error(self._name, "read", error) from error
+        if len(data) != length:
+            raise SlotError(f"{self._name}: ends at {offset + len(data)} of {self.size} bytes")
+        return data
+
+    def write(self, offset: int, data: Buffer) -> None:
+        """Write verified bytes; they count as durable from the next `checkpoint`."""
+        self._check_usable()
+        stop = offset + len(data)
+        if offset < 0 or stop > self.size:
+            raise SlotError(f"{self._name}: bytes {offset}+{len(data)} are outside the image of {self.size}")
+        try:
+            self._file.write_at(offset, data)
+        except OSError as error:
+            raise self._break("write", error) from error
+        self._read_back = None
+        self.done.add(offset, stop)
+        self._pending.add(offset, stop)
+
+    def checkpoint(self) -> None:
+        """fsync the data, then make `done` durable. Costs one fsync each and 16 bytes per new range."""
+        self._check_usable()
+        if not self._pending:
+            return
+        pending, self._pending = self._pending, IntervalSet()
+        try:
+            self._file.sync()
+            self._journal.append(pending)
+        except OSError as error:
+            raise self._break("make durable", error) from error
+
+    def forget(self, start: int, stop: int) -> None:
+        """Take a range out of `done`, durably: no record of the journal speaks of it any more."""
+        self.checkpoint()
+        self._read_back = None
+        self.done.remove(start, stop)
+        try:
+            self._journal.rewrite(IntervalSet(self.done))
+        except OSError as error:
+            raise self._break("make durable", error) from error
+
+    def digest(self) -> Digest:
+        """Make all durable, read the image back from the medium and hash it. Blocks for as long."""
+        if not self.done.covers(0, self.size):
+            raise SlotError(f"{self._name}: {self.size - self.done.total()} bytes of the image are missing")
+        self.checkpoint()
+        try:
+            self._file.drop_cache()
+            self._read_back = _hash(self._file, self.size)
+            self._file.drop_cache()
+        except OSError as error:
+            raise self._break("read back", error) from error
+        return self._read_back
+
+    def seal(self) -> None:
+        """Mark the slot valid, durably, and drop the journal. Only after `digest` was right."""
+        self._check_usable()
+        if self._read_back != self.image:
+            raise SlotError(f"{self._name}: not sealed, because it was not read back as {self.image.hex()}")
+        try:
+            if not self._file.is_device and self._file.size() != self.size:
+                self._file.resize(self.size)
+                self._file.sync()
+        except OSError as error:
+            raise self._break("truncate", error) from error
+        writing = self._writing
+        self._slots._record(self._slot, SlotRecord(writing.image, writing.size, writing.generation, True))
+        self.close()
+        self._slots._drop_journal(self._slot)
+
+    def close(self) -> None:
+        """Never raises; what was not checkpointed is written again later."""
+        self._broken = self._broken or "closed"
+        self._file.close()
+        self._journal.close()
+
+    def _break(self, doing: str, error: OSError) -> SlotError:
+        self._broken = f"an earlier error ({error.strerror or error})"
+        return _slot_error(self._name, doing, error)
+
+    def _check_usable(self) -> None:
+        if self._broken:
+            raise SlotError(f"{self._name}: not usable after {self._broken}", kept=_KEPT)
+
+
+class FileSlots:
+    """The slots of `payload`: `places` maps slot names to paths, records live below `directory`."""
+
+    def __init__(
+        self,
+        payload: str,
+        places: Mapping[str, str],
+        directory: str,
+        boot: Boot,
+        *,
+        files: Files = SYSTEM_FILES,
+    ) -> None:
+        self.payload = payload
+        self._places = dict(places)
+        self._directory = directory
+        self._boot = boot
+        self._files = files
+        self._records: dict[str, SlotRecord | None] = {}
+        try:
+            files.make_directories(directory)
+        except OSError as error:
+            raise SlotError(f"cannot make {directory}: {error.strerror or error}") from error
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(sorted(self._places))
+
+    def describe(self, slot: str) -> str:
+        """Payload, slot and path, for messages."""
+        return f"{self.payload} slot {slot} ({self.path(slot)})"
+
+    def path(self, slot: str) -> str:
+        if slot not in self._places:
+            raise SlotError(f"{self.payload}: there is no slot {slot!r} (there are {', '.join(self.names)})")
+        return self._places[slot]
+
+    def active(self) -> str:
+        """The slot that the device runs from, as the boot environment says."""
+        return self._boot.read().running
+
+    def target(self) -> str:
+        """The slot that an update goes to: the one that is neither run nor fallen back to."""
+        boot = self._boot.read()
+        free = [name for name in self.names if name not in (boot.active, boot.running)]
+        if not free:
+            raise SlotError(f"{self.payload}: every slot is in use ({boot})")
+        return free[0]
+
+    def record_of(self, slot: str) -> SlotRecord | None:
+        """What is durably known of a slot; None when nothing is, or the record is damaged."""
+        if slot not in self._records:
+            path = self._record_path(slot)
+            try:
+                data = read_whole(self._files, path, _RECORD_SIZE_MAX)
+            except OSError as error:
+                raise _slot_error(self.describe(slot), "read the record of", error) from error
+            self._records[slot] = None if data is None else _decode_record(data)
+        return self._records[slot]
+
+    def image_in(self, slot: str) -> tuple[Digest, int] | None:
+        """Digest and size of the image that a valid slot holds; None if empty, invalid or unknown."""
+        record = self.record_of(slot)
+        if record is None or not record.valid or not self._files.exists(self.path(slot)):
+            return None
+        file = self._open(slot)
+        try:
+            size = file.size()
+        finally:
+            file.close()
+        fits = size >= record.size if file.is_device else size == record.size
+        return (record.image, record.size) if fits else None
+
+    def space(self, slot: str) -> Space:
+        """Where the slot lies and what it can grow to."""
+        try:
+            return self._files.space(self.path(slot))
+        except OSError as error:
+            raise _slot_error(self.describe(slot), "examine", error) from error
+
+    def open_reader(self, slot: str) -> SlotImage:
+        """Reads of the image in a valid slot; `SlotError` when it holds none."""
+        held = self.image_in(slot)
+        if held is None:
+            raise SlotError(f"{self.describe(slot)} holds no valid image")
+        return SlotImage(self.describe(slot), self._open(slot), held[1])
+
+    def open_writer(self, slot: str, image: Digest, size: int) -> FileSlotWriter:
+        """Mark the slot invalid, durably, before its first byte changes; resume if it was this image.
+
+        Raises `SlotFull` when it cannot hold `size` bytes (found before anything changes where
+        possible) and `SlotError` for a slot that is run, fallen back to or mounted.
+        """
+        name = self.describe(slot)
+        boot = self._boot.read()
+        if slot in (boot.active, boot.trial):
+            raise SlotError(f"{name} is in use by the boot environment ({boot})")
+        resumed = self._resume(slot, image, size)
+        if resumed is not None:
+            return resumed
+        self._check_space(slot, size)
+        before = self.record_of(slot)
+        generation = before.generation + 1 if before else 1
+        # Claimed before it is marked: a mounted device must stay valid.
+        file = self._open(slot, write=True)
+        try:
+            self._record(slot, SlotRecord(image, size, generation, False))
+            if not file.is_device:
+                file.resize(min(size, file.size()))
+                file.reserve(size)
+                file.sync()
+                self._files.sync_directory(parent_of(self.path(slot)))
+            writing = Writing(generation, image, size)
+            journal = SlotJournal.create(self._files, self._journal_path(slot), writing)
+        except OSError as error:
+            file.close()
+            raise _slot_error(name, "prepare", error) from error
+        except BaseException:
+            file.close()
+            raise
+        return FileSlotWriter(self, slot, writing, file, journal)
+
+    def adopt(self, slot: str, size: int | None = None) -> tuple[Digest, int]:
+        """Hash the image that somebody else put into a slot, and record it as valid.
+
+        `size`: bytes of the image; None for the whole file or device. Blocks while it reads.
+        """
+        name = self.describe(slot)
+        file = self._open(slot)
+        try:
+            there = file.size()
+            size = there if size is None else size
+            if not 0 < size <= min(there, limits.IMAGE_SIZE_MAX):
+                raise SlotError(f"{name} holds {there} bytes, so no image of {size} bytes can be adopted")
+            if size < there and not file.is_device:
+                raise SlotError(f"{name} is a file of {there} bytes; an image of {size} must be all of it")
+            file.drop_cache()
+            digest = _hash(file, size)
+        except OSError as error:
+            raise _slot_error(name, "read", error) from error
+        finally:
+            file.close()
+        before = self.record_of(slot)
+        generation = before.generation + 1 if before else 1
+        self._record(slot, SlotRecord(digest, size, generation, True))
+        self._drop_journal(slot)
+        return digest, size
+
+    def adopt_active(self) -> tuple[Digest, int] | None:
+        """On the first run of a flashed device: adopt the active slot, if nothing is recorded of it."""
+        slot = self.active()
+        if self._files.exists(self._record_path(slot)) or not self._files.exists(self.path(slot)):
+            return None
+        file = self._open(slot)
+        try:
+            empty = file.size() == 0
+        finally:
+            file.close()
+        return None if empty else self.adopt(slot)
+
+    def _resume(self, slot: str, image: Digest, size: int) -> FileSlotWriter | None:
+        record = self.record_of(slot)
+        if record is None or record.valid or (record.image, record.size) != (image, size):
+            return None
+        if not self._files.exists(self.path(slot)):
+            return None
+        writing = Writing(record.generation, image, size)
+        file = self._open(slot, write=True)
+        try:
+            journal = None
+            if file.size() >= size:
+                journal = SlotJournal.resume(self._files, self._journal_path(slot), writing)
+        except OSError as error:
+            file.close()
+            raise _slot_error(self.describe(slot), "resume", error) from error
+        if journal is None:
+            file.close()
+            return None
+        return FileSlotWriter(self, slot, writing, file, journal)
+
+    def _check_space(self, slot: str, size: int) -> None:
+        space = self.space(slot)
+        limit = space.held if space.is_device else space.held + space.free
+        if size > limit:
+            raise SlotFull(
+                f"{self.describe(slot)}: an image of {size} bytes does not fit into {limit} bytes",
+                kept="nothing was changed",
+                next_step="use a larger partition" if space.is_device else f"free {size - limit} bytes there",
+            )
+
+    def _open(self, slot: str, *, write: bool = False) -> File:
+        path = self.path(slot)
+        try:
+            return self._files.open(path, write=write, create=write)
+        except OSError as error:
+            raise _slot_error(self.describe(slot), "open", error) from error
+
+    def _record(self, slot: str, record: SlotRecord) -> None:
+        self._records.pop(slot, None)
+        try:
+            replace_durably(self._files, self._record_path(slot), _encode_record(record))
+        except OSError as error:
+            raise _slot_error(self.describe(slot), "record the state of", error) from error
+        self._records[slot] = record
+
+    def _drop_journal(self, slot: str) -> None:
+        # Not made durable: the journal of a valid slot is never read, and the next writing replaces it.
+        try:
+            self._files.remove(self._journal_path(slot))
+        except OSError as error:
+            raise _slot_error(self.describe(slot), "drop the journal of", error) from error
+
+    def _record_path(self, slot: str) -> str:
+        return f"{self._directory}/{slot}.json"
+
+    def _journal_path(self, slot: str) -> str:
+        return f"{self._directory}/{slot}.journal"
+
+
+def _hash(file: File, size: int) -> Digest:
+    state = hashlib.sha256()
+    for offset in range(0, size, READ_BACK_BLOCK):
+        wanted = min(READ_BACK_BLOCK, size - offset)
+        data = file.read_at(offset, wanted)
+        if len(data) != wanted:
+            raise OSError(errno.EIO, f"ends at {offset + len(data)} of {size} bytes")
+        state.update(data)
+    return Digest(state.digest())
+
+
+def _encode_record(record: SlotRecord) -> bytes:
+    body = {
+        "image": record.image.hex(),
+        "size": record.size,
+        "generation": record.generation,
+        "valid": record.valid,
+    }
+    text = json.dumps(body, sort_keys=True)
+    return f"{zlib.crc32(text.encode()):08x} {text}\n".encode()
+
+
+def _decode_record(data: bytes) -> SlotRecord | None:
+    check, _, text = data.rstrip(b"\n").partition(b" ")
+    if check != f"{zlib.crc32(text):08x}".encode():
+        return None
+    body = json.loads(text)
+    return SlotRecord(
+        Digest(bytes.fromhex(body["image"])), body["size"], body["generation"], body["valid"] is True
+    )
+
+
+def _slot_error(name: str, doing: str, error: OSError) -> SlotError:
+    reason = error.strerror or str(error)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return SlotFull(
+            f"{name}: cannot {doing} it: {reason}", kept=_KEPT, next_step="free space where the slot lies"
+        )
+    if error.errno == errno.EBUSY:
+        return SlotError(
+            f"{name}: cannot {doing} it: the device is mounted or in use",
+            kept="nothing was changed",
+            next_step="unmount it, or correct [slots] and [boot] so that the running slot is the active one",
+        )
+    return SlotError(f"{name}: cannot {doing} it: {reason}", kept=_KEPT)
