@@ -91,7 +91,7 @@ class FileBoot:
             raise SlotError(
                 f"boot: both copies of the boot environment are damaged ({self._paths[0]})",
                 kept="no slot is written while it is unknown which one runs",
-                next_step=f"check which slot runs, then remove both files ({self._default.active} is the default)",
+                next_step=f"find out which slot runs; with both files removed it is {self._default.active}",
             )
         return 0, self._default, 0
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import threading
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -75,9 +76,10 @@ class SlotImage:
 class FileSlotWriter:
     """A slot that an image is being written to (`ports.SlotWriter`).
 
-    Reads and writes may come from several threads, `checkpoint`, `forget`, `digest` and `seal` one at
-    a time. After a failed fsync or write nothing is known of the medium: the writer refuses all else
-    and is to be closed; opening it again resumes from what had been durable.
+    Reads and writes may come from one thread while `checkpoint` or `digest` runs in another;
+    `checkpoint`, `forget`, `digest` and `seal` one at a time. After a failed fsync or write nothing is
+    known of the medium: the writer refuses all else and is to be closed; opening it again resumes from
+    what had been durable.
     """
 
     def __init__(
@@ -91,7 +93,9 @@ class FileSlotWriter:
         self._journal = journal
         self._pending = IntervalSet()
         self._read_back: Digest | None = None
+        self._changed = False
         self._broken = ""
+        self._lock = threading.Lock()
         self.size = writing.size
         self.done = IntervalSet(journal.durable)
 
@@ -102,7 +106,9 @@ class FileSlotWriter:
 
     def read(self, offset: int, length: int) -> bytes:
         """Exactly `length` bytes that were verified, or `SlotError`."""
-        if offset < 0 or length < 0 or not self.done.covers(offset, offset + length):
+        with self._lock:
+            there = offset >= 0 and length >= 0 and self.done.covers(offset, offset + length)
+        if not there:
             raise SlotError(f"{self._name}: bytes {offset}+{length} are not there yet")
         self._check_usable()
         try:
@@ -123,16 +129,19 @@ class FileSlotWriter:
             self._file.write_at(offset, data)
         except OSError as error:
             raise self._break("write", error) from error
-        self._read_back = None
-        self.done.add(offset, stop)
-        self._pending.add(offset, stop)
+        with self._lock:
+            self._changed = True
+            self._read_back = None
+            self.done.add(offset, stop)
+            self._pending.add(offset, stop)
 
     def checkpoint(self) -> None:
         """fsync the data, then make `done` durable. Costs one fsync each and 16 bytes per new range."""
         self._check_usable()
         if not self._pending:
             return
-        pending, self._pending = self._pending, IntervalSet()
+        with self._lock:  # before the fsync: what is written from here on waits for the next checkpoint
+            pending, self._pending = self._pending, IntervalSet()
         try:
             self._file.sync()
             self._journal.append(pending)
@@ -142,8 +151,10 @@ class FileSlotWriter:
     def forget(self, start: int, stop: int) -> None:
         """Take a range out of `done`, durably: no record of the journal speaks of it any more."""
         self.checkpoint()
-        self._read_back = None
-        self.done.remove(start, stop)
+        with self._lock:
+            self._changed = True
+            self._read_back = None
+            self.done.remove(start, stop)
         try:
             self._journal.rewrite(IntervalSet(self.done))
         except OSError as error:
@@ -154,13 +165,18 @@ class FileSlotWriter:
         if not self.done.covers(0, self.size):
             raise SlotError(f"{self._name}: {self.size - self.done.total()} bytes of the image are missing")
         self.checkpoint()
+        with self._lock:
+            self._read_back = None
+            self._changed = False
         try:
             self._file.drop_cache()
-            self._read_back = _hash(self._file, self.size)
+            found = _hash(self._file, self.size)
             self._file.drop_cache()
         except OSError as error:
             raise self._break("read back", error) from error
-        return self._read_back
+        with self._lock:
+            self._read_back = None if self._changed else found
+        return found
 
     def seal(self) -> None:
         """Mark the slot valid, durably, and drop the journal. Only after `digest` was right."""
@@ -298,6 +314,8 @@ class FileSlots:
         # Claimed before it is marked: a mounted device must stay valid.
         file = self._open(slot, write=True)
         try:
+            if before is None:  # its journal, if there is one, must not pass for one of this generation
+                self._files.remove(self._journal_path(slot))
             self._record(slot, SlotRecord(image, size, generation, False))
             if not file.is_device:
                 file.resize(min(size, file.size()))
