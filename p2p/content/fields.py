@@ -113,6 +113,13 @@ class Fields:
     def object(self, key: str) -> Fields:
         return Fields(self._take(key, dict), f"{self.what}.{key}")
 
+    def __contains__(self, key: str) -> bool:
+        return self._value.get(key) is not None
+
+    def raw_object(self, key: str) -> dict[str, Any]:
+        """An object whose inside another decoder checks."""
+        return dict(self._take(key, dict))
+
     def text_map(self, key: str) -> dict[str, str]:
         """An object of text values (absent: empty)."""
         value = self._take(key, dict, optional=True) or {}
