@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
@@ -135,7 +136,9 @@ class PackingPool:
         timeout_s: float = JOB_TIMEOUT_S,
         module: str = "",
     ) -> None:
-        self._new = lambda: PackingChild(target, base, timeout_s=timeout_s, module=module)
+        self._new: Callable[[], PackingChild] = partial(
+            PackingChild, target, base, timeout_s=timeout_s, module=module
+        )
         self._ahead = workers * 3
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="packing")
         self._local = threading.local()
