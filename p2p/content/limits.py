@@ -29,6 +29,7 @@ MANIFEST_SIZE_MAX = 1 * MIB
 ORDER_SIZE_MAX = 1 * MIB
 PAYLOADS_MAX = 64
 PACKS_PER_PAYLOAD_MAX = 256
+ORDERS_PER_PRODUCT_MAX = 256
 NAME_LENGTH_MAX = 128
 LIST_LENGTH_MAX = 10_000
 
@@ -49,6 +50,9 @@ PEER_EXCHANGE_MAX = 32
 REQUESTS_PER_PEER_MAX = 64
 PIECES_PER_PACK_MAX = 1 << 20
 HANDSHAKE_S = 10.0
+HALF_OPEN_MAX = 128  # inbound connections that are not yet authenticated
+HALF_OPEN_PER_ADDRESS_MAX = 32
+DISCOVERED_MAX = 1024  # peers that one discovery source may report
 PEER_IDLE_S = 60.0
 
 # Origin
@@ -56,3 +60,7 @@ ORIGIN_HEADER_MAX = 32 * KIB
 ORIGIN_CONNECT_S = 15.0
 ORIGIN_IDLE_S = 30.0
 ORIGIN_RATE_MIN = 128  # bytes per second, averaged over ORIGIN_IDLE_S
+ORIGIN_SMALL_S = 600.0  # a whole metadata file or small object, or one answer of the device API
+ORIGIN_REDIRECTS_MAX = 3
+ORIGIN_IDLE_CONNECTIONS_MAX = 4
+DEVICE_API_ANSWER_MAX = 4 * MIB

@@ -1,0 +1,37 @@
+"""Trust: the TUF client workflow over any source, the downgrade floor and what a device should install.
+
+Pure: no I/O, no clock. Start at `release_for`; `TrustClient` is the workflow below it, `run` and
+`run_async` are the drivers.
+"""
+
+from p2p.trust.client import TrustClient
+from p2p.trust.clock import format_time, parse_time, trusted_time
+from p2p.trust.floors import FloorStore, ReleaseFloors
+from p2p.trust.need import Need, NeedKind, Steps, run, run_async
+from p2p.trust.policy import Decision, Meant, Nothing, decide, open_orders
+from p2p.trust.release import PHASES_ROLE, orders_role, product_role, release_for
+from p2p.trust.store import TrustStore
+
+__all__ = [
+    "PHASES_ROLE",
+    "Decision",
+    "FloorStore",
+    "Meant",
+    "Need",
+    "NeedKind",
+    "Nothing",
+    "ReleaseFloors",
+    "Steps",
+    "TrustClient",
+    "TrustStore",
+    "decide",
+    "format_time",
+    "open_orders",
+    "orders_role",
+    "parse_time",
+    "product_role",
+    "release_for",
+    "run",
+    "run_async",
+    "trusted_time",
+]

@@ -1,0 +1,494 @@
+"""The TUF client workflow (specification 1.0.31, section 5) over any source of bytes.
+
+Pure: it yields a `Need` for each file that it must see (`p2p.trust.need`), takes the device's clock
+as an argument and keeps its state in a `TrustStore`. A step writes before it believes, and in such an
+order that a cut at any moment leaves a state that the next refresh goes on from.
+
+Not here: what a device should install (`p2p.trust.policy`, `p2p.trust.release`), the release-counter
+floor (`p2p.trust.floors`), sources and deadlines (whoever drives the steps).
+"""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from tuf.api.metadata import (
+    DelegatedRole,
+    MetaFile,
+    Root,
+    Snapshot,
+    SuccinctRoles,
+    TargetFile,
+    Targets,
+    Timestamp,
+)
+
+from p2p.content import limits
+from p2p.content.digests import Digest, sha256
+from p2p.errors import OriginError, TrustError
+from p2p.trust import store as names
+from p2p.trust.clock import trusted_time
+from p2p.trust.documents import (
+    Delegator,
+    Verified,
+    check_meta,
+    digest_of,
+    encode_name,
+    read,
+    read_root,
+)
+from p2p.trust.need import Need, NeedKind, Steps, obtain
+from p2p.trust.rules import (
+    DocumentT,
+    check_expiry,
+    check_forward,
+    check_same_fleet,
+    check_version,
+    issued_at,
+    withdraws_online_key,
+)
+from p2p.trust.store import TrustStore, read_or_none
+
+OnlineT = TypeVar("OnlineT", Timestamp, Snapshot)
+MetaFileKey = tuple[int, Digest | None]
+
+_STORED_NAME_MAX = 200  # bytes, within NAME_MAX of every file system with room for a temporary suffix
+
+
+class TrustClient:
+    """One device's view of one repository.
+
+    `root`: the pinned root that the device was shipped with (None: one is in the store already).
+    `build_time`: POSIX seconds when the running image was built, a floor of trusted time.
+    Steps must not be interleaved; `consider_timestamp` and `held` may be called between them.
+    """
+
+    def __init__(self, store: TrustStore, root: bytes | None = None, *, build_time: float = 0.0) -> None:
+        self._store = store
+        self._pinned = root
+        self._build_time = build_time
+        self._root: Verified[Root] | None = None
+        self._timestamp: Verified[Timestamp] | None = None
+        self._snapshot: Verified[Snapshot] | None = None
+        self._online_under: Digest | None = None  # the root that timestamp and snapshot were checked with
+        self._roles: dict[tuple[str, Digest, MetaFileKey], Verified[Targets]] = {}
+        self._held: dict[Digest, str] = {}
+        self._time = 0.0
+        self._fresh = False
+
+    # ------------------------------------------------------------------ what is trusted now
+
+    @property
+    def versions(self) -> dict[str, int]:
+        """Versions of the trusted top-level metadata, those that there are."""
+        documents = (self._root, self._timestamp, self._snapshot)
+        found = {document.role: document.version for document in documents if document is not None}
+        if self._snapshot is not None and "targets.json" in self._snapshot.signed.meta:
+            found["targets"] = self._snapshot.signed.meta["targets.json"].version
+        return found
+
+    @property
+    def time(self) -> float:
+        """Trusted time of the last step, POSIX seconds (see `p2p.trust.clock`)."""
+        return self._time
+
+    def held(self, digest: Digest) -> bytes | None:
+        """The signed metadata or target file with this digest, if it is here to be passed on."""
+        data = read_or_none(self._store, self._held.get(digest) or names.object_name(digest))
+        return data if data is not None and sha256(data) == digest else None
+
+    def held_timestamp(self) -> bytes | None:
+        """The trusted timestamp's bytes, to offer to peers."""
+        return None if self._timestamp is None else self.held(self._timestamp.digest)
+
+    def held_root(self, version: int) -> bytes | None:
+        """A root of the chain that this device has walked, to offer to peers."""
+        return read_or_none(self._store, names.root_name(version))
+
+    # ------------------------------------------------------------------ steps
+
+    def refresh(self, now: float) -> Steps[bool]:
+        """Bring the top-level metadata up to date; True if the timestamp moved.
+
+        `now`: the device's wall clock. When nothing has changed it needs a root probe and the
+        timestamp, no more. None for the timestamp means that nobody can be asked: what is held is
+        used while it has not expired. Raises `TrustError`; of what was accepted before, nothing is
+        lost, and a source's bad bytes leave no trace.
+        """
+        self._fresh = False
+        self._load_root()
+        yield from self._refresh_root()
+        self._load_online(now)
+        self._check_root_expiry()
+        moved = yield from self._refresh_timestamp(now)
+        snapshot = yield from self._refresh_snapshot()
+        self._snapshot = snapshot
+        yield from self._role("targets", self._trusted_root())
+        self._fresh = True
+        return moved
+
+    def consider_timestamp(self, data: bytes, now: float) -> bool:
+        """A timestamp that a peer brought: True if it is newer than ours and now trusted.
+
+        False if it is the same or older. Raises `TrustError` when it is bad; then, as with False,
+        nothing has changed. The next `refresh` fetches what it names.
+        """
+        self._load_root()
+        self._load_online(now)
+        self._check_root_expiry()
+        if len(data) > limits.TIMESTAMP_SIZE_MAX:
+            raise TrustError("too-long", f"timestamp: over {limits.TIMESTAMP_SIZE_MAX} bytes")
+        try:
+            return self._accept_timestamp(data, now)
+        except TrustError as error:
+            if error.reason == "rollback":
+                return False
+            raise
+
+    def find_target(self, path: str) -> Steps[TargetFile | None]:
+        """What the signers say of target `path`, or None: the walk of TUF 5.6.7, after a `refresh`.
+
+        Preorder, depth first, in the order of trust; at most `limits.DELEGATIONS_MAX` delegations.
+        Each role is verified against the delegator that this walk came from.
+        """
+        self._check_fresh()
+        visited: set[str] = set()
+        stack: list[tuple[str, Delegator]] = [("targets", self._trusted_root())]
+        while stack:
+            name, delegator = stack.pop()
+            if name in visited:
+                continue
+            if len(visited) > limits.DELEGATIONS_MAX:
+                raise TrustError("delegations", f"{path}: more than {limits.DELEGATIONS_MAX} delegations")
+            role = yield from self._role(name, delegator)
+            found = role.signed.targets.get(path)
+            if found is not None:
+                return found
+            visited.add(name)
+            if role.signed.delegations is None:
+                continue
+            children: list[tuple[str, Delegator]] = []
+            for child, terminating in role.signed.delegations.get_roles_for_target(path):
+                children.append((child, role))
+                if terminating:
+                    stack.clear()
+                    break
+            stack.extend(reversed(children))
+        return None
+
+    def listing(self, role: str) -> Steps[dict[str, TargetFile]]:
+        """All targets of a `role` that the top-level targets delegate to, after a `refresh`.
+
+        Paths that were not delegated to it are left out. Raises `TrustError("not-delegated")`.
+        """
+        self._check_fresh()
+        targets = yield from self._role("targets", self._trusted_root())
+        try:
+            delegated = targets.signed.get_delegated_role(role)
+        except ValueError as error:
+            raise TrustError("not-delegated", f"{role}: {error}") from error
+        verified = yield from self._role(role, targets)
+        return {
+            path: target
+            for path, target in verified.signed.targets.items()
+            if (isinstance(delegated, DelegatedRole) and delegated.is_delegated_path(path))
+            or (isinstance(delegated, SuccinctRoles) and delegated.get_role_for_target(path) == role)
+        }
+
+    def target(self, target: TargetFile, size_max: int) -> Steps[bytes]:
+        """The bytes of a small target file, from the cache or as an object of the repository.
+
+        Raises `TrustError`: `too-long` (it is signed as longer than `size_max`), `no-digest`.
+        """
+        digest = digest_of(target)
+        if digest is None:
+            raise TrustError("no-digest", f"{target.path}: no SHA-256 is signed")
+        if target.length > size_max:
+            raise TrustError("too-long", f"{target.path}: {target.length} bytes are over {size_max}")
+        cached = read_or_none(self._store, names.object_name(digest))
+        if cached is not None and len(cached) == target.length and sha256(cached) == digest:
+            return cached
+
+        def judge(data: bytes) -> bytes:
+            check_meta(data, target, target.path)
+            return data
+
+        need = Need(
+            NeedKind.OBJECT, digest.hex(), target.path, None, digest, target.length, target.length
+        )  # fmt: skip
+        data = yield from obtain(need, judge)
+        if data is None:
+            raise OriginError("not-found", f"{target.path}: nobody has it")
+        self._store.write(names.object_name(digest), data)
+        return data
+
+    def prune(self, keep: set[Digest]) -> None:
+        """Drop cached target files but `keep`, and metadata of roles that the snapshot no longer has."""
+        self._check_fresh()
+        assert self._snapshot is not None  # _check_fresh
+        kept = {names.object_name(digest) for digest in keep} | {names.ROOT, names.TIMESTAMP, names.SNAPSHOT}
+        kept |= {names.role_name(file.removesuffix(".json")) for file in self._snapshot.signed.meta}
+        for name in list(self._store.names()):
+            if name not in kept and (names.is_object_name(name) or name.endswith(".json")):
+                self._store.delete(name)
+
+    # ------------------------------------------------------------------ root (TUF 5.3)
+
+    def _load_root(self) -> None:
+        if self._root is not None:
+            return
+        stored = self._stored_root()
+        pinned = self._pinned_root()
+        if stored is None and pinned is None:
+            raise TrustError(
+                "no-root",
+                "there is no valid trusted root",
+                next_step="give the device the fleet's root.json again",
+            )
+        if stored is not None:
+            self._root = stored
+        if pinned is not None:
+            walked = read_or_none(self._store, names.root_name(pinned.version))
+            check_same_fleet(pinned, walked)
+            if stored is None or pinned.version > stored.version:
+                assert self._pinned is not None
+                self._accept_root(pinned, self._pinned)
+
+    def _stored_root(self) -> Verified[Root] | None:
+        data = read_or_none(self._store, names.ROOT)
+        if data is None:
+            return None
+        try:
+            return read_root(data, None)
+        except TrustError:
+            if self._pinned is None:
+                raise
+            return None  # damaged; the way from the pinned root is walked again
+
+    def _pinned_root(self) -> Verified[Root] | None:
+        return None if self._pinned is None else read_root(self._pinned, None)
+
+    def _refresh_root(self) -> Steps[None]:
+        for _ in range(limits.ROOT_ROTATIONS_MAX):
+            current = self._trusted_root()
+
+            def judge(data: bytes, current: Verified[Root] = current) -> tuple[Verified[Root], bytes]:
+                return read_root(data, current), data
+
+            version = current.version + 1
+            need = Need(
+                NeedKind.METADATA, f"{version}.root.json", "root", version, None, None,
+                limits.ROOT_SIZE_MAX, mutable=True, may_be_absent=True,
+            )  # fmt: skip
+            answer = yield from obtain(need, judge)
+            if answer is None:
+                return
+            self._accept_root(*answer)
+
+    def _accept_root(self, root: Verified[Root], data: bytes) -> None:
+        # The marker goes first and is acted on by _finish_rotation, after a cut too: without it, a
+        # fast-forwarded timestamp could outlive the root that withdrew its key.
+        rotates = self._root is not None and withdraws_online_key(self._root.signed, root.signed)
+        if rotates:
+            self._store.write(names.ROTATION, str(root.version).encode())
+        self._store.write(names.root_name(root.version), data)
+        self._store.write(names.ROOT, data)
+        self._root = root
+
+    def _finish_rotation(self, version: int) -> None:
+        """TUF 5.3.11: once an online key is withdrawn, nothing that it signed bounds what follows."""
+        marker = read_or_none(self._store, names.ROTATION)
+        if marker is None:
+            return
+        if marker.isdigit() and int(marker) <= version:
+            self._store.delete(names.TIMESTAMP)
+            self._store.delete(names.SNAPSHOT)
+        self._store.delete(names.ROTATION)
+
+    def _trusted_root(self) -> Verified[Root]:
+        assert self._root is not None  # every step begins with _load_root
+        return self._root
+
+    def _check_root_expiry(self) -> None:
+        self._check_expiry(self._trusted_root())
+
+    # ------------------------------------------------------------------ timestamp (TUF 5.4)
+
+    def _load_online(self, now: float) -> None:
+        """Timestamp and snapshot of the store, as far as the current root still stands for them."""
+        root = self._trusted_root()
+        if self._online_under != root.digest:
+            self._finish_rotation(root.version)
+            self._timestamp = self._stored(Timestamp, names.TIMESTAMP, "timestamp")
+            self._snapshot = self._stored(Snapshot, names.SNAPSHOT, "snapshot")
+            self._roles.clear()
+            self._online_under = root.digest
+        self._time = self._trusted_time(now, self._timestamp)
+
+    def _stored(self, kind: type[OnlineT], name: str, role: str) -> Verified[OnlineT] | None:
+        data = read_or_none(self._store, name)
+        if data is None:
+            return None
+        try:
+            document = read(kind, data, self._trusted_root(), role)
+        except TrustError:
+            return None
+        self._held[document.digest] = name
+        return document
+
+    def _trusted_time(self, now: float, timestamp: Verified[Timestamp] | None) -> float:
+        signed = 0.0 if timestamp is None else issued_at(timestamp) or 0.0
+        return trusted_time(now, build_time=self._build_time, signed_time=signed)
+
+    def _refresh_timestamp(self, now: float) -> Steps[bool]:
+        def judge(data: bytes) -> bool:
+            return self._accept_timestamp(data, now)
+
+        need = Need(
+            NeedKind.METADATA, "timestamp.json", "timestamp", None, None, None,
+            limits.TIMESTAMP_SIZE_MAX, mutable=True, may_be_absent=True,
+        )  # fmt: skip
+        moved = yield from obtain(need, judge)
+        if moved is not None:
+            return moved
+        if self._timestamp is None:
+            raise OriginError("unreachable", "timestamp: nobody can be asked, and none is held")
+        self._check_expiry(self._timestamp)
+        return False
+
+    def _accept_timestamp(self, data: bytes, now: float) -> bool:
+        """Judge and keep; False if it is the one that is held. Raises `TrustError`, changing nothing."""
+        root = self._trusted_root()
+        new = read(Timestamp, data, root, "timestamp")
+        held = self._timestamp
+        if held is not None:
+            if new.version < held.version:
+                raise TrustError("rollback", f"timestamp: version {new.version} after {held.version}")
+            if new.version == held.version:
+                self._check_expiry(held)
+                return False
+            if new.signed.snapshot_meta.version < held.signed.snapshot_meta.version:
+                raise TrustError(
+                    "rollback",
+                    f"timestamp: names snapshot {new.signed.snapshot_meta.version}"
+                    f" after {held.signed.snapshot_meta.version}",
+                )
+        issued = issued_at(new)
+        if issued is not None and issued >= min(new.expires, root.expires):
+            # Else a stolen online key could push every clock past the root's own expiry.
+            raise TrustError("issued", "timestamp: issued after it, or the root, expires")
+        time = self._trusted_time(now, new)
+        check_expiry(new, time)
+        self._keep(names.TIMESTAMP, data, new.digest)
+        self._timestamp = new
+        self._time = time
+        return True
+
+    # ------------------------------------------------------------------ snapshot (TUF 5.5)
+
+    def _refresh_snapshot(self) -> Steps[Verified[Snapshot]]:
+        assert self._timestamp is not None  # set by _refresh_timestamp
+        meta = self._timestamp.signed.snapshot_meta
+        held = self._snapshot
+        digest = digest_of(meta)
+        if (
+            held is not None
+            and held.version == meta.version
+            and (digest is None or digest == held.digest)
+            and held.expires > self._time
+        ):
+            return held
+
+        def judge(data: bytes) -> Verified[Snapshot]:
+            check_meta(data, meta, "snapshot")
+            new = read(Snapshot, data, self._trusted_root(), "snapshot")
+            check_version(new, meta.version)
+            if held is not None:
+                check_forward(held.signed, new.signed)
+            self._check_expiry(new)
+            self._keep(names.SNAPSHOT, data, new.digest)
+            return new
+
+        new = yield from obtain(self._need("snapshot", meta, limits.SNAPSHOT_SIZE_MAX), judge)
+        if new is None:
+            raise OriginError("not-found", "snapshot: nobody has it")
+        self._roles.clear()
+        return new
+
+    # ------------------------------------------------------------------ targets (TUF 5.6)
+
+    def _role(self, role: str, delegator: Delegator) -> Steps[Verified[Targets]]:
+        """Targets metadata of `role`, verified against *this* delegator whatever was cached before."""
+        assert self._snapshot is not None  # set by refresh
+        meta = self._snapshot.signed.meta.get(f"{role}.json")
+        if meta is None:
+            raise TrustError("not-in-snapshot", f"{role}: the snapshot does not name it")
+        digest = digest_of(meta)
+        key = (role, delegator.digest, (meta.version, digest))
+        cached = self._roles.get(key)
+        if cached is not None:
+            self._check_expiry(cached)
+            return cached
+        name = names.role_name(role)
+        if len(name) > _STORED_NAME_MAX:
+            raise TrustError("role-name", f"{role[:40]!r}…: the name is too long")
+
+        def judge(data: bytes) -> Verified[Targets]:
+            check_meta(data, meta, role)
+            new = read(Targets, data, delegator, role)
+            check_version(new, meta.version)
+            self._check_expiry(new)
+            return new
+
+        stored = read_or_none(self._store, name)
+        found: Verified[Targets] | None = None
+        if stored is not None:
+            try:
+                found = judge(stored)
+            except TrustError:
+                if digest is not None and sha256(stored) == digest:
+                    raise  # these are the bytes that the snapshot means: nobody has better ones
+            else:
+                self._held[found.digest] = name
+        if found is None:
+
+            def accept(data: bytes) -> Verified[Targets]:
+                new = judge(data)
+                self._keep(name, data, new.digest)
+                return new
+
+            found = yield from obtain(self._need(role, meta, limits.TARGETS_SIZE_MAX), accept)
+            if found is None:
+                raise OriginError("not-found", f"{role}: nobody has it")
+        self._roles[key] = found
+        return found
+
+    # ------------------------------------------------------------------ shared
+
+    def _need(self, role: str, meta: MetaFile, size_max: int) -> Need:
+        if meta.length is not None and meta.length > size_max:
+            raise TrustError("too-long", f"{role}: {meta.length} bytes are over {size_max}")
+        consistent = self._trusted_root().signed.consistent_snapshot
+        file = f"{encode_name(role)}.json"
+        return Need(
+            NeedKind.METADATA,
+            f"{meta.version}.{file}" if consistent else file,
+            role,
+            meta.version,
+            digest_of(meta),
+            meta.length,
+            size_max if meta.length is None else meta.length,
+        )
+
+    def _keep(self, name: str, data: bytes, digest: Digest) -> None:
+        self._store.write(name, data)
+        for stale in [d for d, held_as in self._held.items() if held_as == name]:
+            del self._held[stale]
+        self._held[digest] = name
+
+    def _check_expiry(self, document: Verified[DocumentT]) -> None:
+        check_expiry(document, self._time)
+
+    def _check_fresh(self) -> None:
+        if not self._fresh:
+            raise TrustError("not-refreshed", "the metadata was not refreshed, or its refresh failed")

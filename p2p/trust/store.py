@@ -1,0 +1,65 @@
+"""What the trust client keeps, and under which names.
+
+Every write is atomic and durable (see `p2p.ports.BlobStore`); the order of writes is the client's
+concern. What is read back is believed no more than what arrives: signatures and digests are checked
+again at every start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Protocol
+
+from p2p.content.digests import Digest
+from p2p.errors import StoreError
+from p2p.trust.documents import encode_name
+
+
+class TrustStore(Protocol):
+    """A `p2p.ports.BlobStore` that can also list its names."""
+
+    def read(self, name: str) -> bytes | None: ...
+
+    def write(self, name: str, value: bytes) -> None: ...
+
+    def delete(self, name: str) -> None: ...
+
+    def names(self) -> Iterable[str]:
+        """The names that hold a value."""
+
+
+ROOT = "root.json"
+TIMESTAMP = "timestamp.json"
+SNAPSHOT = "snapshot.json"
+ROTATION = "rotation"
+"""Present while a root that withdraws an online key is being put into effect."""
+
+_OBJECT_PREFIX = "object-"
+
+
+def root_name(version: int) -> str:
+    """Name of one root of the chain, kept so that peers can be shown the way."""
+    return f"root-{version}"
+
+
+def role_name(role: str) -> str:
+    """Name under which the metadata of targets role `role` is kept; never hidden, never a path."""
+    encoded = encode_name(role)
+    return ("%2E" + encoded[1:] if encoded.startswith(".") else encoded) + ".json"
+
+
+def object_name(digest: Digest) -> str:
+    """Name of a cached target file."""
+    return _OBJECT_PREFIX + digest.hex()
+
+
+def is_object_name(name: str) -> bool:
+    return name.startswith(_OBJECT_PREFIX) and len(name) == len(_OBJECT_PREFIX) + 64
+
+
+def read_or_none(store: TrustStore, name: str) -> bytes | None:
+    """The value, or None if it is absent or cannot be read: it will be fetched and written anew."""
+    try:
+        return store.read(name)
+    except StoreError:
+        return None
