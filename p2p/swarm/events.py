@@ -8,7 +8,8 @@ that were not verified pass through as opaque payloads; only the driver opens th
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from enum import Enum
 
 from p2p.content.digests import Buffer, Digest
 from p2p.content.index import PackIndex
@@ -31,6 +32,15 @@ class ImageTask:
     @property
     def full_pack(self) -> PackRef:
         return next(p for p in self.packs if p.base is None)
+
+
+class How(Enum):
+    """Where the bytes of a stored range came from."""
+
+    WAN = "wan"
+    PEER = "peer"
+    BASE = "base"
+    ZERO = "zero"
 
 
 # Events
@@ -126,20 +136,29 @@ class HoldMetadata:
 
 
 @dataclass(frozen=True, slots=True)
+class AskMetadata:
+    """Ask a peer for mutable metadata that it said it has; `MetadataArrived` follows."""
+
+    device: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class Stored:
     """Verified and written: target range `[start, stop)`.
 
-    `pack` and `piece` say which piece made it (None for local copies and zeros); `kept` that a
-    patch's stored bytes are still at hand to be served. `source` is a peer, None for WAN and local.
+    `pieces` of `pack` made it (none for local copies and zeros); `kept`: the stored bytes of a patch
+    are still at hand to be served. `device` is the peer that sent it, where `how` is PEER.
     """
 
     image: Digest
     start: int
     stop: int
+    how: How
     pack: Digest | None = None
     pieces: tuple[int, ...] = ()
     kept: bool = False
-    source: str | None = None
+    device: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,6 +248,7 @@ Event = (
     | HoldObject
     | ObjectFetched
     | HoldMetadata
+    | AskMetadata
     | Stored
     | Rejected
     | BaseDamaged
@@ -313,11 +333,11 @@ class NewsHeard:
 
 @dataclass(frozen=True, slots=True)
 class MetadataArrived:
-    """A peer's answer to a `MetadataWant` that the agent sent; unverified."""
+    """A peer's answer to `AskMetadata`, unverified; None: it has none, or is gone."""
 
     device: str
     name: str
-    data: bytes
+    data: bytes | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -373,15 +393,6 @@ class PeerAddresses:
     peers: tuple[tuple[str, str, int], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Role:
-    """For people: `gateway`, `rider`, `complete` or `alone`, and why."""
-
-    image: Digest
-    role: str
-    gateways: tuple[str, ...] = field(default=())
-
-
 Action = (
     Send
     | Disconnect
@@ -398,5 +409,4 @@ Action = (
     | ReadBack
     | Recheck
     | PeerAddresses
-    | Role
 )

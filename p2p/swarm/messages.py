@@ -94,7 +94,7 @@ class Refuse:
 
 @dataclass(frozen=True, slots=True)
 class Join:
-    """This node takes part in `image`: the base it has, whether it can fetch, its weight, whether it is done."""
+    """This node takes part in `image`: its base, whether it can fetch, its weight, whether it is done."""
 
     image: Digest
     base: Digest | None

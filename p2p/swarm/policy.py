@@ -17,6 +17,7 @@ class Policy:
     - `fallback_s`: without any progress for this long (jittered, up to twice) a node serves itself.
     - `request_s`, `hedge_s`: when an unanswered request is given up, and when it is asked of
       somebody else as well (over the LAN only).
+    - `help_s`: a gateway that has had nothing of its own to fetch for this long takes from another's.
     - `object_s`: how long the responsible node may take to bring a small object.
     - `gateways_max`: how many nodes fetch for the site at once.
     - `stripe_bytes`: contiguous stored bytes that one gateway is responsible for.
@@ -32,6 +33,7 @@ class Policy:
     fallback_s: float = 30.0
     request_s: float = 10.0
     hedge_s: float = 3.0
+    help_s: float = 1.0
     object_s: float = 4.0
     gateways_max: int = 3
     stripe_bytes: int = 4 * MIB

@@ -1,0 +1,72 @@
+"""What the parts of one node share: who it is, its policy, its peers, the time and the actions so far."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+from p2p.content.digests import Digest
+from p2p.swarm.events import Action, Disconnect, Send
+from p2p.swarm.ledger import Ledger
+from p2p.swarm.messages import Message
+from p2p.swarm.peer import Peer, RemoteImage
+from p2p.swarm.policy import Policy
+
+
+class Rng(Protocol):
+    """The one method of `random.Random` that decisions use."""
+
+    def random(self) -> float: ...
+
+
+class Context:
+    """Shared by `SwarmNode` and its parts; `now` and `actions` are set anew for every event."""
+
+    def __init__(self, device: str, site: str, policy: Policy, rng: Rng, *, wan: bool, weight: int) -> None:
+        self.device = device
+        self.site = site
+        self.policy = policy
+        self.rng = rng
+        self.wan = wan
+        self.weight = weight
+        self.ledger = Ledger()
+        self.peers: dict[str, Peer] = {}
+        self.expected: dict[str, Digest | None] = {}
+        self.roster_known = False
+        self.now = 0.0
+        self.settle_until: float | None = None
+        self.actions: list[Action] = []
+
+    def send(self, device: str, message: Message) -> None:
+        self.actions.append(Send(device, message))
+
+    def broadcast(self, message: Message, image: Digest | None = None) -> None:
+        """To every greeted peer, or to those that take part in `image`."""
+        for device, peer in self.peers.items():
+            if peer.hello is None:
+                continue
+            if image is None or (image in peer.images and peer.images[image].participant is not None):
+                self.send(device, message)
+
+    def disconnect(self, device: str, reason: str, ban_s: float = 0.0) -> None:
+        self.actions.append(Disconnect(device, reason, ban_s))
+
+    @property
+    def settled(self) -> bool:
+        """Whether nodes that woke together have had the time to see each other."""
+        return self.settle_until is not None and self.now >= self.settle_until
+
+    def absent(self) -> Iterator[tuple[str, Digest | None]]:
+        """Devices of the roster that may still be waking up: counted in until the window closes."""
+        if self.settled:
+            return
+        for device, image in self.expected.items():
+            if device not in self.peers and device != self.device:
+                yield device, image
+
+    def remotes(self, image: Digest) -> Iterator[tuple[Peer, RemoteImage]]:
+        """Peers that take part in an image."""
+        for peer in self.peers.values():
+            remote = peer.images.get(image)
+            if remote is not None and remote.participant is not None:
+                yield peer, remote

@@ -1,0 +1,306 @@
+"""What a node fetches over the WAN for its site, and the leases by which others know.
+
+Gateways split the missing frames of the plan's pack into stripes by rendezvous, walk their own in
+order and help with the others' at the end. A lease covers one fetch; it is renewed only by
+progress, ends with its holder's connection, and a holder that stalls is not a gateway for a while.
+Correctness never depends on any of this: a node that sees no progress for long serves itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from p2p.content.digests import Digest
+from p2p.content.index import Frame
+from p2p.content.pieces import PieceMap
+from p2p.swarm import messages as m
+from p2p.swarm.context import Context
+from p2p.swarm.events import CancelFetch, Fetch
+from p2p.swarm.image import ImageSwarm
+from p2p.swarm.peer import LeaseState, Peer, PieceKey, RemoteImage
+from p2p.swarm.plan import rank, stripe_key
+
+RATE_MIN = 4096
+"""Bytes per second below which a lease is not kept alive by promises alone."""
+
+BACKOFF_S = (1.0, 60.0)
+"""First and longest pause after a fetch that failed."""
+
+
+@dataclass(slots=True)
+class _Running:
+    pack: Digest
+    start: int
+    stop: int
+    lease: int
+    since: float
+    alive: float
+    told: float
+    cancelled: bool = False
+    keys: list[PieceKey] = field(default_factory=list)
+
+
+class Gateway:
+    """The WAN side of one image at one node."""
+
+    def __init__(self, image: ImageSwarm, numbers: Iterator[int]) -> None:
+        self._image = image
+        self._context: Context = image.context
+        self._numbers = numbers
+        self._running: dict[int, _Running] = {}
+        self._failures = 0
+        self._alone = False
+        self._idle_since: float | None = None
+        self._fallback_s = image.context.policy.fallback_s * (1 + image.context.rng.random())
+        self.dirty = True
+
+    @property
+    def active(self) -> bool:
+        return bool(self._running)
+
+    def owns(self, fetch: int) -> bool:
+        return fetch in self._running
+
+    def step(self) -> None:
+        """Start as many fetches as are due."""
+        image, context = self._image, self._context
+        if image.complete or not context.wan or not (context.settled or context.roster_known):
+            return
+        if not self._alone and context.now - image.last_progress > self._fallback_s:
+            self._alone = self.dirty = True
+        if not self.dirty or context.now < image.wan_blocked_until:
+            return
+        while len(self._running) < context.policy.fetches_max:
+            run = self._next_run()
+            if run is None:
+                self.dirty = False
+                return
+            self._start(*run)
+
+    def progressed_by_peer(self) -> None:
+        """A peer delivers again, so this node need not serve itself."""
+        self._alone = False
+
+    def housekeeping(self) -> None:
+        """End what stalls: others' leases and our own fetches."""
+        context, policy = self._context, self._context.policy
+        for peer, remote in context.remotes(self._image.task.image):
+            for slot, lease in list(remote.leases.items()):
+                limit = self._patience(lease)
+                late = context.now - lease.renewed > policy.stall_s
+                if late or context.now - lease.progressed > limit:
+                    self._stalled(peer, remote, slot)
+        for number, running in self._running.items():
+            if context.now - running.alive > policy.stall_s and not running.cancelled:
+                running.cancelled = True
+                context.actions.append(CancelFetch(number))
+
+    # Others' leases
+
+    def on_lease(self, peer: Peer, remote: RemoteImage, message: m.Lease) -> None:
+        now = self._context.now
+        self.dirty = True
+        old = remote.leases.pop(message.slot, None)
+        if message.start >= message.stop or remote.distrusted:
+            return
+        same = old is not None and (old.pack, old.start, old.stop) == (
+            message.pack, message.start, message.stop,
+        )  # fmt: skip
+        progressed = old.progressed if same and old is not None else now
+        remote.leases[message.slot] = LeaseState(message.pack, message.start, message.stop, now, progressed)
+        if not old:
+            self._image.replan = True
+        if not same and now >= remote.stalled_until:
+            self._settle_conflict(peer, message)
+
+    def renewed_by(self, remote: RemoteImage, pack: Digest, pieces: tuple[int, ...]) -> None:
+        """A peer serves pieces: the leases that they belong to made progress."""
+        pieces_of = self._image.maps.get(pack)
+        for lease in remote.leases.values():
+            if lease.pack == pack and (
+                pieces_of is None
+                or any(n < len(pieces_of) and lease.start <= pieces_of[n].frame < lease.stop for n in pieces)
+            ):
+                lease.renewed = lease.progressed = self._context.now
+
+    def greet(self, device: str) -> None:
+        """Tell a newcomer what this node fetches."""
+        for running in self._running.values():
+            self._context.send(device, self._lease(running))
+
+    # Our own fetches
+
+    def on_progress(self, fetch: int) -> None:
+        running = self._running.get(fetch)
+        if running is None:
+            return
+        now = self._context.now
+        running.alive = now
+        self._image.last_progress = now
+        if now - running.told > self._context.policy.stall_s / 4:
+            running.told = now
+            self._context.broadcast(self._lease(running), self._image.task.image)
+
+    def on_ended(self, fetch: int, error: str | None, wasted: int) -> None:
+        running = self._running.pop(fetch)
+        context, image = self._context, self._image
+        context.ledger.wan += wasted
+        context.ledger.wasted += wasted
+        self.dirty = image.replan = True
+        image.flush(at_once=True)  # what the lease brought must be known before it ends
+        ended = m.Lease(image.task.image, running.pack, running.lease, 0, 0)
+        context.broadcast(ended, image.task.image)
+        for key in running.keys:
+            if image.fetching.pop(key, None) is not None:
+                image.want_again(key)
+        if error is None or (running.cancelled and context.now - running.alive <= context.policy.stall_s):
+            if error is None:
+                self._failures = 0
+            return
+        self._failures += 1
+        first, longest = BACKOFF_S
+        pause = min(longest, first * 2 ** (self._failures - 1)) * (0.5 + context.rng.random())
+        image.wan_blocked_until = context.now + pause
+        image.announce()
+
+    def cancel_all(self) -> None:
+        for number, running in self._running.items():
+            if not running.cancelled:
+                running.cancelled = True
+                self._context.actions.append(CancelFetch(number))
+
+    # Choosing
+
+    def _next_run(self) -> tuple[Digest, int, int] | None:
+        image = self._image
+        if self._alone and image.route is not None:
+            return self._run_of(image.route, image.maps[image.route], selfish=True)
+        full = image.task.full_pack.index.sha256
+        if len(image.repair) and full in image.maps and image.route != full:
+            run = self._run_of(full, image.maps[full], selfish=False, repair=True)
+            if run is not None:
+                return run
+        pack = image.plan.pack
+        if pack is None or self._context.device not in image.gateways:
+            return None
+        name = pack.index.sha256
+        if name not in image.maps or image.route != name:
+            return None
+        return self._run_of(name, image.maps[name], selfish=False)
+
+    def _run_of(
+        self, name: Digest, pieces: PieceMap, *, selfish: bool, repair: bool = False
+    ) -> tuple[Digest, int, int] | None:
+        frames = pieces.index.frames
+        policy = self._context.policy
+        open_frames = [f for f in frames if self._is_open(name, pieces, f, selfish, repair)]
+        if not open_frames:
+            return None
+        if selfish or repair or len(self._image.gateways) < 2:
+            first, mine = open_frames[0], None
+        else:
+            weights = dict.fromkeys(self._image.gateways, 100)
+            stripes = dict.fromkeys(f.stored_offset // policy.stripe_bytes for f in open_frames)
+            owners = {s: rank(stripe_key(self._image.task.image, s), weights)[0] for s in stripes}
+            own = [s for s in stripes if owners[s] == self._context.device]
+            if not own and not self._may_help():
+                return None
+            mine = own[0] if own else next(reversed(stripes))
+            first = next(f for f in open_frames if f.stored_offset // policy.stripe_bytes == mine)
+        stop, size = first.number, 0
+        for frame in open_frames[open_frames.index(first) :]:
+            other_stripe = mine is not None and frame.stored_offset // policy.stripe_bytes != mine
+            if frame.number != stop or other_stripe:
+                break
+            if size and size + frame.stored_size > policy.run_bytes:
+                break
+            size += frame.stored_size
+            stop = frame.number + 1
+        return name, first.number, stop
+
+    def _may_help(self) -> bool:
+        """Whether this gateway has had nothing of its own to fetch for long enough to take another's."""
+        now = self._context.now
+        if self._running or self._idle_since is None:
+            self._idle_since = None if self._running else now
+            return False
+        return now - self._idle_since >= self._context.policy.help_s
+
+    def _is_open(self, name: Digest, pieces: PieceMap, frame: Frame, selfish: bool, repair: bool) -> bool:
+        """Whether a frame has to be fetched by somebody and nobody is at it."""
+        image = self._image
+        stop = frame.target_offset + frame.target_length
+        if image.done.covers(frame.target_offset, stop):
+            return False
+        keys = [(name, n) for n in pieces.of_frame(frame.number)]
+        if any(key in image.fetching for key in keys):
+            return False
+        if all(key in image.storing or image.done.covers(*_target(pieces, key)) for key in keys):
+            return False
+        broken = list(image.repair.gaps(frame.target_offset, stop)) != [(frame.target_offset, stop)]
+        if broken != repair and name != image.task.full_pack.index.sha256:
+            return False
+        if repair and not broken:
+            return False
+        if selfish:
+            return True
+        remotes = [r for _, r in self._context.remotes(image.task.image) if not r.distrusted]
+        if any(
+            lease.pack == name and lease.start <= frame.number < lease.stop
+            for r in remotes
+            for lease in r.leases.values()
+        ):
+            return False
+        return not all(
+            image.done.covers(*_target(pieces, key)) or any(r.has(key) for r in remotes) for key in keys
+        )
+
+    def _start(self, pack: Digest, start: int, stop: int) -> None:
+        context, image = self._context, self._image
+        number = next(self._numbers)
+        used = {r.lease for r in self._running.values()}
+        lease = next(n for n in range(16) if n not in used)
+        running = _Running(pack, start, stop, lease, context.now, context.now, context.now)
+        pieces = image.maps[pack]
+        for frame in range(start, stop):
+            for n in pieces.of_frame(frame):
+                key = (pack, n)
+                if not image.done.covers(*_target(pieces, key)):
+                    running.keys.append(key)
+                    image.fetching[key] = number
+                    image.wanted.pop(key, None)
+        self._running[number] = running
+        context.actions.append(Fetch(number, image.task.image, pack, start, stop))
+        context.broadcast(self._lease(running), image.task.image)
+
+    def _settle_conflict(self, peer: Peer, message: m.Lease) -> None:
+        """Two leases on the same frames: both sides compute the same winner, the other yields."""
+        for number, running in self._running.items():
+            overlap = message.pack == running.pack and message.start < running.stop
+            if running.cancelled or not overlap or message.stop <= running.start or self._alone:
+                continue
+            key = running.pack + max(message.start, running.start).to_bytes(8, "big")
+            if rank(key, {peer.device: 100, self._context.device: 100})[0] == peer.device:
+                running.cancelled = True
+                self._context.actions.append(CancelFetch(number))
+
+    def _stalled(self, peer: Peer, remote: RemoteImage, slot: int) -> None:
+        del remote.leases[slot]
+        remote.stalled_until = self._context.now + self._context.policy.penalty_s
+        self.dirty = self._image.replan = True
+
+    def _patience(self, lease: LeaseState) -> float:
+        """How long a lease may live on promises: as long as its largest frame takes at the least rate."""
+        pieces = self._image.maps.get(lease.pack)
+        frames = pieces.index.frames[lease.start : lease.stop] if pieces is not None else ()
+        largest = max((f.stored_size for f in frames), default=0)
+        return self._context.policy.stall_s + largest / RATE_MIN
+
+    def _lease(self, running: _Running) -> m.Lease:
+        return m.Lease(self._image.task.image, running.pack, running.lease, running.start, running.stop)
+
+
+def _target(pieces: PieceMap, key: PieceKey) -> tuple[int, int]:
+    piece = pieces[key[1]]
+    return piece.target_offset, piece.target_stop

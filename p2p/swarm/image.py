@@ -1,0 +1,384 @@
+"""One image at one node: what is done, what is wanted, what is served, and the site's plan for it.
+
+This is the state that `gateway` (what to fetch over the WAN) and `rider` (what to ask peers for)
+decide from. A node works along one **route** at a time, a pack whose index it holds: its own delta
+pack where the site's plan or a peer provides that, else the full pack. Progress is kept in target
+bytes, so a change of route loses nothing. Ranges that the base turned out unable to make are in
+`repair` and come from the full pack, whatever the route.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from p2p.content import index as pack_index
+from p2p.content.digests import Digest
+from p2p.content.intervals import IntervalSet
+from p2p.content.manifest import PackRef
+from p2p.content.pieces import Piece, PieceMap
+from p2p.errors import ContentError
+from p2p.swarm import messages as m
+from p2p.swarm.context import Context
+from p2p.swarm.events import How, ImageTask, ReadBack, Recheck, Route, Stored
+from p2p.swarm.objects import ObjectExchange
+from p2p.swarm.peer import Peer, PieceKey
+from p2p.swarm.plan import Participant, SitePlan, gateway_count, make_plan, rank
+from p2p.swarm.wire import pack_bitmap
+
+INDEX_RETRY_S = 5.0
+HAVE_MORE_MAX = 4096
+
+
+class ImageSwarm:
+    """State of one image; `step` keeps plan, route and announcements up to date."""
+
+    def __init__(
+        self, context: Context, objects: ObjectExchange, task: ImageTask, *, complete: bool = False
+    ) -> None:
+        self.context = context
+        self.task = task
+        self.complete = complete
+        self.reading_back = False
+        self.rechecking = False
+        self.done = IntervalSet([(0, task.size)] if complete else [])
+        self.left = 0 if complete else task.size
+        self.repair = IntervalSet()
+        self.maps: dict[Digest, PieceMap] = {}
+        self.route: Digest | None = None
+        self.plan = SitePlan(None)
+        self.gateways: tuple[str, ...] = ()
+        self.wanted: dict[PieceKey, None] = {}
+        self.in_flight: dict[PieceKey, list[tuple[str, int]]] = {}
+        self.storing: dict[PieceKey, int] = {}
+        self.fetching: dict[PieceKey, int] = {}
+        self.serves: dict[Digest, set[int]] = {}
+        self.last_progress = context.now
+        self.replan = True
+        self.wan_blocked_until = 0.0
+        self._objects = objects
+        self._unannounced: dict[Digest, list[int]] = {}
+        self._announce_at: float | None = None
+        self._index_asked: dict[Digest, float] = {}
+
+    # What others should know
+
+    @property
+    def announce_at(self) -> float | None:
+        """When gathered news of pieces is due."""
+        return self._announce_at
+
+    @property
+    def wan(self) -> bool:
+        """Whether this node offers itself as a gateway for this image."""
+        return self.context.wan and self.context.now >= self.wan_blocked_until
+
+    def join_message(self) -> m.Join:
+        return m.Join(self.task.image, self.task.base, self.wan, self.context.weight, self.complete)
+
+    def greet(self, device: str) -> None:
+        """Tell one peer all about this image."""
+        self.context.send(device, self.join_message())
+        for pack, pieces in self.serves.items():
+            self.context.send(device, self._have(pack, pieces))
+
+    def announce(self) -> None:
+        """Tell everybody that something of the `Join` changed."""
+        self.replan = True
+        self.context.broadcast(self.join_message())
+
+    def flush(self, *, at_once: bool = False) -> None:
+        """Send gathered news of pieces when it is due."""
+        if self._announce_at is None or (self.context.now < self._announce_at and not at_once):
+            return
+        self._announce_at = None
+        for pack, pieces in self._unannounced.items():
+            for at in range(0, len(pieces), HAVE_MORE_MAX):
+                message = m.HaveMore(self.task.image, pack, tuple(pieces[at : at + HAVE_MORE_MAX]))
+                self.context.broadcast(message, self.task.image)
+        self._unannounced.clear()
+
+    def _have(self, pack: Digest, pieces: set[int]) -> m.Have:
+        total = len(self.maps[pack])
+        return m.Have(self.task.image, pack, total, pack_bitmap(pieces, total))
+
+    # Plan and route
+
+    def step(self) -> None:
+        """Bring plan, indexes and the list of wanted pieces up to date."""
+        if self.replan:
+            self.replan = False
+            self._make_plan()
+            if self.context.settled or self.context.roster_known:
+                if not self.complete:
+                    self._follow(self._choose_route())
+                if self._full_index_needed():
+                    self._need_index(self.task.full_pack)
+        checking = self.reading_back or self.rechecking
+        if not self.left and not self.complete and not checking:
+            self.reading_back = True
+            self.context.actions.append(ReadBack(self.task.image))
+
+    def participants(self) -> Iterator[Participant]:
+        """Everybody who counts for the plan, this node included."""
+        context = self.context
+        yield Participant(context.device, self.task.base, self.wan, context.weight, self.complete)
+        for _, remote in context.remotes(self.task.image):
+            if remote.participant is not None and not remote.distrusted:
+                yield remote.participant
+        for device, base in context.absent():
+            yield Participant(device, base, True)
+        if not context.settled and context.roster_known:
+            for device, peer in context.peers.items():
+                known = peer.images.get(self.task.image)
+                if (known is None or known.participant is None) and device in context.expected:
+                    yield Participant(device, context.expected[device], True)
+
+    def _make_plan(self) -> None:
+        context = self.context
+        participants = list(self.participants())
+        self.plan = make_plan(self.task.packs, participants, self._held())
+        stalled = {p.device for p, r in context.remotes(self.task.image) if r.stalled_until > context.now}
+        weights = {p.device: p.weight for p in participants if p.device in self.plan.candidates}
+        sound = {d: w for d, w in weights.items() if d not in stalled} or weights
+        busy = {p.device for p, r in context.remotes(self.task.image) if r.leases}
+        if self.fetching:
+            busy.add(context.device)
+        order = rank(self.task.image, sound)
+        order.sort(key=lambda d: d not in busy)  # incumbents first: a newcomer never displaces one
+        count = gateway_count(len(participants), context.policy.gateways_max)
+        self.gateways = tuple(order[:count])
+
+    def _held(self) -> dict[Digest, int]:
+        """Stored bytes of each pack that the site already has, by the furthest node's account."""
+        held: dict[Digest, int] = {}
+        for pack in self.task.packs:
+            name = pack.index.sha256
+            share = 0.0
+            if name in self.maps:
+                share = len(self.serves.get(name, ())) / max(1, len(self.maps[name]))
+            for _, remote in self.context.remotes(self.task.image):
+                if not remote.distrusted and remote.totals.get(name):
+                    share = max(share, len(remote.haves.get(name, ())) / remote.totals[name])
+            if share or name in self.maps:
+                held[name] = pack.index.size + int(pack.frames.size * share)
+        return held
+
+    def _choose_route(self) -> PackRef:
+        task = self.task
+        own = task.pack_for(task.base) if task.base is not None else None
+        if self.plan.pack is not None:
+            usable = self.plan.pack.base is None or self.plan.pack.base == task.base
+            return self.plan.pack if usable else task.full_pack
+        if own is not None:
+            name = own.index.sha256
+            remotes = [r for _, r in self.context.remotes(task.image)]
+            if any(r.has_all(name) for r in remotes):
+                return own
+            if name in self.maps and all(any(r.has(k) for r in remotes) for k in self._missing(name)):
+                return own
+        return task.full_pack
+
+    def _follow(self, pack: PackRef) -> None:
+        name = pack.index.sha256
+        if name not in self.maps:
+            self._need_index(pack)
+            if self.route is not None:
+                return  # keep to the route that we have until the index is here
+        elif self.route != name:
+            self.route = name
+            self.recompute()
+
+    def _full_index_needed(self) -> bool:
+        """Whether somebody (or our own repair) can only be served by chunks of the full pack."""
+        if self.task.full_pack.index.sha256 in self.maps:
+            return False
+        if len(self.repair) or self.rechecking:
+            return True
+        mine = {self.task.base} if self.route not in (None, self.task.full_pack.index.sha256) else set()
+        if self.left == self.task.size:
+            return False
+        return any(
+            r.participant is not None and not r.participant.complete and r.participant.base not in mine
+            for _, r in self.context.remotes(self.task.image)
+        )
+
+    def _need_index(self, pack: PackRef) -> None:
+        name = pack.index.sha256
+        asked = self._index_asked.get(name)
+        if name in self.maps or (asked is not None and self.context.now - asked < INDEX_RETRY_S):
+            return
+        self._index_asked[name] = self.context.now
+        self._objects.want(name, pack.index.size, for_agent=False)
+
+    def index_ready(self, name: Digest, data: bytes) -> None:
+        """An index arrived. One that does not fit its manifest is as good as absent."""
+        if name in self.maps or not any(p.index.sha256 == name for p in self.task.packs):
+            return
+        pack = next(p for p in self.task.packs if p.index.sha256 == name)
+        try:
+            index = pack_index.decode(data)
+        except ContentError:
+            return
+        fits = (index.image, index.image_size, index.base) == (self.task.image, self.task.size, pack.base)
+        if not fits or index.frames_size != pack.frames.size:
+            return
+        pieces = PieceMap(index)
+        self.maps[name] = pieces
+        have = {p.number for p in pieces.pieces if not p.is_patch and self._is_done(p)}
+        self.serves[name] = have
+        self.context.actions.append(Route(self.task.image, name, index))
+        if have:
+            self.context.broadcast(self._have(name, have), self.task.image)
+        if self.rechecking and pack.base is None:
+            self.context.actions.append(Recheck(self.task.image, name))
+        self.replan = True
+        self.recompute()
+
+    # Wanted pieces
+
+    def _is_done(self, piece: Piece) -> bool:
+        return self.done.covers(piece.target_offset, piece.target_stop)
+
+    def _missing(self, pack: Digest) -> Iterator[PieceKey]:
+        return ((pack, p.number) for p in self.maps[pack].pieces if not self._is_done(p))
+
+    def recompute(self) -> None:
+        """Rebuild the list of wanted pieces, and what each peer has of it."""
+        self.wanted.clear()
+        full = self.task.full_pack.index.sha256
+        if self.complete:
+            return
+        if self.route is not None and self.route in self.maps:
+            for key in self._missing(self.route):
+                if self.route == full or not self._needs_repair(self.maps[self.route][key[1]]):
+                    self.wanted[key] = None
+        if full in self.maps and self.route != full:
+            for start, stop in self.repair:
+                for n in self.maps[full].overlapping(start, stop):
+                    if not self._is_done(self.maps[full][n]):
+                        self.wanted[full, n] = None
+        for key in (*self.in_flight, *self.storing, *self.fetching):
+            self.wanted.pop(key, None)
+        for _, remote in self.context.remotes(self.task.image):
+            remote.useful = {k: None for k in self.wanted if remote.has(k)}
+
+    def want_again(self, key: PieceKey) -> None:
+        """A piece that was on its way is not: whoever has it may be asked."""
+        if key in self.in_flight or key in self.storing or key in self.fetching or self.complete:
+            return
+        piece = self.maps[key[0]][key[1]]
+        full = self.task.full_pack.index.sha256
+        relevant = key[0] == self.route or (key[0] == full and self._needs_repair(piece))
+        if relevant and not self._is_done(piece):
+            self.wanted[key] = None
+            for _, remote in self.context.remotes(self.task.image):
+                if remote.has(key):
+                    remote.useful[key] = None
+
+    def _needs_repair(self, piece: Piece) -> bool:
+        gaps = list(self.repair.gaps(piece.target_offset, piece.target_stop))
+        return gaps != [(piece.target_offset, piece.target_stop)]
+
+    def heard(self, peer: Peer, pack: Digest, pieces: Iterator[int]) -> None:
+        """A peer serves more pieces."""
+        remote = peer.image(self.task.image)
+        for n in pieces:
+            if (pack, n) in self.wanted:
+                remote.useful[pack, n] = None
+
+    # Progress
+
+    def resume(self, ranges: tuple[tuple[int, int], ...]) -> None:
+        """Ranges that an earlier run verified."""
+        for start, stop in ranges:
+            self.left -= self.done.add(start, stop)
+
+    def stored(self, event: Stored) -> None:
+        """Verified bytes are in the slot."""
+        self.last_progress = self.context.now
+        new = self.done.add(event.start, event.stop)
+        self.left -= new
+        self._account(event, new)
+        if event.pack is not None:
+            for n in event.pieces:
+                key = (event.pack, n)
+                self.storing.pop(key, None)
+                self.fetching.pop(key, None)
+                if event.kept:
+                    self._serve(event.pack, n)
+        for name, pieces in self.maps.items():
+            for n in pieces.overlapping(event.start, event.stop):
+                if self._is_done(pieces[n]):
+                    self.wanted.pop((name, n), None)
+                    if not pieces[n].is_patch:
+                        self._serve(name, n)
+
+    def _account(self, event: Stored, new: int) -> None:
+        ledger = self.context.ledger
+        match event.how:
+            case How.BASE:
+                ledger.base += new
+            case How.ZERO:
+                ledger.zero += new
+            case How.WAN if event.pack is not None:
+                frames = {self.maps[event.pack][n].frame for n in event.pieces}
+                size = sum(self.maps[event.pack].index.frames[f].stored_size for f in frames)
+                ledger.wan += size
+            case How.PEER if event.pack is not None and event.device is not None:
+                size = sum(self.storing.get((event.pack, n), 0) for n in event.pieces)
+                if new:
+                    ledger.from_peer(event.device, size)
+                else:
+                    ledger.wasted += size
+
+    def _serve(self, pack: Digest, number: int) -> None:
+        serves = self.serves.setdefault(pack, set())
+        if number not in serves:
+            serves.add(number)
+            self._unannounced.setdefault(pack, []).append(number)
+            if self._announce_at is None:
+                self._announce_at = self.context.now + self.context.policy.have_batch_s
+
+    def verified(self) -> None:
+        """The whole image is right."""
+        self.complete, self.reading_back = True, False
+        self.wanted.clear()
+        self.announce()
+
+    def read_back_failed(self) -> None:
+        """Something in the slot is wrong: find out what, by the full pack's chunk digests."""
+        self.reading_back = False
+        self.rechecking = True
+        full = self.task.full_pack.index.sha256
+        if full in self.maps:
+            self.context.actions.append(Recheck(self.task.image, full))
+
+    def damaged(self, ranges: tuple[tuple[int, int], ...]) -> None:
+        """These ranges are not done after all; the full pack mends them."""
+        was_complete, self.complete = self.complete, False
+        self.rechecking = self.reading_back = False
+        for start, stop in ranges:
+            self.done.remove(start, stop)
+            self.left = self.task.size - self.done.total()
+            self.repair.add(start, stop)
+            for name, pieces in self.maps.items():
+                for n in pieces.overlapping(start, stop):
+                    self.serves.get(name, set()).discard(n)
+        if was_complete:
+            self.announce()
+        for name, served in self.serves.items():
+            self.context.broadcast(self._have(name, served), self.task.image)
+        self.replan = True
+        self.recompute()
+
+    def base_damaged(self, start: int, stop: int) -> None:
+        """The base cannot make this range: take it from the full pack."""
+        self.repair.add(start, stop)
+        for table in (self.storing, self.fetching):
+            for key in [k for k in table if self._overlaps(k, start, stop)]:
+                table.pop(key)
+        self.recompute()
+
+    def _overlaps(self, key: PieceKey, start: int, stop: int) -> bool:
+        piece = self.maps[key[0]][key[1]]
+        return piece.target_offset < stop and start < piece.target_stop

@@ -1,0 +1,432 @@
+"""`SwarmNode`: one pure machine that decides who fetches what and who asks whom.
+
+Events in, actions out; it reads no clock, opens no socket and draws from the generator it was
+given, so a driver (trio, or the simulator's event heap) and a seed determine all it does. This
+module only dispatches: objects and metadata are in `objects`, the state of an image in `image`,
+what crosses the WAN in `gateway`, what is asked of peers in `rider`, the rule of the site in `plan`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import count
+
+from p2p.content.digests import Digest
+from p2p.content.manifest import PackRef
+from p2p.swarm import events as e
+from p2p.swarm import messages as m
+from p2p.swarm.context import Context, Rng
+from p2p.swarm.gateway import Gateway
+from p2p.swarm.image import ImageSwarm
+from p2p.swarm.ledger import Ledger
+from p2p.swarm.objects import ObjectExchange
+from p2p.swarm.peer import Peer
+from p2p.swarm.plan import Participant
+from p2p.swarm.policy import Policy
+from p2p.swarm.rider import Rider
+from p2p.swarm.wire import PROTOCOL, unpack_bitmap
+
+HOUSEKEEPING_S = 0.25
+"""How often deadlines are looked at while anything is under way."""
+
+BAN_S = 3600.0
+"""How long a peer that sent bad bytes stays out."""
+
+ABANDONED_MAX = 64
+"""A peer that leaves this many requests unanswered is disconnected."""
+
+
+@dataclass(slots=True)
+class _Pursuit:
+    image: ImageSwarm
+    gateway: Gateway
+    rider: Rider
+
+
+@dataclass(frozen=True, slots=True)
+class ImageStatus:
+    """One image for people: `role` is gateway, rider, alone or complete; `left` in target bytes."""
+
+    image: Digest
+    role: str
+    left: int
+    size: int
+    pack: PackRef | None
+    gateways: tuple[str, ...]
+
+
+class SwarmNode:
+    """The swarm's side of one device.
+
+    `weight` (0 to 1000) is how willing it is to be a gateway; `wan`: it can reach an origin now.
+    """
+
+    def __init__(
+        self,
+        *,
+        device: str,
+        site: str,
+        port: int,
+        rng: Rng,
+        policy: Policy | None = None,
+        wan: bool = True,
+        weight: int = 100,
+    ) -> None:
+        self._context = Context(device, site, policy or Policy(), rng, wan=wan, weight=weight)
+        self._objects = ObjectExchange(self._context)
+        self._images: dict[Digest, _Pursuit] = {}
+        self._fetch_numbers = count(1)
+        self._port = port
+        self._housekeeping_at: float | None = None
+        self._settled = False
+
+    @property
+    def ledger(self) -> Ledger:
+        return self._context.ledger
+
+    @property
+    def peers(self) -> tuple[str, ...]:
+        """Greeted peers."""
+        return tuple(d for d, p in self._context.peers.items() if p.hello is not None)
+
+    @property
+    def settled(self) -> bool:
+        return self._context.settled
+
+    def status(self, image: Digest) -> ImageStatus | None:
+        """How far an image is, for people."""
+        pursuit = self._images.get(image)
+        if pursuit is None:
+            return None
+        state = pursuit.image
+        if state.complete:
+            role = "complete"
+        elif pursuit.gateway.active or self._context.device in state.gateways:
+            role = "gateway" if any(True for _ in self._context.remotes(image)) else "alone"
+        else:
+            role = "rider"
+        return ImageStatus(image, role, state.left, state.task.size, state.plan.pack, state.gateways)
+
+    def all_complete(self, image: Digest) -> bool:
+        """Whether every peer that takes part in the image is done with it."""
+        remotes = self._context.remotes(image)
+        return all(r.participant is not None and r.participant.complete for _, r in remotes)
+
+    def deadline(self) -> float | None:
+        """When `Tick` is due at the latest; None while only events can change anything."""
+        times = [p.image.announce_at for p in self._images.values() if p.image.announce_at is not None]
+        if self._housekeeping_at is not None:
+            times.append(self._housekeeping_at)
+        context = self._context
+        if context.settle_until is not None and not context.settled and self._images:
+            times.append(context.settle_until)
+        return min(times, default=None)
+
+    def handle(self, event: e.Event, now: float) -> list[e.Action]:
+        """Take one event at time `now` (seconds, never going back); return what to do, in order."""
+        context = self._context
+        context.now = now
+        context.actions = []
+        if context.settle_until is None:
+            context.settle_until = now + context.policy.settle_s
+        self._dispatch(event)
+        self._advance()
+        return context.actions
+
+    # Events
+
+    def _dispatch(self, event: e.Event) -> None:
+        context = self._context
+        match event:
+            case e.Tick():
+                pass
+            case e.Received():
+                self._on_message(event.device, event.message)
+            case e.Stored():
+                if pursuit := self._images.get(event.image):
+                    pursuit.image.stored(event)
+                    if event.how is e.How.PEER:
+                        pursuit.gateway.progressed_by_peer()
+            case e.PieceSent():
+                self._on_piece_sent(event)
+            case e.FetchProgress():
+                for pursuit in self._images.values():
+                    pursuit.gateway.on_progress(event.fetch)
+            case e.FetchEnded():
+                for pursuit in self._images.values():
+                    if pursuit.gateway.owns(event.fetch):
+                        pursuit.gateway.on_ended(event.fetch, event.error, event.wasted)
+            case e.PeerConnected():
+                self._on_connected(event.device)
+            case e.PeerLost():
+                self._on_lost(event.device)
+            case e.Expect():
+                context.expected = dict(event.devices)
+                context.expected.pop(context.device, None)
+                context.roster_known = bool(context.expected)
+                self._changed()
+            case e.WanChanged():
+                context.wan = event.up
+                for pursuit in self._images.values():
+                    pursuit.gateway.dirty = True
+                    pursuit.image.announce()
+            case e.WantObject():
+                self._objects.want(event.digest, event.size, for_agent=True)
+            case e.HoldObject():
+                self._objects.hold(event.digest, event.data)
+            case e.ObjectFetched():
+                self._objects.fetched(event.digest, event.data)
+            case e.HoldMetadata():
+                self._objects.hold_metadata(event.name, event.version, event.data)
+            case e.AskMetadata():
+                self._objects.ask_metadata(event.device, event.name)
+            case _:
+                self._on_image_event(event)
+
+    def _on_image_event(self, event: e.Event) -> None:
+        match event:
+            case e.Pursue():
+                pursuit = self._take_up(event.task, complete=False)
+                pursuit.image.resume(event.done)
+                pursuit.image.announce()
+            case e.Offer():
+                self._take_up(event.task, complete=True).image.announce()
+            case e.Drop():
+                if (dropped := self._images.pop(event.image, None)) is not None:
+                    dropped.gateway.cancel_all()
+                    self._context.broadcast(m.Leave(event.image))
+            case e.Rejected():
+                if found := self._images.get(event.image):
+                    found.rider.on_rejected(event.source, (event.pack, event.piece))
+                self._ban(event.source, event.reason)
+            case e.BaseDamaged():
+                if found := self._images.get(event.image):
+                    found.image.base_damaged(event.start, event.stop)
+                    found.gateway.dirty = True
+            case e.Damaged():
+                if found := self._images.get(event.image):
+                    found.image.damaged(event.ranges)
+                    found.gateway.dirty = True
+            case e.ImageVerified():
+                if found := self._images.get(event.image):
+                    found.image.verified()
+            case e.ReadBackFailed():
+                if found := self._images.get(event.image):
+                    found.image.read_back_failed()
+            case _:
+                raise AssertionError(f"unhandled event {event!r}")
+
+    def _take_up(self, task: e.ImageTask, *, complete: bool) -> _Pursuit:
+        pursuit = self._images.get(task.image)
+        if pursuit is None or pursuit.image.complete != complete:
+            image = ImageSwarm(self._context, self._objects, task, complete=complete)
+            pursuit = _Pursuit(image, Gateway(image, self._fetch_numbers), Rider(image))
+            self._images[task.image] = pursuit
+        return pursuit
+
+    def _on_connected(self, device: str) -> None:
+        context = self._context
+        context.peers[device] = Peer(device, context.now)
+        context.send(device, m.Hello(PROTOCOL, context.site, self._port, context.wan))
+        context.send(device, self._objects.news())
+        for pursuit in self._images.values():
+            pursuit.image.greet(device)
+            pursuit.gateway.greet(device)
+        self._changed()
+
+    def _on_lost(self, device: str) -> None:
+        peer = self._context.peers.pop(device, None)
+        if peer is None:
+            return
+        self._objects.peer_lost(peer)
+        for pursuit in self._images.values():
+            pursuit.rider.peer_lost(peer)
+        self._changed()
+
+    def _on_piece_sent(self, event: e.PieceSent) -> None:
+        peer = self._context.peers.get(event.device)
+        if peer is not None:
+            peer.serving = max(0, peer.serving - 1)
+        if event.size:
+            self._context.ledger.to_peer(event.device, event.size)
+
+    def _changed(self) -> None:
+        for pursuit in self._images.values():
+            pursuit.image.replan = pursuit.gateway.dirty = True
+
+    # Messages
+
+    def _on_message(self, device: str, message: m.Message) -> None:
+        peer = self._context.peers.get(device)
+        if peer is None:
+            return
+        if peer.hello is None and not isinstance(message, m.Hello | m.Bye):
+            self._context.disconnect(device, "protocol")
+            return
+        match message:
+            case m.Piece() | m.Blob() | m.Refuse():
+                self._on_answer(peer, message)
+            case m.Want():
+                self._on_want(peer, message)
+            case m.HaveMore() | m.Have():
+                self._on_have(peer, message)
+            case m.Lease():
+                remote = peer.image(message.image)
+                if pursuit := self._images.get(message.image):
+                    pursuit.gateway.on_lease(peer, remote, message)
+            case m.Join():
+                self._on_join(peer, message)
+            case m.Leave():
+                peer.images.pop(message.image, None)
+                self._changed()
+            case m.Hello():
+                self._on_hello(peer, message)
+            case m.News():
+                self._objects.on_news(peer, message)
+            case m.ObjectWant():
+                self._objects.on_object_want(peer, message)
+            case m.MetadataWant():
+                self._objects.on_metadata_want(peer, message)
+            case m.Peers():
+                self._context.actions.append(e.PeerAddresses(message.peers))
+            case m.Bye():
+                self._context.disconnect(device, "bye")
+
+    def _on_hello(self, peer: Peer, message: m.Hello) -> None:
+        if message.protocol != PROTOCOL:
+            self._context.disconnect(peer.device, "protocol-version")
+        elif message.site != self._context.site:
+            self._context.disconnect(peer.device, "other-site")
+        elif peer.hello is not None:
+            self._context.disconnect(peer.device, "protocol")
+        else:
+            peer.hello = message
+            self._changed()
+
+    def _on_join(self, peer: Peer, message: m.Join) -> None:
+        remote = peer.image(message.image)
+        remote.participant = Participant(
+            peer.device, message.base, message.wan, message.weight, message.complete
+        )
+        if pursuit := self._images.get(message.image):
+            pursuit.image.replan = pursuit.gateway.dirty = True
+
+    def _on_have(self, peer: Peer, message: m.Have | m.HaveMore) -> None:
+        remote = peer.image(message.image)
+        pursuit = self._images.get(message.image)
+        known = remote.haves.setdefault(message.pack, set())
+        if pursuit is not None and not any(p.index.sha256 == message.pack for p in pursuit.image.task.packs):
+            del remote.haves[message.pack]
+            self._context.disconnect(peer.device, "protocol")
+            return
+        if isinstance(message, m.Have):
+            pieces = unpack_bitmap(message.bitmap, message.total)
+            remote.totals[message.pack] = message.total
+            known.clear()
+            known |= pieces
+            numbers: tuple[int, ...] = tuple(sorted(pieces))
+        else:
+            known.update(message.pieces)
+            numbers = message.pieces
+        if pursuit is not None:
+            pieces_of = pursuit.image.maps.get(message.pack)
+            if pieces_of is not None:
+                remote.totals[message.pack] = len(pieces_of)
+            pursuit.gateway.renewed_by(remote, message.pack, numbers)
+            pursuit.image.heard(peer, message.pack, iter(numbers))
+
+    def _on_want(self, peer: Peer, message: m.Want) -> None:
+        pursuit = self._images.get(message.image)
+        if pursuit is None or message.piece not in pursuit.image.serves.get(message.pack, ()):
+            self._context.send(peer.device, m.Refuse(message.request, m.Refusal.DONT_HAVE))
+        elif peer.serving >= self._context.policy.serve_queue_max:
+            self._context.send(peer.device, m.Refuse(message.request, m.Refusal.BUSY))
+        else:
+            peer.serving += 1
+            self._context.actions.append(
+                e.Serve(peer.device, message.request, message.image, message.pack, message.piece)
+            )
+
+    def _on_answer(self, peer: Peer, message: m.Piece | m.Blob | m.Refuse) -> None:
+        asked = peer.answered(message.request)
+        if asked is None:
+            self._context.disconnect(peer.device, "protocol")
+            return
+        if asked.piece is None:
+            if isinstance(message, m.Refuse):
+                self._objects.on_refuse(peer, asked)
+            elif isinstance(message, m.Piece) or not self._objects.on_blob(
+                peer, asked, bytes(message.payload)
+            ):
+                self._ban(peer.device, "bad-object")
+            return
+        pursuit = self._images.get(asked.image) if asked.image is not None else None
+        if isinstance(message, m.Blob):
+            self._context.disconnect(peer.device, "protocol")
+        elif pursuit is None or asked.abandoned:
+            self._context.ledger.wasted += len(message.payload) if isinstance(message, m.Piece) else 0
+        elif isinstance(message, m.Refuse):
+            pursuit.rider.on_refuse(peer, asked, message.reason)
+            pursuit.gateway.dirty = True
+        else:
+            pursuit.rider.on_piece(peer, asked, message)
+
+    def _ban(self, device: str, reason: str) -> None:
+        peer = self._context.peers.get(device)
+        if peer is not None:
+            for remote in peer.images.values():
+                remote.distrusted = True
+                remote.useful.clear()
+                remote.leases.clear()
+        self._context.disconnect(device, reason, BAN_S)
+        self._changed()
+
+    # After every event
+
+    def _advance(self) -> None:
+        context = self._context
+        due = self._housekeeping_at is not None and context.now >= self._housekeeping_at
+        if due:
+            self._housekeep()
+        if context.settled and not self._settled:
+            self._settled = True
+            self._changed()
+        if self._objects.busy:
+            self._objects.step()
+        for pursuit in self._images.values():
+            before = pursuit.image.gateways
+            self._deliver_indexes()
+            pursuit.image.step()
+            if pursuit.image.gateways != before:
+                pursuit.gateway.dirty = True
+            pursuit.gateway.step()
+            pursuit.rider.step()
+            pursuit.image.flush()
+        if self._objects.busy:
+            self._objects.step()
+        busy = (
+            self._objects.busy
+            or any(not p.image.complete for p in self._images.values())
+            or any(p.asked for p in context.peers.values())
+        )
+        if not busy:
+            self._housekeeping_at = None
+        elif due or self._housekeeping_at is None:
+            self._housekeeping_at = context.now + HOUSEKEEPING_S
+
+    def _deliver_indexes(self) -> None:
+        ready, self._objects.ready = self._objects.ready, []
+        for digest, data in ready:
+            for pursuit in self._images.values():
+                pursuit.image.index_ready(digest, data)
+                pursuit.gateway.dirty = True
+
+    def _housekeep(self) -> None:
+        for pursuit in self._images.values():
+            pursuit.image.replan = True
+            pursuit.rider.housekeeping()
+            pursuit.gateway.housekeeping()
+            pursuit.gateway.dirty = True
+        for device, peer in self._context.peers.items():
+            if peer.abandoned > ABANDONED_MAX:
+                self._context.disconnect(device, "unresponsive")

@@ -1,0 +1,134 @@
+"""What a node knows of one connected peer: what it told, what was asked of it, how fast it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from p2p.content.digests import Digest
+from p2p.swarm.messages import Hello
+from p2p.swarm.plan import Participant
+from p2p.swarm.policy import Policy
+
+PieceKey = tuple[Digest, int]
+"""A piece of any pack: (index digest, piece number)."""
+
+
+@dataclass(slots=True)
+class Asked:
+    """A request that waits for its one answer. Exactly one of the three subjects is set."""
+
+    at: float
+    size: int = 0
+    image: Digest | None = None
+    piece: PieceKey | None = None
+    object: Digest | None = None
+    metadata: str | None = None
+    abandoned: bool = False
+
+
+@dataclass(slots=True)
+class LeaseState:
+    """Frames `[start, stop)` of `pack` that a peer said it fetches.
+
+    `renewed` is the time of the last sign of life, `progressed` of the last piece it served from it.
+    """
+
+    pack: Digest
+    start: int
+    stop: int
+    renewed: float
+    progressed: float
+
+
+@dataclass(slots=True)
+class RemoteImage:
+    """What a peer told about one image.
+
+    `useful`: pieces that it has and this node wants, in the order they became known. `strikes`
+    count broken promises; past the policy's maximum nothing it says of this image is believed.
+    """
+
+    participant: Participant | None = None
+    haves: dict[Digest, set[int]] = field(default_factory=dict)
+    totals: dict[Digest, int] = field(default_factory=dict)
+    leases: dict[int, LeaseState] = field(default_factory=dict)
+    useful: dict[PieceKey, None] = field(default_factory=dict)
+    strikes: int = 0
+    stalled_until: float = 0.0
+    distrusted: bool = False
+
+    def has(self, key: PieceKey) -> bool:
+        return not self.distrusted and key[1] in self.haves.get(key[0], ())
+
+    def has_all(self, pack: Digest) -> bool:
+        total = self.totals.get(pack)
+        return not self.distrusted and total is not None and len(self.haves.get(pack, ())) >= total
+
+
+@dataclass(slots=True)
+class Peer:
+    """One connection. `rate` is bytes per second, smoothed over answers."""
+
+    device: str
+    connected_at: float
+    hello: Hello | None = None
+    next_request: int = 0
+    asked: dict[int, Asked] = field(default_factory=dict)
+    images: dict[Digest, RemoteImage] = field(default_factory=dict)
+    serving: int = 0
+    fetching_for: int = 0
+    rate: float = 0.0
+    in_flight: int = 0
+    abandoned: int = 0
+    paused_until: float = 0.0
+
+    def image(self, image: Digest) -> RemoteImage:
+        """The record of an image, made on first use."""
+        found = self.images.get(image)
+        if found is None:
+            found = self.images[image] = RemoteImage()
+        return found
+
+    def ask(self, asked: Asked) -> int:
+        """Register a request; return its number."""
+        number = self.next_request
+        self.next_request = (number + 1) & 0xFFFFFFFF
+        self.asked[number] = asked
+        if asked.piece is not None:
+            self.in_flight += 1
+        return number
+
+    def answered(self, number: int) -> Asked | None:
+        """Take a request out; None if it was never made (the peer broke the protocol)."""
+        asked = self.asked.pop(number, None)
+        if asked is None:
+            return None
+        if asked.abandoned:
+            self.abandoned -= 1
+        elif asked.piece is not None:
+            self.in_flight -= 1
+        return asked
+
+    def abandon(self, number: int) -> None:
+        """Give a request up; its late answer is still expected, and counted as wasted."""
+        asked = self.asked[number]
+        asked.abandoned = True
+        self.abandoned += 1
+        if asked.piece is not None:
+            self.in_flight -= 1
+
+    def measured(self, size: int, seconds: float) -> None:
+        """Fold one answer into the rate. Concurrent requests share the time, so multiply by their number."""
+        sample = size * max(1, self.in_flight + 1) / max(seconds, 1e-3)
+        self.rate = sample if not self.rate else self.rate + (sample - self.rate) * 0.2
+
+    def capacity(self, policy: Policy) -> int:
+        """How many more pieces may be asked of it now."""
+        wanted = int(self.rate * policy.pipeline_s / policy.piece_estimate)
+        allowed = max(policy.pipeline_min, min(wanted, policy.pipeline_max))
+        return allowed - self.in_flight
+
+    def waiting(self) -> Iterator[tuple[int, Asked]]:
+        """Requests that were neither answered nor given up."""
+        return ((n, a) for n, a in list(self.asked.items()) if not a.abandoned)

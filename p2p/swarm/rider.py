@@ -1,0 +1,157 @@
+"""What a node asks its peers for: rarest first, in a pipeline, hedged and never twice for nothing."""
+
+from __future__ import annotations
+
+from itertools import islice
+
+from p2p.swarm import messages as m
+from p2p.swarm.context import Context
+from p2p.swarm.events import Store
+from p2p.swarm.image import ImageSwarm
+from p2p.swarm.peer import Asked, Peer, PieceKey, RemoteImage
+
+SAMPLE = 24
+"""How many useful pieces are compared for rarity at each choice: enough to spread, cheap to do."""
+
+BUSY_PAUSE_S = 0.5
+"""How long a peer that was busy is left alone."""
+
+
+class Rider:
+    """The LAN side of one image at one node."""
+
+    def __init__(self, image: ImageSwarm) -> None:
+        self._image = image
+        self._context: Context = image.context
+
+    def step(self) -> None:
+        """Fill the pipelines of peers that have what we want."""
+        image = self._image
+        if image.complete:
+            return
+        for peer, remote in self._context.remotes(image.task.image):
+            self.fill(peer, remote)
+
+    def fill(self, peer: Peer, remote: RemoteImage) -> None:
+        """Ask one peer for as much as its pipeline takes."""
+        if self._context.now < peer.paused_until:
+            return
+        capacity = peer.capacity(self._context.policy)
+        while capacity > 0 and remote.useful and not remote.distrusted:
+            key = self._rarest(remote)
+            if key is None:
+                return
+            self._ask(peer, key)
+            capacity -= 1
+
+    def _rarest(self, remote: RemoteImage) -> PieceKey | None:
+        image = self._image
+        best: PieceKey | None = None
+        fewest = (0, 0.0)
+        dead: list[PieceKey] = []
+        others = [r for _, r in self._context.remotes(image.task.image)]
+        for key in islice(remote.useful, SAMPLE):
+            if key not in image.wanted:
+                dead.append(key)
+                continue
+            rarity = (sum(r.has(key) for r in others), self._context.rng.random())
+            if best is None or rarity < fewest:
+                best, fewest = key, rarity
+        for key in dead:
+            del remote.useful[key]
+        if best is None and dead:
+            return self._rarest(remote) if remote.useful else None
+        return best
+
+    def _ask(self, peer: Peer, key: PieceKey) -> None:
+        image = self._image
+        piece = image.maps[key[0]][key[1]]
+        image.wanted.pop(key, None)
+        peer.image(image.task.image).useful.pop(key, None)
+        request = peer.ask(Asked(self._context.now, piece.wire_size, image.task.image, key))
+        image.in_flight.setdefault(key, []).append((peer.device, request))
+        self._context.send(peer.device, m.Want(request, image.task.image, *key))
+
+    def on_piece(self, peer: Peer, asked: Asked, message: m.Piece) -> None:
+        """A peer's answer: store it if it is still of use."""
+        image, context = self._image, self._context
+        key = asked.piece
+        assert key is not None
+        size = len(message.payload)
+        peer.measured(size, context.now - asked.at)
+        self._forget(peer, key)
+        remote = peer.image(image.task.image)
+        remote.strikes = max(0, remote.strikes - 1)
+        piece = image.maps[key[0]][key[1]]
+        if key in image.storing or image.done.covers(piece.target_offset, piece.target_stop):
+            context.ledger.wasted += size
+            return
+        image.wanted.pop(key, None)
+        image.storing[key] = size
+        context.actions.append(Store(image.task.image, key[0], key[1], message.payload, peer.device))
+
+    def on_refuse(self, peer: Peer, asked: Asked, reason: m.Refusal) -> None:
+        """A peer does not serve what it said it had."""
+        key = asked.piece
+        assert key is not None
+        self._forget(peer, key)
+        remote = peer.image(self._image.task.image)
+        if reason is m.Refusal.BUSY:
+            peer.paused_until = self._context.now + BUSY_PAUSE_S
+        else:
+            remote.haves.get(key[0], set()).discard(key[1])
+            self._strike(peer, remote)
+        self._image.want_again(key)
+
+    def on_rejected(self, device: str, key: PieceKey) -> None:
+        """The bytes were wrong; the node bans the peer, here only the piece is wanted again."""
+        self._image.storing.pop(key, None)
+        self._image.want_again(key)
+
+    def housekeeping(self) -> None:
+        """Give up what is late, and ask somebody else for what is slow."""
+        context, policy, image = self._context, self._context.policy, self._image
+        for peer, remote in context.remotes(image.task.image):
+            for number, asked in peer.waiting():
+                if asked.image != image.task.image or asked.piece is None:
+                    continue
+                age = context.now - asked.at
+                patience = policy.request_s + 2 * asked.size * (peer.in_flight + 1) / max(peer.rate, 65536)
+                if age > patience:
+                    peer.abandon(number)
+                    self._forget(peer, asked.piece)
+                    remote.haves.get(asked.piece[0], set()).discard(asked.piece[1])
+                    self._strike(peer, remote)
+                    image.want_again(asked.piece)
+                elif age > policy.hedge_s:
+                    self._hedge(peer, asked.piece)
+
+    def peer_lost(self, peer: Peer) -> None:
+        for asked in peer.asked.values():
+            if asked.image == self._image.task.image and asked.piece is not None and not asked.abandoned:
+                self._forget(peer, asked.piece)
+                self._image.want_again(asked.piece)
+
+    def _hedge(self, slow: Peer, key: PieceKey) -> None:
+        image = self._image
+        if len(image.in_flight.get(key, ())) != 1:
+            return
+        for peer, remote in self._context.remotes(image.task.image):
+            if peer is not slow and remote.has(key) and peer.capacity(self._context.policy) > 0:
+                self._ask(peer, key)
+                return
+
+    def _forget(self, peer: Peer, key: PieceKey) -> None:
+        left = [entry for entry in self._image.in_flight.get(key, ()) if entry[0] != peer.device]
+        if left:
+            self._image.in_flight[key] = left
+        else:
+            self._image.in_flight.pop(key, None)
+
+    def _strike(self, peer: Peer, remote: RemoteImage) -> None:
+        remote.strikes += 1
+        if remote.strikes >= self._context.policy.strikes_max and not remote.distrusted:
+            remote.distrusted = True
+            remote.leases.clear()
+            remote.useful.clear()
+            self._image.replan = True
