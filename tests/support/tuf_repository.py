@@ -33,7 +33,7 @@ def at(seconds: float) -> datetime:
 
 
 class MemoryStore:
-    """A blob store in memory; `fail_at` makes the n-th change from now (0 is the next) fail, and all after."""
+    """A blob store in memory; changes from the `fail_at`-th on (0 is the next) fail."""
 
     def __init__(self) -> None:
         self.values: dict[str, bytes] = {}
