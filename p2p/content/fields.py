@@ -120,6 +120,9 @@ class Fields:
         """An object whose inside another decoder checks."""
         return dict(self._take(key, dict))
 
+    def optional_object(self, key: str) -> Fields | None:
+        return None if self._value.get(key) is None else self.object(key)
+
     def text_map(self, key: str) -> dict[str, str]:
         """An object of text values (absent: empty)."""
         value = self._take(key, dict, optional=True) or {}
