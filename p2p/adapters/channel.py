@@ -1,0 +1,265 @@
+"""Byte channels over one non-blocking socket, plain or TLS, that count what crosses the wire.
+
+Peer streams and the HTTP client stand on these. A channel knows nothing of messages, identities or
+deadlines: callers wrap it in cancel scopes. Both kinds raise `OSError` (`ssl.SSLError` is one), which
+the seam above translates.
+
+TLS goes through memory BIOs rather than `ssl.SSLSocket`: one system call moves up to 256 KiB of
+records instead of two per 16 KiB record, and the bytes on the wire can be counted
+(`docs/adr/0004-tls-channel.md` has the figures).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import socket
+import ssl
+from typing import Protocol
+
+import trio
+
+from p2p.content.digests import Buffer
+from p2p.content.limits import KIB
+
+BLOCK = 256 * KIB
+"""Bytes moved per system call, and the plaintext that is encrypted before it is handed to the kernel."""
+
+_scratch = memoryview(bytearray(BLOCK))  # shared: filled and emptied without an await in between
+
+
+class Channel(Protocol):
+    """What both kinds of channel do. Counts are of bytes on the socket."""
+
+    bytes_received: int
+    bytes_sent: int
+
+    async def send(self, *parts: Buffer) -> None:
+        """Send all `parts` in order; a cancelled or failed send leaves the channel broken."""
+
+    async def receive_into(self, buffer: memoryview) -> int:
+        """Fill at least one byte and what has arrived; 0 at the end. `OSError` if cut off."""
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether something (data or an end) has arrived on a channel on which nothing was due."""
+
+    async def aclose(self) -> None:
+        """Close at once; never raises."""
+
+
+def from_trio(stream: trio.SocketStream) -> socket.socket:
+    """Take the connected, non-blocking socket out of a trio stream."""
+    sock = socket.socket(fileno=stream.socket.detach())
+    sock.setblocking(False)
+    return sock
+
+
+def tune(sock: socket.socket) -> None:
+    """No Nagle delay; a silent far end is noticed by the kernel (keepalive, unacknowledged data)."""
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        if hasattr(socket, "TCP_KEEPIDLE"):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 20)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 30_000)
+
+
+class _Pipe:
+    """The socket itself: waits with trio, counts bytes, knows when it is broken."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._send_lock = trio.Lock()
+        self._broken = False
+        self.bytes_received = 0
+        self.bytes_sent = 0
+
+    @property
+    def is_stale(self) -> bool:
+        if self._sock.fileno() < 0:
+            return True
+        try:
+            self._sock.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+        return True
+
+    async def _send_all(self, data: memoryview) -> None:
+        sent = 0
+        while sent < len(data):
+            try:
+                sent += self._sock.send(data[sent:])
+            except BlockingIOError:
+                await trio.lowlevel.wait_writable(self._sock)
+        self.bytes_sent += sent
+
+    async def _receive(self, buffer: memoryview) -> int:
+        while True:
+            try:
+                count = self._sock.recv_into(buffer)
+            except BlockingIOError:
+                await trio.lowlevel.wait_readable(self._sock)
+            else:
+                self.bytes_received += count
+                return count
+
+    def _check_usable(self) -> None:
+        if self._sock.fileno() < 0:
+            raise OSError(errno.EBADF, "the channel is closed")
+        if self._broken:
+            raise OSError(errno.EPIPE, "an earlier send was interrupted")
+
+    def _close(self) -> None:
+        if self._sock.fileno() >= 0:
+            trio.lowlevel.notify_closing(self._sock)
+            self._sock.close()
+
+
+class TcpChannel(_Pipe):
+    """A plain TCP channel."""
+
+    async def send(self, *parts: Buffer) -> None:
+        async with self._send_lock:
+            self._check_usable()
+            self._broken = True
+            try:
+                for part in parts:
+                    await self._send_all(memoryview(part))
+            except trio.ClosedResourceError as error:
+                raise OSError(errno.EBADF, "the channel is closed") from error
+            self._broken = False
+
+    async def receive_into(self, buffer: memoryview) -> int:
+        await trio.lowlevel.checkpoint()
+        self._check_usable()
+        try:
+            return await self._receive(buffer)
+        except trio.ClosedResourceError as error:
+            raise OSError(errno.EBADF, "the channel is closed") from error
+
+    async def aclose(self) -> None:
+        self._close()
+
+
+class TlsChannel(_Pipe):
+    """A TLS channel; `handshake` comes first. An end without close_notify is `ssl.SSLEOFError`."""
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        context: ssl.SSLContext,
+        *,
+        server_side: bool = False,
+        server_hostname: str | None = None,
+    ) -> None:
+        super().__init__(sock)
+        self._incoming = ssl.MemoryBIO()
+        self._outgoing = ssl.MemoryBIO()
+        self._tls = context.wrap_bio(
+            self._incoming, self._outgoing, server_side=server_side, server_hostname=server_hostname
+        )
+
+    @property
+    def peer_certificate(self) -> bytes | None:
+        """DER of the certificate that the far end proved to own."""
+        return self._tls.getpeercert(binary_form=True)
+
+    @property
+    def alpn(self) -> str | None:
+        """The application protocol that both ends agreed on."""
+        return self._tls.selected_alpn_protocol()
+
+    async def handshake(self) -> None:
+        """Run the handshake; after a failure the alert for the far end has been sent."""
+        while True:
+            try:
+                self._tls.do_handshake()
+            except ssl.SSLWantReadError:
+                await self._flush()
+                await self._feed()
+            except ssl.SSLError:
+                with contextlib.suppress(OSError):
+                    await self._flush()
+                raise
+            else:
+                await self._flush()
+                return
+
+    async def send(self, *parts: Buffer) -> None:
+        async with self._send_lock:
+            self._check_usable()
+            self._broken = True
+            try:
+                for part in parts:
+                    view = memoryview(part)
+                    for start in range(0, len(view), BLOCK):
+                        self._tls.write(view[start : start + BLOCK])
+                        if self._outgoing.pending >= BLOCK:
+                            await self._flush()
+                await self._flush()
+            except trio.ClosedResourceError as error:
+                raise OSError(errno.EBADF, "the channel is closed") from error
+            self._broken = False
+
+    async def receive_into(self, buffer: memoryview) -> int:
+        await trio.lowlevel.checkpoint()
+        if self._sock.fileno() < 0:
+            raise OSError(errno.EBADF, "the channel is closed")
+        filled = 0
+        while filled < len(buffer):
+            try:
+                count = self._tls.read(len(buffer) - filled, buffer[filled:])
+            except ssl.SSLWantReadError:
+                if filled:
+                    break
+                try:
+                    await self._feed()
+                except trio.ClosedResourceError as error:
+                    raise OSError(errno.EBADF, "the channel is closed") from error
+                continue
+            except ssl.SSLZeroReturnError:
+                break
+            except ssl.SSLError:
+                if filled:
+                    break  # what came before is whole records; the next call meets the error again
+                raise
+            if not count:
+                break
+            filled += count  # type: ignore[operator]  # typeshed: with a buffer, read returns a count
+        return filled
+
+    async def aclose(self) -> None:
+        if self._sock.fileno() >= 0 and not self._broken:
+            with contextlib.suppress(OSError, ValueError):
+                self._tls.unwrap()
+            with contextlib.suppress(OSError):
+                self._sock.send(self._outgoing.read())
+        self._close()
+
+    async def linger(self, bytes_max: int) -> None:
+        """Half-close, then read up to `bytes_max` until the far end closes too.
+
+        A close with unread input resets the connection, and a reset can overtake the alert or
+        refusal that was sent last. The caller sets the deadline.
+        """
+        with contextlib.suppress(OSError, trio.ClosedResourceError):
+            self._sock.shutdown(socket.SHUT_WR)
+            while bytes_max > 0 and (count := await self._receive(_scratch)):
+                bytes_max -= count
+
+    async def _feed(self) -> None:
+        count = await self._receive(_scratch)
+        if count:
+            self._incoming.write(_scratch[:count])
+        else:
+            self._incoming.write_eof()
+
+    async def _flush(self) -> None:
+        if self._outgoing.pending:
+            await self._send_all(memoryview(self._outgoing.read()))
