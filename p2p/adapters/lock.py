@@ -1,0 +1,75 @@
+"""One agent per state directory: two would write the same slot.
+
+The lock is an flock, so it ends with its process whatever kills that; the pid in the file is only for
+the message. Not for coordinators (several may share a database).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from p2p.errors import LocalError, StoreError
+
+LOCK_NAME = "agent.lock"
+
+
+class AgentLock:
+    """Holds `directory/agent.lock`; a context manager. Raises `LocalError` naming who holds it."""
+
+    def __init__(self, directory: Path) -> None:
+        self._path = directory / LOCK_NAME
+        self._fd = -1
+
+    def __enter__(self) -> Self:
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise StoreError(f"cannot open {self._path}: {error.strerror or error}") from error
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            pid = _pid(fd)
+            os.close(fd)
+            raise LocalError(
+                f"another agent{f' (pid {pid})' if pid else ''} uses {self._path.parent}",
+                kept="that agent, which goes on",
+                next_step="stop it first, or give this one a device.state_dir of its own",
+            ) from error
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+        self._fd = fd
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        os.close(self._fd)
+        self._fd = -1
+
+
+def lock_holder(directory: Path) -> int | None:
+    """The pid of the agent that runs with `directory` (0 if it is not known yet); None if none runs."""
+    try:
+        fd = os.open(directory / LOCK_NAME, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        # Shared and at once given back: it can make an agent that starts at this very moment fail,
+        # but never two run.
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return _pid(fd) or 0
+    else:
+        return None
+    finally:
+        os.close(fd)
+
+
+def _pid(fd: int) -> int | None:
+    text = os.pread(fd, 32, 0).strip()
+    return int(text) if text.isdigit() else None
