@@ -104,6 +104,11 @@ class FileSlotWriter:
         """The image that is meant to be here."""
         return self._writing.image
 
+    @property
+    def is_read_back(self) -> bool:
+        """Whether the image was read back whole and right, and nothing was written since."""
+        return self._read_back == self.image
+
     def read(self, offset: int, length: int) -> bytes:
         """Exactly `length` bytes that were verified, or `SlotError`."""
         with self._lock:
@@ -227,10 +232,6 @@ class FileSlots:
         self._boot = boot
         self._files = files
         self._records: dict[str, SlotRecord | None] = {}
-        try:
-            files.make_directories(directory)
-        except OSError as error:
-            raise SlotError(f"cannot make {directory}: {error.strerror or error}") from error
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -410,6 +411,7 @@ class FileSlots:
     def _record(self, slot: str, record: SlotRecord) -> None:
         self._records.pop(slot, None)
         try:
+            self._files.make_directories(self._directory)
             replace_durably(self._files, self._record_path(slot), _encode_record(record))
         except OSError as error:
             raise _slot_error(self.describe(slot), "record the state of", error) from error
