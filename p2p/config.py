@@ -63,10 +63,14 @@ class OriginConfig:
 
 @dataclass(frozen=True, slots=True)
 class TrustConfig:
-    """`root`: the pinned root metadata. `build_time`: seconds since 1970 that the clock is never before."""
+    """`root`: the pinned root metadata. `build_time`: seconds since 1970 that the clock is never before.
+
+    `fleet_ca`: the fleet's certificate authority, where it is shipped with the device instead of being
+    learned at enrolment (which a plain HTTP coordinator does not protect)."""
 
     root: Path
     build_time: float | None
+    fleet_ca: Path | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +175,26 @@ class AgentConfig:
     swarm: SwarmConfig
 
     @property
+    def key_path(self) -> Path:
+        """The device's private key, made on the device."""
+        return self.device.state_dir / "device.key"
+
+    @property
+    def certificate_path(self) -> Path:
+        """The device's certificate, from enrolment."""
+        return self.device.state_dir / "device.pem"
+
+    @property
+    def fleet_ca_path(self) -> Path:
+        """The fleet CA that peers must have been certified by."""
+        return self.trust.fleet_ca or self.device.state_dir / "fleet-ca.pem"
+
+    @property
+    def slots_dir(self) -> Path:
+        """Where slot records and journals live, a directory per payload."""
+        return self.device.state_dir / "slots"
+
+    @property
     def status_path(self) -> Path:
         """Where a running agent writes what `slipstream agent status` shows."""
         return self.device.state_dir / "status.json"
@@ -234,6 +258,7 @@ def _read(root: _Table) -> AgentConfig | None:
     trust_config = TrustConfig(
         root=trust.path("root", default=state_dir / "root.json"),
         build_time=trust.optional("build_time", trust.moment),
+        fleet_ca=trust.optional("fleet_ca", trust.path),
     )
     network = root.table("network")
     network_config = NetworkConfig(

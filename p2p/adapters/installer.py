@@ -83,6 +83,11 @@ class Installer:
         self.writers: dict[str, FileSlotWriter] = {}
 
     @property
+    def slots(self) -> dict[str, FileSlots]:
+        """The slots by payload name."""
+        return dict(self._slots)
+
+    @property
     def record(self) -> InstallRecord:
         return self._record
 

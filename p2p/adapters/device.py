@@ -1,0 +1,67 @@
+"""What one device's configuration names: its slots, its boot environment, which boot this is.
+
+The one place where the agent and the command turn an `AgentConfig` into those adapters.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from p2p.adapters.boot import FileBoot
+from p2p.adapters.durable import DirectoryBlobStore
+from p2p.adapters.installer import Installer
+from p2p.adapters.slots import FileSlots
+from p2p.config import AgentConfig
+from p2p.errors import ContentError
+from p2p.install import InstallRecord, Release, decode_record
+from p2p.install.record import RECORD_NAME
+
+INSTALL_DIRECTORY = "install"
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+def boot_of(config: AgentConfig) -> FileBoot:
+    """The boot environment of the configuration."""
+    return FileBoot(str(config.boot.environment), default=config.boot.default_slot)
+
+
+def slots_of(config: AgentConfig, boot: FileBoot) -> dict[str, FileSlots]:
+    """The slots by payload name; nothing is touched yet."""
+    return {
+        payload: FileSlots(payload, places.places, str(config.slots_dir / payload), boot)
+        for payload, places in config.slots.items()
+    }
+
+
+def boot_id(config: AgentConfig) -> str:
+    """Which boot of the device this is; where nothing reboots, each start of the agent is one."""
+    if config.boot.reboot_command is not None:
+        with suppress(OSError):
+            return BOOT_ID.read_text().strip()
+    return uuid.uuid4().hex
+
+
+def installer_of(config: AgentConfig, raise_floor: Callable[[Release], None]) -> Installer:
+    """The installer of this device, its record below the state directory. Call `reconcile` first."""
+    boot = boot_of(config)
+    return Installer(
+        DirectoryBlobStore(config.device.state_dir / INSTALL_DIRECTORY),
+        slots_of(config, boot),
+        boot,
+        attempts=config.boot.attempts,
+        boot_id=boot_id(config),
+        reboots=config.boot.reboot_command is not None,
+        raise_floor=raise_floor,
+    )
+
+
+def install_record(config: AgentConfig) -> InstallRecord:
+    """What the record says, for people to see: read without making or changing anything."""
+    try:
+        data = (config.device.state_dir / INSTALL_DIRECTORY / RECORD_NAME).read_bytes()
+        return decode_record(data)
+    except (OSError, ContentError):
+        return InstallRecord()
