@@ -1,0 +1,324 @@
+"""The device API: enrol with a voucher, check in with a signed status (`docs/spec/device-api.md`)."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse
+
+from coordinator.api.errors import ApiError
+from coordinator.api.limits import NonceMemory, RateLimit, read_body
+from coordinator.api.signatures import WINDOW_S, SignedRequest, authenticate
+from coordinator.clock import Clock
+from coordinator.db import audit
+from coordinator.db.database import Database
+from coordinator.db.devices import (
+    Refused,
+    find_voucher,
+    presence,
+    record_report,
+    redeem,
+)
+from coordinator.db.models import Device, LatestReport
+from coordinator.domain.roster import ROSTER_MAX, choose_roster
+from coordinator.publishing.authority import COMMON_NAME_MAX, FleetAuthority, key_of_request
+from coordinator.publishing.settings import Settings
+from p2p.content.digests import parse_digest
+from p2p.content.fields import Fields, load_object
+from p2p.errors import ContentError
+
+ENROLL_BODY_MAX = 16 * 1024
+STATUS_BODY_MAX = 64 * 1024
+LEDGER_PEERS_MAX = 1024
+COUNT_MAX = 1 << 62
+_HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
+
+
+@dataclass
+class DeviceApi:
+    """State of the device API: everything that its two requests need, and their caps."""
+
+    database: Database
+    authority: FleetAuthority
+    settings: Settings
+    clock: Clock
+    nonces: NonceMemory = field(init=False)
+    checkins: RateLimit = field(default_factory=lambda: RateLimit(rate=1.0, burst=20))
+    failures: RateLimit = field(default_factory=lambda: RateLimit(rate=0.5, burst=30))
+
+    def __post_init__(self) -> None:
+        self.nonces = NonceMemory(self.clock(), WINDOW_S)
+
+    def router(self) -> APIRouter:
+        router = APIRouter(prefix="/api/v1", tags=["devices"])
+        router.add_api_route("/enroll", self.enroll, methods=["POST"], status_code=201)
+        router.add_api_route("/checkin", self.checkin, methods=["POST"])
+        return router
+
+    async def enroll(self, request: Request) -> JSONResponse:
+        """Turn a one-time voucher and a certificate request into a device certificate."""
+        body = await read_body(request, ENROLL_BODY_MAX)
+        now = self.clock()
+        try:
+            try:
+                enrolment = Enrolment.parse(body)
+            except ContentError as error:
+                raise ApiError(400, "bad-request", error.message) from error
+            certificate = self._enroll(enrolment, now)
+        except ApiError:
+            # Only failures count, so that a whole depot may enrol from behind one address.
+            self.failures.take(_address(request), now)
+            raise
+        return certificate
+
+    def _enroll(self, enrolment: Enrolment, now: float) -> JSONResponse:
+        try:
+            key = key_of_request(enrolment.csr)
+        except ContentError as error:
+            raise ApiError(400, "bad-csr", error.message) from error
+        pem = _public_pem(key)
+        with self.database.write() as session:
+            voucher = find_voucher(session, enrolment.voucher)
+            if voucher is None:
+                raise ApiError(403, "voucher-unknown", "this voucher is not known here")
+            device = session.get(Device, enrolment.device)
+            if device is not None and device.key == pem and voucher.used_by == device.id:
+                return self._enrolled(device, 200)  # the answer was lost on its way
+            if device is not None and device.key != pem and voucher.device != device.id:
+                raise ApiError(
+                    409,
+                    "device-exists",
+                    f"{device.id} is enrolled with another key; only a voucher made for it replaces that",
+                )
+            try:
+                redeem(session, voucher, enrolment.device, int(now))
+            except Refused as error:
+                raise ApiError(403, error.reason, error.message) from error
+            certificate = self.authority.issue(
+                key,
+                enrolment.device,
+                voucher.site,
+                voucher.groups,
+                datetime.fromtimestamp(int(now), UTC),
+                self.settings.certificate_days,
+            )
+            replaced = device is not None
+            device = session.merge(
+                Device(
+                    id=enrolment.device,
+                    site=voucher.site,
+                    groups=voucher.groups,
+                    hardware=enrolment.hardware,
+                    key=pem,
+                    certificate=certificate.public_bytes(serialization.Encoding.PEM).decode(),
+                    enrolled_at=int(now),
+                    not_after=int(certificate.not_valid_after_utc.timestamp()),
+                )
+            )
+            audit.append(
+                session,
+                int(now),
+                "coordinator",
+                "device.enrolled",
+                device.id,
+                {
+                    "site": device.site,
+                    "groups": device.groups,
+                    "hardware": device.hardware,
+                    "serial": f"{certificate.serial_number:x}",
+                    "voucher": voucher.digest[:16],
+                    "replaced": replaced,
+                },
+            )
+            return self._enrolled(device, 201)
+
+    def _enrolled(self, device: Device, status: int) -> JSONResponse:
+        return JSONResponse(
+            {
+                "certificate": device.certificate,
+                "ca": self.authority.pem,
+                "site": device.site,
+                "groups": device.groups,
+            },
+            status,
+        )
+
+    async def checkin(self, request: Request) -> JSONResponse:
+        """Take a signed status, answer with the roster of the device's site."""
+        body = await read_body(request, STATUS_BODY_MAX)
+        now = self.clock()
+        device_id = authenticate(
+            SignedRequest(request.method, request.url.path, request.headers.items(), body),
+            self._key_of,
+            self.nonces,
+            now,
+        )
+        self.checkins.take(device_id, now)
+        try:
+            status = Status.parse(body)
+        except ContentError as error:
+            raise ApiError(400, "bad-request", error.message) from error
+        with self.database.note() as session:
+            device = session.get(Device, device_id)
+            if device is None:
+                raise ApiError(401, "unknown-device", "this device is not enrolled any more")
+            record_report(
+                session,
+                LatestReport(
+                    device=device_id,
+                    at=int(now),
+                    host=status.listen_host or _address(request),
+                    port=status.listen_port,
+                    release=status.release,
+                    state=status.state,
+                    image=status.image,
+                    body=status.to_json(),
+                ),
+            )
+            age_max = self.settings.roster_age_s
+            roster = choose_roster(
+                presence(session, device.site, int(now) - age_max), device_id, now, age_max, ROSTER_MAX
+            )
+        return JSONResponse(
+            {
+                "roster": [
+                    {
+                        "device": p.device,
+                        "host": p.host,
+                        "port": p.port,
+                        "age_s": max(0, int(now - p.seen_at)),
+                        "image": p.image,
+                    }
+                    for p in roster
+                ],
+                "poll_s": self.settings.poll_s,
+            }
+        )
+
+    def _key_of(self, device_id: str) -> bytes | None:
+        with self.database.read() as session:
+            device = session.get(Device, device_id[:COMMON_NAME_MAX])
+            return None if device is None or device.id != device_id else device.key.encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Enrolment:
+    """The body of an enrolment."""
+
+    voucher: str
+    device: str
+    hardware: str
+    csr: str
+
+    @classmethod
+    def parse(cls, body: bytes) -> Enrolment:
+        """Raises `ContentError` naming the key."""
+        fields = load_object(body, "body", ENROLL_BODY_MAX)
+        enrolment = cls(
+            voucher=fields.text("voucher", length_max=128),
+            device=fields.name("device"),
+            hardware=fields.name("hardware"),
+            csr=fields.text("csr", length_max=8192),
+        )
+        fields.finish()
+        if len(enrolment.device) > COMMON_NAME_MAX:
+            raise ContentError(f"body.device: longer than {COMMON_NAME_MAX} characters")
+        return enrolment
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """The body of a check-in. Keys that this version does not know are ignored, not stored."""
+
+    listen_host: str | None
+    listen_port: int
+    release: str | None
+    slot: str | None
+    state: str
+    images: dict[str, str]
+    ledger: dict[str, Any]
+    role: str | None
+
+    @classmethod
+    def parse(cls, body: bytes) -> Status:
+        """Raises `ContentError` naming the key."""
+        fields = load_object(body, "body", STATUS_BODY_MAX)
+        images = fields.text_map("images")
+        for payload, digest in images.items():
+            parse_digest(digest, f"body.images.{payload[:64]}")
+        return cls(
+            listen_host=_host(fields.optional_text("listen_host")),
+            listen_port=fields.integer("listen_port", 0, 65_535),
+            release=_short(fields.optional_text("release"), "release"),
+            slot=_short(fields.optional_text("slot"), "slot"),
+            state=_short(fields.text("state"), "state") or "",
+            images=images,
+            ledger=_ledger(fields.object("ledger")) if "ledger" in fields else {},
+            role=_short(fields.optional_text("role"), "role"),
+        )
+
+    @property
+    def image(self) -> str | None:
+        """The image of the first payload by name: what peers of a one-payload product look for."""
+        return self.images[min(self.images)] if self.images else None
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "listen_host": self.listen_host,
+            "listen_port": self.listen_port,
+            "release": self.release,
+            "slot": self.slot,
+            "state": self.state,
+            "images": self.images,
+            "ledger": self.ledger,
+            "role": self.role,
+        }
+
+
+def _ledger(fields: Fields) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key in ("wan", "base", "zero", "wasted"):
+        found[key] = fields.integer(key, 0, COUNT_MAX) if key in fields else 0
+    for key in ("peers", "sent"):
+        counts = fields.raw_object(key) if key in fields else {}
+        if len(counts) > LEDGER_PEERS_MAX or not all(
+            type(n) is int and 0 <= n <= COUNT_MAX and len(name) <= 128 for name, n in counts.items()
+        ):
+            raise ContentError(f"body.ledger.{key}: not a short table of byte counts")
+        found[key] = counts
+    return found
+
+
+def _host(value: str | None) -> str | None:
+    """A host that peers may be told to connect to: an address, or a plain host name."""
+    if value is None:
+        return None
+    try:
+        address = ipaddress.ip_address(value)
+    except ValueError:
+        if not _HOST.fullmatch(value):
+            raise ContentError("body.listen_host: neither an address nor a host name") from None
+        return value
+    return None if address.is_unspecified else str(address)
+
+
+def _short(value: str | None, key: str) -> str | None:
+    if value is not None and len(value) > 64:
+        raise ContentError(f"body.{key}: longer than 64 characters")
+    return value
+
+
+def _address(request: Request) -> str:
+    return request.client.host if request.client else "unknown"
+
+
+def _public_pem(key: ec.EllipticCurvePublicKey) -> str:
+    encoded = key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+    return encoded.decode()

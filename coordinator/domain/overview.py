@@ -1,0 +1,71 @@
+"""Counting a fleet: what operators are shown of devices, sites and bytes. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["DeviceView", "fleet_overview", "site_overview"]
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceView:
+    """A device as last heard of. Times in seconds since 1970; `status` as reported (may be empty)."""
+
+    device: str
+    site: str
+    groups: tuple[str, ...]
+    hardware: str
+    certificate_until: int
+    seen_at: int | None
+    address: str | None
+    status: dict[str, Any]
+
+    def online(self, now: float, online_s: float) -> bool:
+        return self.seen_at is not None and now - self.seen_at <= online_s
+
+    def to_json(self, now: float, online_s: float) -> dict[str, Any]:
+        """The facts of one device."""
+        return {
+            "device": self.device,
+            "site": self.site,
+            "groups": list(self.groups),
+            "hardware": self.hardware,
+            "certificate_until": self.certificate_until,
+            "online": self.online(now, online_s),
+            "seen_s_ago": None if self.seen_at is None else max(0, int(now - self.seen_at)),
+            "address": self.address,
+            "status": self.status,
+        }
+
+
+def site_overview(site: str, devices: Sequence[DeviceView], now: float, online_s: float) -> dict[str, Any]:
+    """Counts and byte sums of one site."""
+    return {"site": site} | _counts(devices, now, online_s)
+
+
+def fleet_overview(devices: Iterable[DeviceView], now: float, online_s: float) -> dict[str, Any]:
+    """Counts and byte sums of the fleet, and of each of its sites."""
+    everything = list(devices)
+    by_site: dict[str, list[DeviceView]] = defaultdict(list)
+    for device in everything:
+        by_site[device.site].append(device)
+    return _counts(everything, now, online_s) | {
+        "sites": [site_overview(site, found, now, online_s) for site, found in sorted(by_site.items())]
+    }
+
+
+def _counts(devices: Sequence[DeviceView], now: float, online_s: float) -> dict[str, Any]:
+    ledgers = [d.status.get("ledger") or {} for d in devices]
+    return {
+        "devices_enrolled": len(devices),
+        "devices_online": sum(d.online(now, online_s) for d in devices),
+        "releases": dict(sorted(Counter(d.status.get("release") or "unknown" for d in devices).items())),
+        "states": dict(sorted(Counter(d.status.get("state") or "unknown" for d in devices).items())),
+        "wan_bytes": sum(ledger.get("wan", 0) for ledger in ledgers),
+        "peer_bytes": sum(sum((ledger.get("peers") or {}).values()) for ledger in ledgers),
+        "base_bytes": sum(ledger.get("base", 0) for ledger in ledgers),
+        "wasted_bytes": sum(ledger.get("wasted", 0) for ledger in ledgers),
+    }
