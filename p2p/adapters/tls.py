@@ -21,7 +21,6 @@ Not for messages (`p2p.swarm`) nor idle deadlines of an open stream (`p2p.agent`
 from __future__ import annotations
 
 import errno
-import ipaddress
 import logging
 import socket
 import ssl
@@ -108,7 +107,7 @@ class TlsPeerStream:
 class TlsTransport:
     """Listens from construction on and connects (`ports.Transport`).
 
-    `host` is a numeric address, or empty for all addresses of both families; `port` 0 lets the system
+    `host` is an address of this machine, or empty for all of both families; `port` 0 lets the system
     choose. `now` gives trusted time in seconds since 1970. `admit` may turn an authenticated device
     away (banned, revoked, of no interest): both sides then see `PeerError("refused")`. `refused` is
     told of every inbound connection that did not become a stream: the remote address and why.
@@ -359,12 +358,10 @@ def _context(credentials: Credentials, *, server: bool) -> ssl.SSLContext:
 def _listen(host: str, port: int) -> trio.socket.SocketType:
     try:
         if host:
-            family = (
-                socket.AF_INET6
-                if ipaddress.ip_address(host.partition("%")[0]).version == 6
-                else socket.AF_INET
-            )
-            sock = socket.create_server((host, port), family=family, backlog=LISTEN_BACKLOG)
+            passive = socket.AI_PASSIVE
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=passive)
+            family, _, _, _, address = found[0]
+            sock = socket.create_server(address[:2], family=family, backlog=LISTEN_BACKLOG)
         elif socket.has_dualstack_ipv6():
             sock = socket.create_server(
                 ("::", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=LISTEN_BACKLOG
@@ -374,7 +371,7 @@ def _listen(host: str, port: int) -> trio.socket.SocketType:
     except (OSError, ValueError, OverflowError) as error:
         raise ConfigError(
             f"cannot listen on {host or 'all addresses'}, port {port}: {error}",
-            next_step="give a numeric address of this machine and a free port",
+            next_step="give an address of this machine and a free port",
         ) from error
     sock.setblocking(False)
     return trio.socket.from_stdlib_socket(sock)

@@ -1,0 +1,380 @@
+"""A small HTTP/1.1 client on trio and h11, bounded in bytes and in seconds, that counts wire bytes.
+
+It does what a device needs of an origin and of the coordinator: GET and POST, kept-alive connections,
+HTTPS with a pinned CA or the system's roots, a few redirects. Every wait is held against a least rate
+and a deadline (`Pace`), heads against a size, and nothing is read ahead of the consumer. Why not a
+larger client: `docs/adr/0005-http-client.md`.
+
+Not for ranges and digests (`p2p.adapters.origin`), nor for deciding when to try again: retries are
+the caller's. The one exception is a kept-alive connection that the server had closed already.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ssl
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import h11
+import trio
+from cryptography import x509
+
+from p2p.adapters.channel import Channel, TcpChannel, TlsChannel, from_trio, tune
+from p2p.adapters.url import Url, parse_url
+from p2p.content import limits
+from p2p.content.digests import Buffer
+from p2p.errors import ConfigError, OriginError
+
+READ_SIZE = 64 * limits.KIB
+INFORMATIONAL_MAX = 8
+USER_AGENT = "slipstream"
+
+_REDIRECTS = (301, 302, 303, 307, 308)
+_NO_CHECK_TIME = 0x200000  # X509_V_FLAG_NO_CHECK_TIME
+
+Headers = Sequence[tuple[str, str]]
+
+
+class Pace:
+    """A least rate, averaged over windows of `idle_s` seconds of *waiting*, and a deadline.
+
+    Only time spent waiting for the network counts: a consumer that is slow to take what has arrived
+    does not make the server slow.
+    """
+
+    def __init__(self, rate_min: float, idle_s: float, deadline: float) -> None:
+        self._bytes_min = rate_min * idle_s
+        self._idle_s = idle_s
+        self._deadline = deadline
+        self._waited = 0.0
+        self._received = 0
+
+    def allowance_s(self, now: float) -> float:
+        """How long the next wait may take. Raises `OriginError("too-slow")` past the deadline."""
+        if now >= self._deadline:
+            raise OriginError("too-slow", "the answer did not end before its deadline")
+        return min(self._idle_s - self._waited, self._deadline - now)
+
+    def account(self, waited_s: float, received: int) -> None:
+        """Count a wait and what it brought. Raises `OriginError("too-slow")`."""
+        self._waited += waited_s
+        self._received += received
+        if self._waited >= self._idle_s:
+            if self._received < self._bytes_min:
+                rate = self._received / self._waited
+                raise OriginError("too-slow", f"{rate:.0f} bytes/s over {self._waited:.0f} s")
+            self._waited, self._received = 0.0, 0
+
+
+class Response:
+    """The head of an answer; iterate for the body, which arrives only as fast as it is taken."""
+
+    def __init__(self, connection: _Connection, head: h11.Response, pace: Pace, url: Url) -> None:
+        self.status = int(head.status_code)
+        self.url = url
+        self.headers = _fields(head)
+        self._connection = connection
+        self._pace = pace
+        self._ended = False
+
+    @property
+    def content_length(self) -> int | None:
+        """What the server announced, in bytes."""
+        text = self.headers.get("content-length", "")
+        return int(text) if text.isdecimal() else None
+
+    def __aiter__(self) -> Response:
+        return self
+
+    async def __anext__(self) -> Buffer:
+        if self._ended:
+            raise StopAsyncIteration
+        event = await self._connection.next_event(self._pace)
+        if isinstance(event, h11.Data):
+            return event.data
+        self._ended = True
+        raise StopAsyncIteration
+
+    async def read(self, size_max: int) -> bytes:
+        """The whole body. Raises `OriginError("too-long")` as soon as it is over `size_max` bytes."""
+        if (self.content_length or 0) > size_max:
+            raise OriginError("too-long", f"{self.url}: {self.content_length} bytes are over {size_max}")
+        body = bytearray()
+        async for part in self:
+            body += part
+            if len(body) > size_max:
+                raise OriginError("too-long", f"{self.url}: more than {size_max} bytes")
+        return bytes(body)
+
+
+class HttpClient:
+    """Requests to any number of servers, with a pool of kept-alive connections to each.
+
+    `ca_file` pins what HTTPS servers must chain to (else the system's roots). `now` gives trusted
+    time: certificates are then held against it rather than against the system clock, which on a
+    device without a battery stands anywhere. `connect_s`, `idle_s` (seconds) and `rate_min` (bytes/s)
+    replace the limits in tests.
+    """
+
+    def __init__(
+        self,
+        *,
+        ca_file: Path | None = None,
+        now: Callable[[], float] | None = None,
+        connect_s: float = limits.ORIGIN_CONNECT_S,
+        idle_s: float = limits.ORIGIN_IDLE_S,
+        rate_min: float = limits.ORIGIN_RATE_MIN,
+    ) -> None:
+        self._now = now
+        self._connect_s = connect_s
+        self._idle_s = idle_s
+        self._rate_min = rate_min
+        self._ca_file = ca_file
+        self._context: ssl.SSLContext | None = None
+        self._idle: dict[tuple[str, str, int], list[_Connection]] = {}
+        self._open: set[_Connection] = set()
+        self._wire_received = 0
+        self._wire_sent = 0
+        if ca_file is not None:
+            self._tls_context()  # a wrong file is said at the start
+
+    @property
+    def wire_received(self) -> int:
+        """Bytes received on sockets so far: bodies, heads and TLS records."""
+        return self._wire_received + sum(c.channel.bytes_received for c in self._open)
+
+    @property
+    def wire_sent(self) -> int:
+        """Bytes sent on sockets so far."""
+        return self._wire_sent + sum(c.channel.bytes_sent for c in self._open)
+
+    @asynccontextmanager
+    async def request(
+        self,
+        method: str,
+        url: Url,
+        headers: Headers = (),
+        body: bytes = b"",
+        *,
+        deadline_s: float = float("inf"),
+    ) -> AsyncIterator[Response]:
+        """Send one request and give the answer's head, whatever its status.
+
+        GET follows `limits.ORIGIN_REDIRECTS_MAX` redirects, never from HTTPS to HTTP. Raises
+        `OriginError`: `unreachable`, `certificate`, `too-slow`, `truncated`, `protocol`, `redirect`;
+        the body, while it is read, the same.
+        """
+        pace = Pace(self._rate_min, self._idle_s, trio.current_time() + deadline_s)
+        for _ in range(limits.ORIGIN_REDIRECTS_MAX + 1):
+            connection, head = await self._exchange(method, url, headers, body, pace)
+            try:
+                target = _redirect(head, url) if method in ("GET", "HEAD") else None
+                if target is None:
+                    yield Response(connection, head, pace, url)
+                    return
+            finally:
+                await self._release(connection)
+            url = target
+        raise OriginError(
+            "redirect", f"{url}: more than {limits.ORIGIN_REDIRECTS_MAX} redirects", retry=False
+        )
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        self._idle.clear()
+        for connection in list(self._open):
+            await self._discard(connection)
+
+    async def _exchange(
+        self, method: str, url: Url, headers: Headers, body: bytes, pace: Pace
+    ) -> tuple[_Connection, h11.Response]:
+        while True:
+            connection, reused = await self._connection(url, pace)
+            answered_before = connection.channel.bytes_received
+            try:
+                return connection, await connection.start(method, url, headers, body, pace)
+            except BaseException as error:
+                silent = connection.channel.bytes_received == answered_before
+                await self._discard(connection)
+                lost = isinstance(error, OriginError) and error.reason == "truncated"
+                if not (lost and reused and silent and method in ("GET", "HEAD")):
+                    raise
+
+    async def _connection(self, url: Url, pace: Pace) -> tuple[_Connection, bool]:
+        idle = self._idle.get(url.server, [])
+        while idle:
+            connection = idle.pop()
+            if not connection.channel.is_stale:
+                return connection, True
+            await self._discard(connection)
+        connection = _Connection(await self._connect(url, pace), url.server)
+        self._open.add(connection)
+        return connection, False
+
+    async def _connect(self, url: Url, pace: Pace) -> Channel:
+        allowance = min(self._connect_s, pace.allowance_s(trio.current_time()))
+        with trio.move_on_after(allowance):
+            try:
+                stream = await trio.open_tcp_stream(url.host, url.port)
+            except (OSError, ValueError) as error:
+                raise OriginError("unreachable", f"{url}: {error}") from error
+            sock = from_trio(stream)
+            tune(sock)
+            if url.scheme == "http":
+                return TcpChannel(sock)
+            channel = TlsChannel(sock, self._tls_context(), server_hostname=url.host)
+            try:
+                await channel.handshake()
+                self._check_time(channel, url)
+            except BaseException as error:
+                self._wire_received += channel.bytes_received
+                self._wire_sent += channel.bytes_sent
+                await channel.aclose()
+                if isinstance(error, ssl.SSLCertVerificationError):
+                    raise OriginError("certificate", f"{url}: {error.verify_message}") from error
+                if isinstance(error, OSError):
+                    raise OriginError("unreachable", f"{url}: no TLS connection ({error})") from error
+                raise
+            return channel
+        raise OriginError("unreachable", f"{url}: no connection in {allowance:g} s")
+
+    def _tls_context(self) -> ssl.SSLContext:
+        if self._context is None:
+            try:
+                context = ssl.create_default_context(cafile=self._ca_file)
+            except (OSError, ssl.SSLError) as error:
+                raise ConfigError(f"CA file {self._ca_file}: {error}") from error
+            context.set_alpn_protocols(["http/1.1"])
+            if self._now is not None:
+                context.verify_flags |= _NO_CHECK_TIME
+            self._context = context
+        return self._context
+
+    def _check_time(self, channel: TlsChannel, url: Url) -> None:
+        if self._now is None:
+            return
+        certificate = x509.load_der_x509_certificate(channel.peer_certificate or b"")
+        if certificate.not_valid_after_utc.timestamp() < self._now():
+            raise OriginError("certificate", f"{url}: the server's certificate has expired")
+
+    async def _release(self, connection: _Connection) -> None:
+        idle = self._idle.setdefault(connection.server, [])
+        if connection.is_reusable and len(idle) < limits.ORIGIN_IDLE_CONNECTIONS_MAX:
+            idle.append(connection)
+        else:
+            await self._discard(connection)
+
+    async def _discard(self, connection: _Connection) -> None:
+        if connection in self._open:
+            self._open.remove(connection)
+            self._wire_received += connection.channel.bytes_received
+            self._wire_sent += connection.channel.bytes_sent
+        await connection.channel.aclose()
+
+
+class _Connection:
+    """One connection: h11's state and the channel below it."""
+
+    def __init__(self, channel: Channel, server: tuple[str, str, int]) -> None:
+        self.channel = channel
+        self.server = server
+        self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=limits.ORIGIN_HEADER_MAX)
+        self._buffer = memoryview(bytearray(READ_SIZE))
+
+    @property
+    def is_reusable(self) -> bool:
+        """Whether the last exchange is whole; what of it is in the buffer already is taken in."""
+        with contextlib.suppress(h11.RemoteProtocolError):
+            if self._http.their_state is h11.SEND_BODY:
+                self._http.next_event()
+            if self._http.their_state is h11.DONE and self._http.our_state is h11.DONE:
+                self._http.start_next_cycle()
+                return not self._http.trailing_data[0]
+        return False
+
+    async def start(self, method: str, url: Url, headers: Headers, body: bytes, pace: Pace) -> h11.Response:
+        """Send the request and return the head of the final answer."""
+        lines = [
+            ("Host", url.authority),
+            ("User-Agent", USER_AGENT),
+            ("Accept-Encoding", "identity"),
+            *headers,
+        ]
+        if body or method == "POST":
+            lines.append(("Content-Length", str(len(body))))
+        request = self._http.send(h11.Request(method=method, target=url.target, headers=lines)) or b""
+        data = (self._http.send(h11.Data(data=body)) or b"") if body else b""
+        end = self._http.send(h11.EndOfMessage()) or b""
+        await self._send(request + data + end, pace)
+        for _ in range(INFORMATIONAL_MAX):
+            event = await self.next_event(pace)
+            if isinstance(event, h11.Response):
+                return event
+        raise OriginError("protocol", f"{url}: more than {INFORMATIONAL_MAX} interim answers")
+
+    async def next_event(self, pace: Pace) -> h11.Event:
+        """The next event of the answer. Raises `OriginError`: `protocol`, `truncated`, `too-slow`."""
+        while True:
+            try:
+                event = self._http.next_event()
+            except h11.RemoteProtocolError as error:
+                cut = self._http.trailing_data[1]
+                raise OriginError("truncated" if cut else "protocol", str(error)) from error
+            if event is h11.NEED_DATA:
+                self._http.receive_data(await self._receive(pace))
+            elif isinstance(event, h11.ConnectionClosed) or event is h11.PAUSED:
+                raise OriginError("truncated", "the server closed the connection")
+            else:
+                return event  # type: ignore[return-value]  # NEED_DATA and PAUSED are dealt with
+
+    async def _receive(self, pace: Pace) -> bytes:
+        while True:
+            start = trio.current_time()
+            before = self.channel.bytes_received
+            count = None
+            try:
+                with trio.move_on_after(pace.allowance_s(start)):
+                    count = await self.channel.receive_into(self._buffer)
+            except ssl.SSLEOFError:
+                count = 0  # whether the answer is whole is for its framing to say
+            except OSError as error:
+                raise OriginError("truncated", f"the connection broke: {error}") from error
+            pace.account(trio.current_time() - start, self.channel.bytes_received - before)
+            if count is not None:
+                return bytes(self._buffer[:count])
+
+    async def _send(self, data: bytes, pace: Pace) -> None:
+        with trio.move_on_after(pace.allowance_s(trio.current_time())):
+            try:
+                await self.channel.send(data)
+            except OSError as error:
+                raise OriginError("truncated", f"the connection broke: {error}") from error
+            return
+        raise OriginError("too-slow", "the server does not take the request")
+
+
+def _fields(head: h11.Response) -> dict[str, str]:
+    """Header fields by lower-case name; repeated ones joined as RFC 9110 section 5.3 says."""
+    fields: dict[str, str] = {}
+    for name, value in head.headers:
+        key, text = name.decode("ascii"), value.decode("latin-1")
+        fields[key] = f"{fields[key]}, {text}" if key in fields else text
+    return fields
+
+
+def _redirect(head: h11.Response, url: Url) -> Url | None:
+    """Where a redirect leads, or None if the answer is not one."""
+    if head.status_code not in _REDIRECTS:
+        return None
+    location = _fields(head).get("location", "")
+    try:
+        target = parse_url(url.join(location))
+    except ConfigError as error:
+        raise OriginError(
+            "redirect", f"{url}: redirect to {location[:200]!r}: {error}", retry=False
+        ) from error
+    if url.scheme == "https" and target.scheme != "https":
+        raise OriginError("redirect", f"{url}: redirect from HTTPS to {target}", retry=False)
+    return target
