@@ -12,41 +12,17 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-from tuf.api.metadata import (
-    DelegatedRole,
-    MetaFile,
-    Root,
-    Snapshot,
-    SuccinctRoles,
-    TargetFile,
-    Targets,
-    Timestamp,
-)
+from tuf.api.metadata import DelegatedRole, MetaFile, Snapshot, SuccinctRoles, TargetFile, Targets, Timestamp
 
 from p2p.content import limits
 from p2p.content.digests import Digest, sha256
 from p2p.errors import OriginError, TrustError
 from p2p.trust import store as names
 from p2p.trust.clock import trusted_time
-from p2p.trust.documents import (
-    Delegator,
-    Verified,
-    check_meta,
-    digest_of,
-    encode_name,
-    read,
-    read_root,
-)
+from p2p.trust.documents import Delegator, Verified, check_meta, digest_of, encode_name, read
 from p2p.trust.need import Need, NeedKind, Steps, obtain
-from p2p.trust.rules import (
-    DocumentT,
-    check_expiry,
-    check_forward,
-    check_same_fleet,
-    check_version,
-    issued_at,
-    withdraws_online_key,
-)
+from p2p.trust.root_chain import RootChain
+from p2p.trust.rules import DocumentT, check_expiry, check_forward, check_version, issued_at
 from p2p.trust.store import TrustStore, read_or_none
 
 OnlineT = TypeVar("OnlineT", Timestamp, Snapshot)
@@ -65,9 +41,8 @@ class TrustClient:
 
     def __init__(self, store: TrustStore, root: bytes | None = None, *, build_time: float = 0.0) -> None:
         self._store = store
-        self._pinned = root
+        self._chain = RootChain(store, root)
         self._build_time = build_time
-        self._root: Verified[Root] | None = None
         self._timestamp: Verified[Timestamp] | None = None
         self._snapshot: Verified[Snapshot] | None = None
         self._online_under: Digest | None = None  # the root that timestamp and snapshot were checked with
@@ -81,7 +56,7 @@ class TrustClient:
     @property
     def versions(self) -> dict[str, int]:
         """Versions of the trusted top-level metadata, those that there are."""
-        documents = (self._root, self._timestamp, self._snapshot)
+        documents = (self._chain.found, self._timestamp, self._snapshot)
         found = {document.role: document.version for document in documents if document is not None}
         if self._snapshot is not None and "targets.json" in self._snapshot.signed.meta:
             found["targets"] = self._snapshot.signed.meta["targets.json"].version
@@ -112,18 +87,18 @@ class TrustClient:
 
         `now`: the device's wall clock. When nothing has changed it needs a root probe and the
         timestamp, no more. None for the timestamp means that nobody can be asked: what is held is
-        used while it has not expired. Raises `TrustError`; of what was accepted before, nothing is
-        lost, and a source's bad bytes leave no trace.
+        used while it has not expired. (So a driver may answer None to a timestamp need whose error is
+        `rollback`: peers brought a newer one than a lagging origin has.) Raises `TrustError`; of what
+        was accepted before, nothing is lost, and a source's bad bytes leave no trace.
         """
         self._fresh = False
-        self._load_root()
-        yield from self._refresh_root()
+        self._chain.load()
+        yield from self._chain.refresh()
         self._load_online(now)
-        self._check_root_expiry()
+        self._check_expiry(self._chain.root)
         moved = yield from self._refresh_timestamp(now)
-        snapshot = yield from self._refresh_snapshot()
-        self._snapshot = snapshot
-        yield from self._role("targets", self._trusted_root())
+        self._snapshot = yield from self._refresh_snapshot()
+        yield from self._role("targets", self._chain.root)
         self._fresh = True
         return moved
 
@@ -133,17 +108,17 @@ class TrustClient:
         False if it is the same or older. Raises `TrustError` when it is bad; then, as with False,
         nothing has changed. The next `refresh` fetches what it names.
         """
-        self._load_root()
+        self._chain.load()
         self._load_online(now)
-        self._check_root_expiry()
+        self._check_expiry(self._chain.root)
         if len(data) > limits.TIMESTAMP_SIZE_MAX:
             raise TrustError("too-long", f"timestamp: over {limits.TIMESTAMP_SIZE_MAX} bytes")
-        try:
-            return self._accept_timestamp(data, now)
-        except TrustError as error:
-            if error.reason == "rollback":
+        held = self._timestamp
+        if held is not None:
+            offered = read(Timestamp, data, self._chain.root, "timestamp")
+            if offered.version <= held.version:
                 return False
-            raise
+        return self._accept_timestamp(data, now)
 
     def find_target(self, path: str) -> Steps[TargetFile | None]:
         """What the signers say of target `path`, or None: the walk of TUF 5.6.7, after a `refresh`.
@@ -153,7 +128,7 @@ class TrustClient:
         """
         self._check_fresh()
         visited: set[str] = set()
-        stack: list[tuple[str, Delegator]] = [("targets", self._trusted_root())]
+        stack: list[tuple[str, Delegator]] = [("targets", self._chain.root)]
         while stack:
             name, delegator = stack.pop()
             if name in visited:
@@ -182,7 +157,7 @@ class TrustClient:
         Paths that were not delegated to it are left out. Raises `TrustError("not-delegated")`.
         """
         self._check_fresh()
-        targets = yield from self._role("targets", self._trusted_root())
+        targets = yield from self._role("targets", self._chain.root)
         try:
             delegated = targets.signed.get_delegated_role(role)
         except ValueError as error:
@@ -232,93 +207,13 @@ class TrustClient:
             if name not in kept and (names.is_object_name(name) or name.endswith(".json")):
                 self._store.delete(name)
 
-    # ------------------------------------------------------------------ root (TUF 5.3)
-
-    def _load_root(self) -> None:
-        if self._root is not None:
-            return
-        stored = self._stored_root()
-        pinned = self._pinned_root()
-        if stored is None and pinned is None:
-            raise TrustError(
-                "no-root",
-                "there is no valid trusted root",
-                next_step="give the device the fleet's root.json again",
-            )
-        if stored is not None:
-            self._root = stored
-        if pinned is not None:
-            walked = read_or_none(self._store, names.root_name(pinned.version))
-            check_same_fleet(pinned, walked)
-            if stored is None or pinned.version > stored.version:
-                assert self._pinned is not None
-                self._accept_root(pinned, self._pinned)
-
-    def _stored_root(self) -> Verified[Root] | None:
-        data = read_or_none(self._store, names.ROOT)
-        if data is None:
-            return None
-        try:
-            return read_root(data, None)
-        except TrustError:
-            if self._pinned is None:
-                raise
-            return None  # damaged; the way from the pinned root is walked again
-
-    def _pinned_root(self) -> Verified[Root] | None:
-        return None if self._pinned is None else read_root(self._pinned, None)
-
-    def _refresh_root(self) -> Steps[None]:
-        for _ in range(limits.ROOT_ROTATIONS_MAX):
-            current = self._trusted_root()
-
-            def judge(data: bytes, current: Verified[Root] = current) -> tuple[Verified[Root], bytes]:
-                return read_root(data, current), data
-
-            version = current.version + 1
-            need = Need(
-                NeedKind.METADATA, f"{version}.root.json", "root", version, None, None,
-                limits.ROOT_SIZE_MAX, mutable=True, may_be_absent=True,
-            )  # fmt: skip
-            answer = yield from obtain(need, judge)
-            if answer is None:
-                return
-            self._accept_root(*answer)
-
-    def _accept_root(self, root: Verified[Root], data: bytes) -> None:
-        # The marker goes first and is acted on by _finish_rotation, after a cut too: without it, a
-        # fast-forwarded timestamp could outlive the root that withdrew its key.
-        rotates = self._root is not None and withdraws_online_key(self._root.signed, root.signed)
-        if rotates:
-            self._store.write(names.ROTATION, str(root.version).encode())
-        self._store.write(names.root_name(root.version), data)
-        self._store.write(names.ROOT, data)
-        self._root = root
-
-    def _finish_rotation(self, version: int) -> None:
-        """TUF 5.3.11: once an online key is withdrawn, nothing that it signed bounds what follows."""
-        marker = read_or_none(self._store, names.ROTATION)
-        if marker is None:
-            return
-        if marker.isdigit() and int(marker) <= version:
-            self._store.delete(names.TIMESTAMP)
-            self._store.delete(names.SNAPSHOT)
-        self._store.delete(names.ROTATION)
-
-    def _trusted_root(self) -> Verified[Root]:
-        assert self._root is not None  # every step begins with _load_root
-        return self._root
-
-    def _check_root_expiry(self) -> None:
-        self._check_expiry(self._trusted_root())
-
     # ------------------------------------------------------------------ timestamp (TUF 5.4)
 
     def _load_online(self, now: float) -> None:
         """Timestamp and snapshot of the store, as far as the current root still stands for them."""
-        root = self._trusted_root()
+        root = self._chain.root
         if self._online_under != root.digest:
-            self._finish_rotation(root.version)
+            self._chain.finish_rotation()
             self._timestamp = self._stored(Timestamp, names.TIMESTAMP, "timestamp")
             self._snapshot = self._stored(Snapshot, names.SNAPSHOT, "snapshot")
             self._roles.clear()
@@ -330,10 +225,10 @@ class TrustClient:
         if data is None:
             return None
         try:
-            document = read(kind, data, self._trusted_root(), role)
+            document = read(kind, data, self._chain.root, role)
         except TrustError:
             return None
-        self._held[document.digest] = name
+        self._hold(name, document.digest)
         return document
 
     def _trusted_time(self, now: float, timestamp: Verified[Timestamp] | None) -> float:
@@ -358,7 +253,7 @@ class TrustClient:
 
     def _accept_timestamp(self, data: bytes, now: float) -> bool:
         """Judge and keep; False if it is the one that is held. Raises `TrustError`, changing nothing."""
-        root = self._trusted_root()
+        root = self._chain.root
         new = read(Timestamp, data, root, "timestamp")
         held = self._timestamp
         if held is not None:
@@ -401,7 +296,7 @@ class TrustClient:
 
         def judge(data: bytes) -> Verified[Snapshot]:
             check_meta(data, meta, "snapshot")
-            new = read(Snapshot, data, self._trusted_root(), "snapshot")
+            new = read(Snapshot, data, self._chain.root, "snapshot")
             check_version(new, meta.version)
             if held is not None:
                 check_forward(held.signed, new.signed)
@@ -449,7 +344,7 @@ class TrustClient:
                 if digest is not None and sha256(stored) == digest:
                     raise  # these are the bytes that the snapshot means: nobody has better ones
             else:
-                self._held[found.digest] = name
+                self._hold(name, found.digest)
         if found is None:
 
             def accept(data: bytes) -> Verified[Targets]:
@@ -468,7 +363,7 @@ class TrustClient:
     def _need(self, role: str, meta: MetaFile, size_max: int) -> Need:
         if meta.length is not None and meta.length > size_max:
             raise TrustError("too-long", f"{role}: {meta.length} bytes are over {size_max}")
-        consistent = self._trusted_root().signed.consistent_snapshot
+        consistent = self._chain.root.signed.consistent_snapshot
         file = f"{encode_name(role)}.json"
         return Need(
             NeedKind.METADATA,
@@ -482,6 +377,9 @@ class TrustClient:
 
     def _keep(self, name: str, data: bytes, digest: Digest) -> None:
         self._store.write(name, data)
+        self._hold(name, digest)
+
+    def _hold(self, name: str, digest: Digest) -> None:
         for stale in [d for d, held_as in self._held.items() if held_as == name]:
             del self._held[stale]
         self._held[digest] = name

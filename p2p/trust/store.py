@@ -42,6 +42,12 @@ def root_name(version: int) -> str:
     return f"root-{version}"
 
 
+def root_names(stored: Iterable[str]) -> list[str]:
+    """Those of `stored` that are roots of the chain, the newest first."""
+    versions = [name[5:] for name in stored if name.startswith("root-")]
+    return [root_name(v) for v in sorted((int(v) for v in versions if v.isdecimal()), reverse=True)]
+
+
 def role_name(role: str) -> str:
     """Name under which the metadata of targets role `role` is kept; never hidden, never a path."""
     encoded = encode_name(role)
