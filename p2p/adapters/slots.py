@@ -13,7 +13,7 @@ import hashlib
 import json
 import threading
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from p2p.adapters.files import (
@@ -47,6 +47,40 @@ class SlotRecord:
     valid: bool
 
 
+class SharedIntervals(IntervalSet):
+    """An `IntervalSet` that one thread may ask while another changes it; iteration is over a snapshot."""
+
+    __slots__ = ("_mutex",)
+
+    def __init__(self, intervals: Iterable[tuple[int, int]] = ()) -> None:
+        self._mutex = threading.RLock()
+        super().__init__(intervals)
+
+    def add(self, start: int, stop: int) -> int:
+        with self._mutex:
+            return super().add(start, stop)
+
+    def remove(self, start: int, stop: int) -> None:
+        with self._mutex:
+            super().remove(start, stop)
+
+    def covers(self, start: int, stop: int) -> bool:
+        with self._mutex:
+            return super().covers(start, stop)
+
+    def gaps(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
+        with self._mutex:
+            return iter(list(super().gaps(start, stop)))
+
+    def total(self) -> int:
+        with self._mutex:
+            return super().total()
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        with self._mutex:
+            return iter(list(super().__iter__()))
+
+
 class SlotImage:
     """Random reads of the image in a valid slot (`ports.ImageReader`)."""
 
@@ -76,7 +110,7 @@ class SlotImage:
 class FileSlotWriter:
     """A slot that an image is being written to (`ports.SlotWriter`).
 
-    Reads and writes may come from one thread while `checkpoint` or `digest` runs in another;
+    Reads and writes may come from several threads while `checkpoint` or `digest` runs in another;
     `checkpoint`, `forget`, `digest` and `seal` one at a time. After a failed fsync or write nothing is
     known of the medium: the writer refuses all else and is to be closed; opening it again resumes from
     what had been durable.
@@ -97,7 +131,7 @@ class FileSlotWriter:
         self._broken = ""
         self._lock = threading.Lock()
         self.size = writing.size
-        self.done = IntervalSet(journal.durable)
+        self.done = SharedIntervals(journal.durable)
 
     @property
     def image(self) -> Digest:
@@ -111,9 +145,7 @@ class FileSlotWriter:
 
     def read(self, offset: int, length: int) -> bytes:
         """Exactly `length` bytes that were verified, or `SlotError`."""
-        with self._lock:
-            there = offset >= 0 and length >= 0 and self.done.covers(offset, offset + length)
-        if not there:
+        if offset < 0 or length < 0 or not self.done.covers(offset, offset + length):
             raise SlotError(f"{self._name}: bytes {offset}+{length} are not there yet")
         self._check_usable()
         try:
