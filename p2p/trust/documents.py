@@ -125,6 +125,8 @@ def _parse(kind: type[T], data: bytes, role: str) -> Metadata[T]:
     spec = signed.get("spec_version")
     if not isinstance(spec, str) or spec.split(".")[0] != _SPEC_MAJOR:
         raise TrustError("spec-version", f"{role}: TUF specification {str(spec)[:40]!r} is not supported")
+    if type(signed.get("version")) is not int:  # the library would take null for 1
+        raise TrustError("malformed", f"{role}: the version is not an integer")
     try:
         metadata: Metadata[T] = Metadata.from_dict(document)
         _check_numbers(metadata.signed)

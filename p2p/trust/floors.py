@@ -70,9 +70,10 @@ class ReleaseFloors:
 
     def _copies(self, product: str) -> Iterator[int | None]:
         """Each copy's counter: 0 where absent, None where damaged."""
+        name = _name(product)
         for store in self._stores:
             try:
-                data = store.read(_name(product))
+                data = store.read(name)
                 yield 0 if data is None else _decode(data, product)
             except (StoreError, ContentError):
                 yield None
