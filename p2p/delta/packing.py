@@ -24,6 +24,8 @@ DATA_FRAME_TARGET = limits.MIB
 """Raw bytes that a builder puts into one DATA frame: enough to compress well, little to fetch again."""
 ZERO_RUN_FULL_MIN = 32 * limits.KIB
 """In a full pack a shorter zero run stays inside its chunk, where it compresses to nothing."""
+SPLIT_RUN_MIN = limits.MIB
+"""An unchanged run this long ends a patch job: some 150 bytes of pack for megabytes not read and patched."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +85,8 @@ def plan_delta(target: Buffer, base: Buffer, cut: Cutter) -> Iterator[Step]:
     Unchanged runs and zero runs cost nothing, wherever they are. What is left is covered by as few
     patch jobs as possible: each begins at a changed byte, reaches as far as a patch frame may, and
     gives back the unchanged bytes at its end. Unchanged runs inside a job stay in it, because the codec
-    copies them for less than another frame would cost.
+    copies them for less than another frame costs, unless they are so long that reading and patching
+    them would be the device's main work.
     """
     runs = find_runs(target, base, cut)
     chooser = ViewChooser(runs, len(base))
@@ -126,10 +129,12 @@ def _free(runs: Iterable[Run], zeros: Iterable[tuple[int, int]]) -> list[_Free]:
 
 
 def _spans(free: Sequence[_Free], size: int) -> Iterator[tuple[int, int]]:
-    """The fewest spans of at most `PATCH_TARGET_MAX` bytes that hold every byte that is not free."""
-    gaps = _gaps(free, size)
+    """Few spans of at most `PATCH_TARGET_MAX` bytes that hold every byte that is not free."""
     start = stop = -1
-    for low, high in gaps:
+    for low, high in _gaps(free, size):
+        if start >= 0 and low - stop >= SPLIT_RUN_MIN:
+            yield start, stop
+            start = -1
         while low < high:
             if start < 0:
                 start = low

@@ -29,7 +29,9 @@ ANCHORS_MAX = 1 << 16
 ANCHOR_SIZE_MIN = 256
 RUN_MIN = 4 * limits.KIB
 """Shorter unchanged runs are left to the codec: an index entry costs about as much as they do."""
-_MARGIN_MIN = 2 * limits.MIB  # on each side of the main range, whatever came from elsewhere
+_MARGIN_MIN = limits.MIB  # on each side of the main range, whatever came from elsewhere
+_MARGIN_MAX = 4 * limits.MIB
+_FAR_SIZE_MAX = 4 * limits.MIB
 _FAR_MARGIN = 64 * limits.KIB
 _FAR_RUN_MIN = 512
 _FAR_RANGES_MAX = 24
@@ -166,10 +168,14 @@ class ViewChooser:
             return ()
         inside = self._runs[bisect_right(self._stops, start) : bisect_left(self._starts, stop)]
         shift = self._main_shift(start, stop, inside)
-        around = self._window(start + shift, stop + shift, self._view_max)
-        far_max = max(0, self._view_max - (stop - start) - 2 * _MARGIN_MIN)
+        length = stop - start
+        # A short stretch seldom gains from a wide view, and each view is read and held by every device.
+        wanted = length + 2 * max(_MARGIN_MIN, min(_MARGIN_MAX, length))
+        around = self._window(start + shift, stop + shift, min(wanted, self._view_max))
+        far_max = max(0, min(_FAR_SIZE_MAX, self._view_max - length - 2 * _MARGIN_MIN))
         chosen = self._far(start, stop, inside, around, far_max)
-        low, high = self._window(start + shift, stop + shift, self._view_max - chosen.total())
+        size = min(wanted, self._view_max - chosen.total())
+        low, high = self._window(start + shift, stop + shift, size)
         chosen.add(low, high)
         return tuple(ViewRange(low, high - low) for low, high in chosen)
 
