@@ -176,9 +176,13 @@ def _is_usable(host: str) -> bool:
 
 def _own_addresses() -> list[str]:
     """Addresses of this machine that a peer can reach; loopback only if there is nothing else."""
-    from zeroconf import get_all_addresses, get_all_addresses_v6
+    import ifaddr
 
-    six = [str(address) for (address, _flow, _scope), _index in get_all_addresses_v6()]
-    found = [*get_all_addresses(), *(a for a in six if not ipaddress.ip_address(a).is_link_local)]
+    found = [
+        str(ip.ip) if isinstance(ip.ip, str) else ip.ip[0]
+        for adapter in ifaddr.get_adapters()
+        for ip in adapter.ips
+        if isinstance(ip.ip, str) or not ipaddress.ip_address(ip.ip[0]).is_link_local
+    ]
     outward = [a for a in found if not ipaddress.ip_address(a).is_loopback]
     return outward or found
