@@ -1,0 +1,390 @@
+"""The trio driver of `SwarmNode`: carries out its actions and feeds it what happens.
+
+A frame's way through it: `Fetch` starts a `FrameFetch`, which streams a byte range from the origin and
+has `LocalImage` verify and write each frame; `Store` does the same for a piece that a peer sent;
+`Serve` reads a piece from the slot for a peer. All decisions are the node's.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from p2p.agent.budget import RateBudget
+from p2p.agent.fetch import FrameFetch
+from p2p.agent.images import BaseDamagedError, LocalImage
+from p2p.agent.links import PeerLinks
+from p2p.content import index as pack_index
+from p2p.content.digests import Buffer, Digest, sha256
+from p2p.content.manifest import PackRef
+from p2p.errors import ContentError, LocalError, OriginError, StoreError
+from p2p.ports import BlobStore, Origin, PeerAddress
+from p2p.swarm import SwarmNode
+from p2p.swarm import events as e
+from p2p.swarm import messages as m
+
+log = logging.getLogger(__name__)
+
+CHECKPOINT_S = 3.0
+"""How much work a kill may cost, at most."""
+
+
+class SwarmDriver:
+    """Runs one `SwarmNode`. `failed` is told when this device itself cannot go on with an image."""
+
+    def __init__(
+        self,
+        node: SwarmNode,
+        origin: Origin,
+        *,
+        spool: Path,
+        wan: RateBudget,
+        failed: Callable[[Digest, LocalError], None],
+        found: Callable[[PeerAddress], None],
+        indexes: BlobStore,
+        held: Callable[[Digest], bytes | None],
+    ) -> None:
+        self.node = node
+        self.links: PeerLinks | None = None
+        self._origin = origin
+        self._spool = spool
+        self._wan = wan
+        self._failed = failed
+        self._found = found
+        self._indexes = indexes
+        self._held = held
+        self._images: dict[Digest, LocalImage] = {}
+        self._frames: dict[Digest, PackRef] = {}
+        self._fetches: dict[int, FrameFetch] = {}
+        self._queue: deque[e.Event] = deque()
+        self._feeding = False
+        self._timer_changed = trio.Event()
+        self._timer_at: float | None = None
+        self._objects: dict[Digest, list[trio.MemorySendChannel[bytes | None]]] = {}
+        self._metadata: dict[tuple[str, str], list[trio.MemorySendChannel[bytes | None]]] = {}
+        self._verified: dict[Digest, trio.Event] = {}
+        self._patching = trio.CapacityLimiter(1)
+        self._nursery: trio.Nursery | None = None
+        self.news = trio.Event()
+        self.news_from: dict[str, tuple[int, int]] = {}
+        self.object_paths: dict[Digest, str] = {}
+
+    # What the agent asks for
+
+    def pursue(self, image: LocalImage) -> None:
+        """Make an image."""
+        self._add(image)
+        self._verified[image.task.image] = trio.Event()
+        self.feed(e.Pursue(image.task, image.done))
+
+    def offer(self, image: LocalImage) -> None:
+        """Serve an image that is in a valid slot."""
+        self._add(image)
+        self.feed(e.Offer(image.task))
+
+    def drop(self, image: Digest) -> None:
+        """Neither make nor serve it any more."""
+        self.feed(e.Drop(image))
+        local = self._images.pop(image, None)
+        if local is not None:
+            local.close()
+
+    def forget(self, image: Digest) -> None:
+        """Drop an image for good, its indexes too."""
+        local = self._images.get(image)
+        if local is not None:
+            self._drop_indexes(local)
+        self.drop(image)
+
+    async def wait_verified(self, image: Digest) -> None:
+        """Until the image was read back from the slot and is right."""
+        await self._verified[image].wait()
+
+    async def object(self, digest: Digest, size: int) -> bytes:
+        """A small object from a peer or the origin; raises `OriginError` if nobody gives it."""
+        send, receive = trio.open_memory_channel[bytes | None](1)
+        self._objects.setdefault(digest, []).append(send)
+        self.feed(e.WantObject(digest, size))
+        data = await receive.receive()
+        if data is None:
+            raise OriginError("not-found", f"object {digest.hex()}: neither a peer nor the origin gives it")
+        return data
+
+    async def metadata(self, device: str, name: str) -> bytes | None:
+        """Mutable metadata from one peer, unverified."""
+        send, receive = trio.open_memory_channel[bytes | None](1)
+        self._metadata.setdefault((device, name), []).append(send)
+        self.feed(e.AskMetadata(device, name))
+        with trio.move_on_after(10):
+            return await receive.receive()
+        return None
+
+    def answer(self, action: e.Serve) -> m.Message:
+        """The message for a piece that a peer asked for (called when its turn to be sent has come)."""
+        image = self._images.get(action.image)
+        try:
+            data = None if image is None else image.piece_bytes(action.pack, action.piece)
+        except (LocalError, OSError) as error:
+            log.warning("cannot serve piece %d: %s", action.piece, error)
+            data = None
+        self._queue_event(e.PieceSent(action.device, len(data) if data is not None else 0))
+        if data is None:
+            return m.Refuse(action.request, m.Refusal.FAILED)
+        return m.Piece(action.request, data)
+
+    # Running
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Until cancelled."""
+        async with trio.open_nursery() as self._nursery:
+            self._nursery.start_soon(self._checkpoints)
+            task_status.started()
+            await self._timer()
+
+    def feed(self, event: e.Event) -> None:
+        """Give the node an event and carry out what it says; events that follow from that queue up."""
+        self._queue.append(event)
+        if self._feeding:
+            return
+        self._feeding = True
+        try:
+            while self._queue:
+                for action in self.node.handle(self._queue.popleft(), trio.current_time()):
+                    self._do(action)
+        finally:
+            self._feeding = False
+        deadline = self.node.deadline()
+        if deadline is not None and (self._timer_at is None or deadline < self._timer_at):
+            self._timer_changed.set()
+
+    def _queue_event(self, event: e.Event) -> None:
+        if self._feeding:
+            self._queue.append(event)
+        else:
+            self.feed(event)
+
+    async def _timer(self) -> None:
+        while True:
+            self._timer_changed = trio.Event()
+            self._timer_at = self.node.deadline()
+            if self._timer_at is None:
+                await self._timer_changed.wait()
+                continue
+            with trio.move_on_at(self._timer_at):
+                await self._timer_changed.wait()
+            if trio.current_time() >= self._timer_at:
+                self.feed(e.Tick())
+                await trio.lowlevel.checkpoint()
+
+    def _add(self, image: LocalImage) -> None:
+        self._images[image.task.image] = image
+        for pack in image.task.packs:
+            self._frames[pack.index.sha256] = pack
+
+    def _do(self, action: e.Action) -> None:
+        match action:
+            case e.Send():
+                if self.links is not None:
+                    self.links.send(action.device, action.message)
+            case e.Serve():
+                if self.links is not None:
+                    self.links.send(action.device, action)
+            case e.Store():
+                self._store(action)
+            case e.Fetch():
+                self._begin_fetch(action)
+            case e.CancelFetch():
+                if action.fetch in self._fetches:
+                    self._fetches[action.fetch].cancel()
+            case e.FetchObject():
+                self._start(self._fetch_object, action)
+            case e.ObjectReady():
+                self._answer_object(action.digest, action.data)
+            case e.ObjectFailed():
+                self._answer_object(action.digest, None)
+            case e.MetadataArrived():
+                for channel in self._metadata.pop((action.device, action.name), []):
+                    channel.send_nowait(action.data)
+            case e.NewsHeard():
+                self.news_from[action.device] = (action.root_version, action.timestamp_version)
+                self.news.set()
+            case e.Route():
+                image = self._images.get(action.image)
+                if image is not None:
+                    image.use(action.pack, action.index)
+                    self._keep_index(action)
+                    self._start(self._local, image, action.pack)
+            case e.ReadBack():
+                self._start(self._read_back, action)
+            case e.Recheck():
+                self._start(self._recheck, action)
+            case e.Disconnect():
+                self._disconnect(action)
+            case e.PeerAddresses():
+                for device, host, port in action.peers:
+                    self._found(PeerAddress(host, port, "exchange", device))
+
+    def _begin_fetch(self, action: e.Fetch) -> None:
+        image = self._images.get(action.image)
+        if image is None:
+            self._queue_event(e.FetchEnded(action.fetch, "dropped"))
+            return
+        fetch = FrameFetch(
+            action, image, self._frames[action.pack].frames.sha256, self._origin, self._wan,
+            feed=self.feed, failed=self._failed, patching=self._patching,
+        )  # fmt: skip
+        self._fetches[action.fetch] = fetch
+        self._start(self._fetch, action, fetch)
+
+    def _keep_index(self, action: e.Route) -> None:
+        """So that a restart asks nobody for it."""
+        name = f"index-{action.pack.hex()}"
+        try:
+            if self._indexes.read(name) is None:
+                self._indexes.write(name, pack_index.encode(action.index))
+        except StoreError as error:
+            log.warning("index not kept: %s", error.message)
+
+    def _drop_indexes(self, image: LocalImage) -> None:
+        for pack in image.maps:
+            try:
+                self._indexes.delete(f"index-{pack.hex()}")
+            except StoreError as error:
+                log.warning("index not dropped: %s", error.message)
+
+    def _start(self, task: Callable[..., Awaitable[None]], *arguments: Any) -> None:
+        assert self._nursery is not None, "the driver is not running"
+        self._nursery.start_soon(task, *arguments)
+
+    def _disconnect(self, action: e.Disconnect) -> None:
+        log.info("closing the connection to %s: %s", action.device, action.reason)
+        if self.links is not None:
+            if action.ban_s:
+                self.links.ban(action.device, action.ban_s)
+            self.links.close(action.device, action.reason)
+
+    # The WAN
+
+    async def _fetch(self, action: e.Fetch, fetch: FrameFetch) -> None:
+        ended = await fetch.run()
+        self._fetches.pop(action.fetch, None)
+        self.feed(ended)
+
+    async def _fetch_object(self, action: e.FetchObject) -> None:
+        held = self._held(action.digest) or self._indexes.read(f"index-{action.digest.hex()}")
+        if held is not None and sha256(held) == action.digest:
+            self.feed(e.HoldObject(action.digest, held))
+            return
+        try:
+            path = self.object_paths.get(action.digest, "")
+            if path.startswith("metadata/"):
+                data: bytes | None = await self._origin.metadata(path.removeprefix("metadata/"), action.size)
+            else:
+                data = await self._origin.object(action.digest, action.size)
+        except OriginError as error:
+            log.info("object %s: %s", action.digest.hex()[:12], error.message)
+            data = None
+        self.feed(e.ObjectFetched(action.digest, data))
+
+    # The slot
+
+    def _store(self, action: e.Store) -> None:
+        image = self._images.get(action.image)
+        if image is None:
+            return
+        if image.is_patch(action.pack, action.piece):
+            self._start(self._store_patch, image, action)
+        else:
+            self._judge(action, lambda: image.store_piece(*_piece(action)))
+
+    async def _store_patch(self, image: LocalImage, action: e.Store) -> None:
+        result: list[Callable[[], e.Stored]] = []
+
+        def work() -> None:
+            try:
+                stored = image.store_piece(*_piece(action))
+                result.append(lambda: stored)
+            except LocalError as error:
+                result.append(_raiser(error))
+            except ContentError as error:
+                result.append(_raiser(error))
+
+        await trio.to_thread.run_sync(work, limiter=self._patching)
+        self._judge(action, result[0])
+
+    def _judge(self, action: e.Store, store: Callable[[], e.Stored]) -> None:
+        """Whose fault it is when a piece cannot be stored."""
+        try:
+            self._queue_event(store())
+        except ContentError as error:
+            log.warning("bad piece %d from %s: %s", action.piece, action.source, error)
+            self._queue_event(e.Rejected(action.image, action.pack, action.piece, action.source, "bad-piece"))
+        except BaseDamagedError as error:
+            log.warning("%s", error)
+            self._queue_event(self._images[action.image].damaged_base(action.pack, action.piece))
+        except LocalError as error:
+            self._failed(action.image, error)
+
+    async def _local(self, image: LocalImage, pack: Digest) -> None:
+        steps = image.local_steps(pack)
+        try:
+            while (event := await trio.to_thread.run_sync(next, steps, None)) is not None:
+                self.feed(event)
+        except LocalError as error:
+            self._failed(image.task.image, error)
+
+    async def _read_back(self, action: e.ReadBack) -> None:
+        image = self._images.get(action.image)
+        if image is None:
+            return
+        try:
+            right = await trio.to_thread.run_sync(image.read_back)
+        except LocalError as error:
+            self._failed(action.image, error)
+            return
+        if right:
+            self._verified[action.image].set()
+            self.feed(e.ImageVerified(action.image))
+        else:
+            log.warning("image %s: read back wrong, looking for the damage", action.image.hex()[:12])
+            self.feed(e.ReadBackFailed(action.image))
+
+    async def _recheck(self, action: e.Recheck) -> None:
+        image = self._images.get(action.image)
+        if image is None:
+            return
+        try:
+            damaged = await trio.to_thread.run_sync(image.recheck, action.pack)
+        except LocalError as error:
+            self._failed(action.image, error)
+            return
+        self.feed(e.Damaged(action.image, damaged))
+
+    async def _checkpoints(self) -> None:
+        while True:
+            await trio.sleep(CHECKPOINT_S)
+            for name, image in list(self._images.items()):
+                try:
+                    await trio.to_thread.run_sync(image.checkpoint)
+                except LocalError as error:
+                    self._failed(name, error)
+
+    def _answer_object(self, digest: Digest, data: bytes | None) -> None:
+        for channel in self._objects.pop(digest, []):
+            channel.send_nowait(data)
+
+
+def _piece(action: e.Store) -> tuple[Digest, int, Buffer, str]:
+    return action.pack, action.piece, action.payload, action.source
+
+
+def _raiser(error: Exception) -> Callable[[], e.Stored]:
+    def raise_it() -> e.Stored:
+        raise error
+
+    return raise_it

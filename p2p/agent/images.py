@@ -1,0 +1,247 @@
+"""Images on this device: verifying what arrives, writing it to the slot, reading it back for peers.
+
+A `LocalImage` is the only place where unverified bytes are opened: a frame from the origin or a
+piece from a peer comes in, and either verified bytes are in the slot or an error names whose fault
+it is. Peers are served from the slot; only the stored bytes of patches, which are in no slot, are
+kept in a spool file until the image is dropped. Calls block; the driver decides on which thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+from p2p.content import limits
+from p2p.content.digests import Buffer, Digest, sha256, verify
+from p2p.content.index import Copy, PackIndex, Patch
+from p2p.content.pieces import PieceMap
+from p2p.delta import apply_delta, decompress, read_view, unpack_data
+from p2p.errors import ContentError, LocalError, StoreError
+from p2p.ports import ImageReader, SlotWriter
+from p2p.swarm.events import BaseDamaged, How, ImageTask, Stored
+
+COPY_STEP = 4 * limits.MIB
+_ZEROS = bytes(limits.MIB)
+
+
+class BaseDamagedError(LocalError):
+    """The base does not give the bytes that the index promises for a target range."""
+
+
+class LocalImage:
+    """One image being made (`writer`) or held (`reader`); `base` is what its delta packs start from."""
+
+    def __init__(
+        self,
+        task: ImageTask,
+        spool: Path,
+        *,
+        writer: SlotWriter | None = None,
+        reader: ImageReader | None = None,
+        base: ImageReader | None = None,
+    ) -> None:
+        self.task = task
+        self._writer = writer
+        self._reader: ImageReader | None = reader or writer
+        self._base = base
+        self._spool_directory = spool
+        self._spools: dict[Digest, int] = {}
+        self._kept: dict[tuple[Digest, int], Digest] = {}
+        self._checked: set[tuple[Digest, int]] = set()
+        self._unsynced = 0
+        self._lock = threading.Lock()
+        self.maps: dict[Digest, PieceMap] = {}
+
+    @property
+    def done(self) -> tuple[tuple[int, int], ...]:
+        """Target ranges that are verified."""
+        return tuple(self._writer.done) if self._writer is not None else ((0, self.task.size),)
+
+    def use(self, pack: Digest, index: PackIndex) -> None:
+        """Know a pack."""
+        self.maps[pack] = PieceMap(index)
+
+    # Making
+
+    def local_steps(self, pack: Digest) -> Iterator[Stored | BaseDamaged]:
+        """Copy and zero what the index says needs no bytes, step by step; skips what is done."""
+        index = self.maps[pack].index
+        usable = index.base is not None and index.base == self.task.base and self._base is not None
+        for local in index.local_entries:
+            copy = isinstance(local.entry, Copy)
+            if copy and not usable:
+                continue
+            end = local.target_offset + local.entry.length
+            for start in range(local.target_offset, end, COPY_STEP):
+                stop = min(start + COPY_STEP, end)
+                if self._writer is None or self._writer.done.covers(start, stop):
+                    continue
+                if isinstance(local.entry, Copy):
+                    offset = local.entry.base_offset + start - local.target_offset
+                    if not self._copy(offset, start, stop):
+                        yield BaseDamaged(self.task.image, start, stop)
+                        continue
+                else:
+                    for at in range(start, stop, len(_ZEROS)):
+                        self._write(at, memoryview(_ZEROS)[: min(len(_ZEROS), stop - at)])
+                yield Stored(self.task.image, start, stop, How.BASE if copy else How.ZERO)
+
+    def store_frame(self, pack: Digest, number: int, stored: Buffer) -> Stored:
+        """A frame from the origin. Raises `ContentError` (its fault), `BaseDamagedError`, `SlotError`."""
+        pieces = self.maps[pack]
+        frame = pieces.index.frames[number]
+        numbers = tuple(pieces.of_frame(number))
+        if isinstance(frame.entry, Patch):
+            return self._store_patch(pack, numbers[0], stored, How.WAN, None)
+        chunks = unpack_data(frame.entry, stored)
+        for n, chunk in zip(numbers, chunks, strict=True):
+            self._write(pieces[n].target_offset, chunk)
+            self._checked.add((pack, n))
+        stop = frame.target_offset + frame.target_length
+        return Stored(self.task.image, frame.target_offset, stop, How.WAN, pack, numbers)
+
+    def store_piece(self, pack: Digest, number: int, payload: Buffer, device: str) -> Stored:
+        """A piece from a peer. Raises `ContentError` (the peer's), `BaseDamagedError`, `SlotError`."""
+        piece = self.maps[pack][number]
+        if piece.is_patch:
+            return self._store_patch(pack, number, payload, How.PEER, device)
+        if len(payload) != piece.target_length:
+            raise ContentError(f"piece {number}: {len(payload)} bytes instead of {piece.target_length}")
+        verify(payload, piece.digest, f"piece {number}")
+        self._write(piece.target_offset, payload)
+        self._checked.add((pack, number))
+        return Stored(
+            self.task.image, piece.target_offset, piece.target_stop, How.PEER, pack, (number,), device=device
+        )
+
+    def damaged_base(self, pack: Digest, number: int) -> BaseDamaged:
+        """The event for a piece that the base could not make."""
+        piece = self.maps[pack][number]
+        return BaseDamaged(self.task.image, piece.target_offset, piece.target_stop)
+
+    def is_patch(self, pack: Digest, number: int) -> bool:
+        return self.maps[pack][number].is_patch
+
+    def checkpoint(self) -> None:
+        """Make what was written durable."""
+        with self._lock:
+            if self._writer is not None and self._unsynced:
+                self._unsynced = 0
+                self._writer.checkpoint()
+
+    def read_back(self) -> bool:
+        """Whether the slot, read back from the medium, holds the image."""
+        with self._lock:
+            return self._writer is not None and self._writer.digest() == self.task.image
+
+    def recheck(self, pack: Digest) -> tuple[tuple[int, int], ...]:
+        """Ranges of the slot that do not have their chunk's digest; they are no longer done."""
+        if self._writer is None:
+            return ()
+        bad = []
+        for piece in self.maps[pack].pieces:
+            if not self._writer.done.covers(piece.target_offset, piece.target_stop):
+                continue
+            data = self._writer.read(piece.target_offset, piece.target_length)
+            if sha256(data) != piece.digest:
+                bad.append((piece.target_offset, piece.target_stop))
+                self._checked.discard((pack, piece.number))
+        with self._lock:
+            for start, stop in bad:
+                self._writer.forget(start, stop)
+        return tuple(bad)
+
+    def sealed(self, reader: ImageReader) -> None:
+        """The slot is valid now: read from it as an image."""
+        self._writer, self._reader = None, reader
+
+    # Serving
+
+    def piece_bytes(self, pack: Digest, number: int) -> bytes | None:
+        """What a peer is sent; None when this node does not have it after all (or it is damaged)."""
+        piece = self.maps[pack][number]
+        key = (pack, number)
+        if piece.is_patch:
+            expected = self._kept.get(key)
+            if expected is None:
+                return None
+            frame = self.maps[pack].index.frames[piece.frame]
+            stored = os.pread(self._spools[pack], frame.stored_size, frame.stored_offset)
+            return stored if sha256(stored) == expected else None
+        if self._reader is None:
+            return None
+        data = self._reader.read(piece.target_offset, piece.target_length)
+        if key not in self._checked:
+            if sha256(data) != piece.digest:
+                return None
+            self._checked.add(key)
+        return data
+
+    def close(self) -> None:
+        """Give up the spool and the slot; what is durable stays."""
+        for descriptor in self._spools.values():
+            os.close(descriptor)
+        self._spools.clear()
+        self._kept.clear()
+        for closable in (self._writer, self._reader, self._base):
+            close = getattr(closable, "close", None)
+            if close is not None:
+                close()
+
+    # Inside
+
+    def _store_patch(self, pack: Digest, number: int, stored: Buffer, how: How, device: str | None) -> Stored:
+        piece = self.maps[pack][number]
+        frame = self.maps[pack].index.frames[piece.frame]
+        entry = frame.entry
+        assert isinstance(entry, Patch)
+        if len(stored) != entry.stored_size:
+            raise ContentError(f"piece {number}: {len(stored)} bytes instead of {entry.stored_size}")
+        delta = decompress(entry.compression, stored, entry.delta_size)
+        verify(delta, entry.delta_digest, f"piece {number}: delta")  # up to here the sender is to blame
+        if self._base is None:
+            raise BaseDamagedError("there is no base to patch")
+        try:
+            output = apply_delta(entry, delta, read_view(self._base.read, entry))
+        except (ContentError, LocalError) as error:
+            raise BaseDamagedError(f"base range of piece {number}: {error}") from error
+        self._write(piece.target_offset, output)
+        kept = self._keep(pack, number, frame.stored_offset, stored)
+        return Stored(
+            self.task.image, piece.target_offset, piece.target_stop, how, pack, (number,), kept, device
+        )
+
+    def _keep(self, pack: Digest, number: int, offset: int, stored: Buffer) -> bool:
+        """Spool a patch for peers; a full disk only means that this node does not serve it."""
+        try:
+            if pack not in self._spools:
+                self._spool_directory.mkdir(parents=True, exist_ok=True)
+                path = self._spool_directory / pack.hex()
+                descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+                with contextlib.suppress(OSError):
+                    path.unlink()  # nameless: it goes with the process, however that ends
+                self._spools[pack] = descriptor
+            if os.pwrite(self._spools[pack], stored, offset) != len(stored):
+                return False
+        except OSError:
+            return False
+        self._kept[pack, number] = sha256(stored)
+        return True
+
+    def _copy(self, offset: int, start: int, stop: int) -> bool:
+        assert self._base is not None
+        try:
+            data = self._base.read(offset, stop - start)
+        except LocalError:
+            return False
+        self._write(start, data)
+        return True
+
+    def _write(self, offset: int, data: Buffer) -> None:
+        if self._writer is None:
+            raise StoreError("the image is complete; nothing is written to it any more")
+        self._writer.write(offset, data)
+        self._unsynced += len(data)

@@ -1,0 +1,304 @@
+"""Connections to peers: dialling, accepting, one reader and one writer each, and their end.
+
+Bytes become messages here and messages bytes; what they mean is `SwarmNode`'s business. At most one
+connection per device is kept: of two that cross, the one that the lower device id dialled. A peer
+that breaks the wire format is closed with a word of why; one that is banned is not let in again
+(`admits` is the transport's gate).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable
+
+import trio
+
+from p2p.agent.budget import RateBudget
+from p2p.content import limits
+from p2p.content.digests import Buffer
+from p2p.errors import ContentError, PeerError
+from p2p.ports import PeerAddress, PeerIdentity, PeerStream, Transport
+from p2p.swarm import messages as m
+from p2p.swarm import wire
+from p2p.swarm.events import PeerConnected, PeerLost, Received, Serve
+
+log = logging.getLogger(__name__)
+
+DIAL_BACKOFF_S = (0.25, 30.0)
+YIELD_S = 0.25
+"""How long the higher of two device ids lets the lower one dial first."""
+
+BUFFER = 256 * limits.KIB
+QUEUE_MAX = 4096
+"""Messages that may wait for one peer; one that reads too slowly for this is cut off."""
+
+Feed = Callable[[PeerConnected | PeerLost | Received], None]
+Answer = Callable[[Serve], m.Message]
+
+
+class Link:
+    """One connection. `answer` reads a piece only when its turn to be sent has come."""
+
+    def __init__(self, stream: PeerStream, initiator: str, answer: Answer, lan: RateBudget) -> None:
+        self.stream = stream
+        self.device = stream.identity.device
+        self.initiator = initiator
+        self._answer = answer
+        self._lan = lan
+        self._queue: deque[m.Message | Serve] = deque()
+        self._more = trio.Event()
+        self.scope = trio.CancelScope()
+        self._closing = False
+
+    def send(self, message: m.Message | Serve) -> None:
+        """Queue a message."""
+        if self._closing:
+            return
+        if len(self._queue) >= QUEUE_MAX:
+            log.info("peer %s reads too slowly, closing", self.device)
+            self.scope.cancel()
+            return
+        self._queue.append(message)
+        self._more.set()
+
+    def close(self, reason: str) -> None:
+        """Say why, then close."""
+        self.send(m.Bye(reason))
+        self._closing = True
+
+    async def write(self) -> None:
+        """Send what is queued until the link is closed; small messages go out together."""
+        while True:
+            while self._queue:
+                parts: list[Buffer] = []
+                size = 0
+                while self._queue and size < BUFFER and len(parts) < 64:
+                    message = self._queue.popleft()
+                    encoded = wire.encode(self._answer(message) if isinstance(message, Serve) else message)
+                    parts += encoded
+                    size += sum(len(p) for p in encoded)
+                await self._lan.spend(size)
+                await self.stream.send(*_joined(parts))
+            if self._closing:
+                return
+            self._more = trio.Event()
+            await self._more.wait()
+
+    async def read(self, received: Callable[[m.Message], None]) -> None:
+        """Decode messages until the end of the stream; raises `ContentError` or `PeerError`."""
+        reader = _Reader(self.stream)
+        while (prefix := await reader.maybe(wire.PREFIX.size)) is not None:
+            header_length, payload_length = wire.parse_prefix(prefix)
+            with trio.fail_after(limits.PEER_IDLE_S):
+                header = await reader.exactly(header_length)
+                payload = await reader.exactly(payload_length) if payload_length else b""
+            received(wire.decode(header, payload))
+
+
+class PeerLinks:
+    """All connections of one node.
+
+    `feed` takes the node's events, `answer` makes the message for a `Serve`. Start `serve` and
+    `dial` tasks in a nursery of the agent's.
+    """
+
+    def __init__(
+        self,
+        me: str,
+        transport: Transport,
+        feed: Feed,
+        answer: Answer,
+        *,
+        lan: RateBudget,
+        links_max: int = limits.PEERS_MAX,
+    ) -> None:
+        self._me = me
+        self._transport = transport
+        self._feed = feed
+        self._answer = answer
+        self._lan = lan
+        self._links_max = links_max
+        self._links: dict[str, Link] = {}
+        self._dialling: dict[tuple[str, int], str | None] = {}
+        self._banned: dict[str, float] = {}
+        self._nursery: trio.Nursery | None = None
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        return tuple(self._links)
+
+    def admits(self, identity: PeerIdentity) -> bool:
+        """Whether a peer may connect now (for the transport)."""
+        until = self._banned.get(identity.device)
+        if until is not None and trio.current_time() < until:
+            return False
+        return len(self._links) < self._links_max or identity.device in self._links
+
+    def ban(self, device: str, seconds: float) -> None:
+        self._banned[device] = trio.current_time() + seconds
+
+    def send(self, device: str, message: m.Message | Serve) -> None:
+        link = self._links.get(device)
+        if link is not None:
+            link.send(message)
+
+    def close(self, device: str, reason: str) -> None:
+        link = self._links.get(device)
+        if link is not None:
+            link.close(reason)
+
+    def found(self, address: PeerAddress) -> None:
+        """A discovery source reports an address: dial it unless that is under way or needless."""
+        key = (address.host, address.port)
+        if address.device == self._me or key in self._dialling or self._nursery is None:
+            return
+        if address.device is not None and address.device in self._links:
+            return
+        if len(self._dialling) >= 4 * self._links_max:
+            return
+        self._dialling[key] = address.device
+        self._nursery.start_soon(self._dial, address, key)
+
+    async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Accept and keep connections until cancelled."""
+        async with trio.open_nursery() as self._nursery:
+            task_status.started()
+            try:
+                await self._transport.serve(self._accepted)
+            finally:
+                self._nursery.cancel_scope.cancel()
+
+    async def _accepted(self, stream: PeerStream) -> None:
+        await self._keep(stream, stream.identity.device)
+
+    async def _dial(self, address: PeerAddress, key: tuple[str, int]) -> None:
+        """Keep a connection to one address up, as long as nobody says that it is pointless."""
+        pause, longest = DIAL_BACKOFF_S
+        device = address.device
+        try:
+            if device is not None and device < self._me:
+                await trio.sleep(YIELD_S)
+            while True:
+                if device is None or device not in self._links:
+                    try:
+                        stream = await self._transport.connect(address)
+                    except PeerError as error:
+                        log.debug("peer %s:%d: %s", address.host, address.port, error.message)
+                        if error.reason in ("self", "not-of-fleet"):
+                            return
+                    else:
+                        device = stream.identity.device
+                        started = trio.current_time()
+                        await self._keep(stream, self._me)
+                        if trio.current_time() - started > longest:
+                            pause = DIAL_BACKOFF_S[0]
+                await trio.sleep(pause)
+                pause = min(longest, pause * 1.6)
+        finally:
+            self._dialling.pop(key, None)
+
+    async def _keep(self, stream: PeerStream, initiator: str) -> None:
+        """Run one connection to its end."""
+        link = Link(stream, initiator, self._answer, self._lan)
+        old = self._links.get(link.device)
+        if old is not None:
+            if initiator != old.initiator and initiator != min(self._me, link.device):
+                await stream.aclose()
+                return
+            old.scope.cancel()
+            self._feed(PeerLost(link.device))
+        if not self.admits(stream.identity):
+            await stream.aclose()
+            return
+        self._links[link.device] = link
+        self._feed(PeerConnected(link.device))
+        with link.scope:
+            await self._run(link)
+        if self._links.get(link.device) is link:
+            del self._links[link.device]
+            self._feed(PeerLost(link.device))
+        with trio.CancelScope(shield=True):
+            await stream.aclose()
+
+    async def _run(self, link: Link) -> None:
+        def received(message: m.Message) -> None:
+            if self._links.get(link.device) is link:
+                self._feed(Received(link.device, message))
+
+        async def write() -> None:
+            try:
+                await link.write()
+            except PeerError as error:
+                log.debug("peer %s: %s", link.device, error.message)
+            link.scope.cancel()
+
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(write)
+                await link.read(received)
+                nursery.cancel_scope.cancel()
+        except* ContentError as group:
+            log.warning("peer %s breaks the protocol: %s", link.device, group.exceptions[0])
+            self.ban(link.device, 60.0)
+        except* (PeerError, trio.TooSlowError) as group:
+            log.debug("peer %s: %s", link.device, group.exceptions[0])
+
+
+class _Reader:
+    """Exact reads from a stream: small ones from a buffer, large ones straight into their own."""
+
+    def __init__(self, stream: PeerStream) -> None:
+        self._stream = stream
+        self._buffer = bytearray(64 * limits.KIB)
+        self._view = memoryview(self._buffer)
+        self._start = self._stop = 0
+
+    async def maybe(self, length: int) -> memoryview | None:
+        """As `exactly`, or None at an orderly end before the first byte."""
+        if self._start == self._stop and not await self._fill():
+            return None
+        return await self.exactly(length)
+
+    async def exactly(self, length: int) -> memoryview:
+        """`length` bytes in a buffer of their own. Raises `PeerError("lost")` if the stream ends before."""
+        data = memoryview(bytearray(length))
+        filled = min(length, self._stop - self._start)
+        data[:filled] = self._view[self._start : self._start + filled]
+        self._start += filled
+        while filled < length:
+            if length - filled >= len(self._buffer):
+                count = await self._stream.receive_into(data[filled:])
+                if not count:
+                    raise PeerError("lost", "the stream ended within a message")
+                filled += count
+            else:
+                if not await self._fill():
+                    raise PeerError("lost", "the stream ended within a message")
+                count = min(length - filled, self._stop)
+                data[filled : filled + count] = self._view[:count]
+                self._start = count
+                filled += count
+        return data
+
+    async def _fill(self) -> bool:
+        self._start = 0
+        self._stop = await self._stream.receive_into(self._view)
+        return self._stop > 0
+
+
+def _joined(parts: list[Buffer]) -> list[Buffer]:
+    """Join runs of small parts, so that many small messages are one TLS record."""
+    joined: list[Buffer] = []
+    small: list[Buffer] = []
+    for part in parts:
+        if len(part) < 4096:
+            small.append(part)
+            continue
+        if small:
+            joined.append(b"".join(small))
+            small = []
+        joined.append(part)
+    if small:
+        joined.append(b"".join(small))
+    return joined

@@ -1,0 +1,66 @@
+"""Where the trust client's needs are answered from: peers and the origin, in the right order.
+
+What has a digest comes through the node's object exchange, so that each such file crosses the WAN
+once per site. The mutable files (root probes, timestamp) come from the origin when it can be
+reached; where it cannot, from peers, which can only bring them forward. Everything is verified by
+the trust client, whoever sent it.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from p2p.agent.driver import SwarmDriver
+from p2p.errors import OriginError
+from p2p.ports import Origin
+from p2p.trust import Need
+
+log = logging.getLogger(__name__)
+
+
+class MetadataSource:
+    """Answers the needs of one refresh; `origin_reached` tells afterwards whether the origin answered."""
+
+    def __init__(self, driver: SwarmDriver, origin: Origin, *, wan: bool) -> None:
+        self._driver = driver
+        self._origin = origin
+        self._wan = wan
+        self._asked: dict[str, list[str]] = {}
+        self.origin_reached = False
+
+    async def answer(self, need: Need) -> bytes | None:
+        """The bytes, None for "nobody has it"; raises `OriginError` when every source is used up."""
+        if need.digest is not None and need.size is not None:
+            if need.error is not None:
+                raise OriginError("bad-bytes", need.error.message)
+            self._driver.object_paths[need.digest] = need.path
+            return await self._driver.object(need.digest, need.size)
+        return await self._mutable(need)
+
+    async def _mutable(self, need: Need) -> bytes | None:
+        asked = self._asked.setdefault(need.name, [])
+        if self._wan and "" not in asked:
+            asked.append("")
+            try:
+                data = await self._origin.metadata(need.name, need.size_max)
+            except OriginError as error:
+                if error.reason == "not-found" and need.may_be_absent:
+                    self.origin_reached = True
+                    return None
+                log.info("%s: %s", need.path, error.message)
+            else:
+                self.origin_reached = True
+                return data
+        for device, (root, timestamp) in sorted(
+            self._driver.news_from.items(), key=lambda item: item[1], reverse=True
+        ):
+            version = need.version or 0
+            if device in asked or (need.role == "root" and root < version) or (not root and not timestamp):
+                continue
+            asked.append(device)
+            found = await self._driver.metadata(device, need.name)
+            if found is not None:
+                return found
+        if need.may_be_absent:
+            return None
+        raise OriginError("unreachable", f"{need.path}: neither the origin nor a peer gives it")

@@ -1,0 +1,481 @@
+"""The running agent: what is opened at the start, and the tasks that go on until the end.
+
+`Agent` holds one device's adapters and wires them to the node: polling for what is meant, checking
+in with the coordinator, discovery, the status file. A poll that fails changes nothing: the device
+goes on with what it has, and peers may bring news that the origin does not.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import signal
+import time
+from contextlib import AsyncExitStack
+from typing import Any
+
+import trio
+
+from p2p.adapters.device import boot_of, installer_of, slots_of
+from p2p.adapters.device_api import DeviceApi
+from p2p.adapters.durable import DirectoryBlobStore
+from p2p.adapters.http import HttpClient
+from p2p.adapters.identity import load_credentials
+from p2p.adapters.origin import HttpOrigin
+from p2p.adapters.roster import RosterDiscovery, StaticDiscovery
+from p2p.adapters.status import write_status
+from p2p.adapters.tls import TlsTransport
+from p2p.agent.budget import RateBudget
+from p2p.agent.driver import SwarmDriver
+from p2p.agent.links import PeerLinks
+from p2p.agent.metadata import MetadataSource
+from p2p.agent.updates import RebootPendingError, Updates, explain
+from p2p.config import AgentConfig
+from p2p.content import limits
+from p2p.content.digests import Digest
+from p2p.content.order import Member
+from p2p.errors import (
+    ConfigError,
+    LocalError,
+    OriginError,
+    PeerError,
+    SlipstreamError,
+    StoreError,
+    TrustError,
+)
+from p2p.install import Release
+from p2p.ports import Discovery
+from p2p.swarm import Policy, SwarmNode
+from p2p.swarm import events as e
+from p2p.trust import Decision, Meant, ReleaseFloors, TrustClient, release_for, run_async, trusted_time
+
+log = logging.getLogger(__name__)
+
+STATUS_S = 0.5
+ONCE_PATIENCE_S = 30.0
+"""With `--once`: how long neither origin nor peers may tell anything."""
+
+RETRY_S = (1.0, 60.0)
+EXPECTED_AGE_S = 900
+"""A device of the roster that was heard of within this long may be waking up beside us."""
+
+
+def run(config: AgentConfig, *, once: bool = False, linger_s: float = 0.0) -> int:
+    """Run the agent of `config`; returns the exit code. The caller holds the agent's lock."""
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.INFO)
+    return trio.run(_main, config, once, linger_s)
+
+
+async def _main(config: AgentConfig, once: bool, linger_s: float) -> int:
+    outcome: list[SlipstreamError | None] = []
+    async with AsyncExitStack() as stack:
+        agent = Agent(config, stack)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_stop_on_signal, nursery.cancel_scope)
+            outcome.append(await agent.run(nursery, once=once, linger_s=linger_s))
+            nursery.cancel_scope.cancel()
+    if outcome and outcome[0] is not None:
+        raise outcome[0]
+    return 0
+
+
+async def _stop_on_signal(scope: trio.CancelScope) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM) as signals:
+        async for _ in signals:
+            log.info("stopping")
+            scope.cancel()
+            return
+
+
+class Agent:
+    """One device. Opening it touches no network; `run` does."""
+
+    def __init__(self, config: AgentConfig, stack: AsyncExitStack) -> None:
+        self._config = config
+        state = config.device.state_dir
+        self._credentials = load_credentials(config.key_path, config.certificate_path, config.fleet_ca_path)
+        identity = self._credentials.identity
+        if identity.device != config.device.id:
+            raise ConfigError(
+                f"the certificate is for device {identity.device}, device.id is {config.device.id}",
+                next_step="run `slipstream agent check`",
+            )
+        self._member = Member(identity.device, identity.site, identity.groups, config.device.hardware)
+        self._trust = TrustClient(
+            DirectoryBlobStore(state / "trust"),
+            _read_root(config),
+            build_time=config.trust.build_time or 0.0,
+        )
+        self._indexes = DirectoryBlobStore(state / "indexes")
+        self._floors = ReleaseFloors(
+            DirectoryBlobStore(state / "floor"), DirectoryBlobStore(state / "floor.2")
+        )
+        self._client = HttpClient(ca_file=config.origin.ca, now=self._now)
+        self._origin = HttpOrigin(config.origin.url, self._client)
+        same = config.coordinator.ca == config.origin.ca
+        self._api_client = self._client if same else HttpClient(ca_file=config.coordinator.ca, now=self._now)
+        self._api = DeviceApi(config.coordinator.url, self._api_client, time.time)
+        for client in {id(c): c for c in (self._client, self._api_client)}.values():
+            stack.push_async_callback(client.aclose)
+        boot = boot_of(config)
+        self._slots = slots_of(config, boot)
+        self._boot = boot
+        self._installer = installer_of(config, self._raise_floor)
+        self._transport = TlsTransport(
+            self._credentials,
+            self._now,
+            host=_numeric(config.network.listen.host),
+            port=config.network.listen.port,
+            admit=lambda peer: self._links.admits(peer),
+        )
+        stack.callback(self._transport.close)
+        self._node = SwarmNode(
+            device=identity.device,
+            site=identity.site,
+            port=self._transport.port,
+            rng=random.SystemRandom(),
+            policy=Policy(
+                settle_s=config.swarm.settle_s,
+                stall_s=config.swarm.stall_s,
+                fallback_s=config.swarm.fallback_s,
+                gateways_max=config.swarm.gateways_max,
+            ),
+            wan=config.swarm.wan,
+            weight=config.swarm.weight,
+        )
+        self._driver = SwarmDriver(
+            self._node,
+            self._origin,
+            spool=state / "spool",
+            wan=RateBudget(config.budgets.wan_rate_max),
+            failed=lambda image, error: self._updates.failed(image, error),
+            found=lambda address: self._links.found(address),
+            indexes=self._indexes,
+            held=self._trust.held,
+        )
+        self._links = PeerLinks(
+            identity.device,
+            self._transport,
+            self._driver.feed,
+            self._driver.answer,
+            lan=RateBudget(config.budgets.lan_rate_max),
+        )
+        self._driver.links = self._links
+        self._updates = Updates(
+            config, self._installer, self._slots, boot, self._driver, self._raise_floor, self._report_soon
+        )
+        self._roster = RosterDiscovery(identity.device)
+        self._report = trio.Event()
+        self._poll_s = config.coordinator.poll_s
+        self._written: dict[str, Any] | None = None
+
+    async def run(self, nursery: trio.Nursery, *, once: bool, linger_s: float) -> SlipstreamError | None:
+        """Until cancelled; with `once`, until what is meant is committed, or the error that prevents it."""
+        self._updates.adopt()
+        self._installer.reconcile()
+        await nursery.start(self._driver.run)
+        await nursery.start(self._links.serve)
+        for source in self._sources():
+            nursery.start_soon(source.run, self._links.found)
+        if self._config.swarm.wan:
+            nursery.start_soon(self._check_in_always)
+        nursery.start_soon(self._write_status_always)
+        outcome: SlipstreamError | None = None
+        try:
+            await self._updates.settle()
+            if once:
+                outcome = await self._once()
+            else:
+                await self._always()
+        except RebootPendingError as pending:
+            outcome = pending
+        finally:
+            with trio.CancelScope(shield=True):
+                self._write_status()
+        if once and outcome is None:
+            with trio.move_on_after(10):
+                await self._check_in()
+            self._write_status()
+            await trio.sleep(linger_s)
+        return outcome
+
+    # Polling
+
+    async def _once(self) -> SlipstreamError | None:
+        started = trio.current_time()
+        pause, longest = RETRY_S
+        while True:
+            try:
+                decision = await self._ask()
+            except TrustError as error:
+                return error
+            except (OriginError, PeerError) as error:
+                if trio.current_time() - started > ONCE_PATIENCE_S:
+                    return error
+                await self._wait_for_news(pause)
+                pause = min(longest, pause * 1.5)
+                continue
+            if not isinstance(decision, Meant):
+                return explain(decision)
+            if self._updates.is_current(decision):
+                self._commit_seen(decision)
+                return None
+            try:
+                changed = await self._install_while_meant(decision)
+            except LocalError as error:
+                await self._last_word()
+                return error
+            if not changed:
+                self._updates.serve(decision)
+                return None
+
+    async def _always(self) -> None:
+        first, longest = RETRY_S
+        pause = first
+        while True:
+            try:
+                decision = await self._ask()
+                if isinstance(decision, Meant):
+                    if self._updates.is_current(decision):
+                        self._commit_seen(decision)
+                    elif await self._install_while_meant(decision):
+                        continue
+                    else:
+                        self._updates.serve(decision)
+                else:
+                    log.info("nothing to install: %s %s", decision.reason, decision.detail)
+                pause = first
+                wait = self._poll_s * (0.5 + random.random())
+            except RebootPendingError:
+                raise
+            except SlipstreamError as error:
+                log.warning("%s", error.diagnostics())
+                wait = pause * (0.5 + random.random())
+                pause = min(longest, pause * 2)
+            await self._wait_for_news(wait)
+
+    async def _ask(self) -> Decision:
+        """Refresh the metadata from origin or peers and decide what this device should run."""
+        config = self._config
+        source = MetadataSource(self._driver, self._origin, wan=config.swarm.wan)
+        floor = self._floors.get(config.device.product)
+        decision = await run_async(
+            release_for(
+                self._trust, self._member, config.device.product, config.device.hardware, time.time(),
+                floor=floor,
+            ),
+            source.answer,
+        )  # fmt: skip
+        self._pass_on()
+        return decision
+
+    def _pass_on(self) -> None:
+        """Let peers have the mutable metadata that is trusted now."""
+        versions = self._trust.versions
+        for version in range(max(2, versions.get("root", 1) - 8), versions.get("root", 1) + 1):
+            root = self._trust.held_root(version)
+            if root is not None:
+                self._driver.feed(e.HoldMetadata(f"{version}.root.json", version, root))
+        timestamp = self._trust.held_timestamp()
+        if timestamp is not None:
+            self._driver.feed(e.HoldMetadata("timestamp.json", versions["timestamp"], timestamp))
+
+    async def _install_while_meant(self, meant: Meant) -> bool:
+        """Install, asking again now and then; True if something else is meant meanwhile."""
+        changed = False
+
+        async def watch(scope: trio.CancelScope) -> None:
+            nonlocal changed
+            while True:
+                await self._wait_for_news(self._poll_s * (0.5 + random.random()))
+                try:
+                    decision = await self._ask()
+                except SlipstreamError as error:
+                    log.info("%s", error.message)
+                    continue
+                same = isinstance(decision, Meant) and decision.manifest_digest == meant.manifest_digest
+                if not same and self._updates.progress.state in ("planning", "fetching"):
+                    changed = True
+                    scope.cancel()
+
+        outcome: list[SlipstreamError] = []
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(watch, nursery.cancel_scope)
+            try:
+                await self._updates.install(meant)
+            except (LocalError, RebootPendingError) as error:
+                outcome.append(error)
+            nursery.cancel_scope.cancel()
+        if outcome:
+            raise outcome[0]
+        if changed:
+            self._updates.withdraw()
+        return changed
+
+    def _commit_seen(self, meant: Meant) -> None:
+        """The device runs what is meant (it may have been flashed with it)."""
+        self._floors.raise_to(meant.manifest.product, meant.manifest.counter)
+        self._updates.serve(meant)
+
+    async def _wait_for_news(self, seconds: float) -> None:
+        """Wait, but not longer than until a peer has newer metadata."""
+        self._driver.news = trio.Event()
+        with trio.move_on_after(seconds):
+            await self._driver.news.wait()
+
+    # The coordinator
+
+    async def _check_in_always(self) -> None:
+        first, longest = RETRY_S
+        pause = first
+        while True:
+            self._report = trio.Event()
+            if await self._check_in():
+                pause, wait = first, self._poll_s * (0.5 + random.random())
+            else:
+                wait = pause * (0.5 + random.random())
+                pause = min(longest, pause * 2)
+            with trio.move_on_after(wait):
+                await self._report.wait()
+
+    async def _check_in(self) -> bool:
+        """Report to the coordinator and learn who is on the site; False if that failed."""
+        try:
+            answer = await self._api.checkin(
+                self._config.device.id, self._credentials.key, self._status_report()
+            )
+        except OriginError as error:
+            log.info("check-in: %s", error.message)
+            return False
+        self._poll_s = min(self._poll_s, answer.poll_s)
+        if self._config.discovery.roster:
+            self._roster.update(answer.roster)
+            expected: dict[str, Digest | None] = {
+                r.device: r.image for r in answer.roster if r.age_s <= EXPECTED_AGE_S
+            }
+            self._driver.feed(e.Expect(expected))
+        return True
+
+    async def _last_word(self) -> None:
+        if self._config.swarm.wan:
+            with trio.move_on_after(10):
+                await self._check_in()
+
+    def _report_soon(self) -> None:
+        """Something worth a check-in happened (only ends of an update are)."""
+        if self._updates.progress.state in ("committed", "failed", "rolled-back"):
+            self._report.set()
+
+    def _status_report(self) -> dict[str, object]:
+        running = self._boot.read().running
+        images = {
+            name: held[0].hex()
+            for name, slots in self._slots.items()
+            if (held := slots.image_in(running)) is not None
+        }
+        installed = self._installer.record.installed
+        report: dict[str, object] = {
+            "listen_port": self._transport.port,
+            "release": installed.release.version if installed else None,
+            "slot": running,
+            "state": self._updates.progress.state,
+            "images": images,
+            "ledger": self._node.ledger.to_json(),
+            "role": self._role(),
+        }
+        host = self._config.network.advertise
+        if host is not None:
+            report["listen_host"] = host
+        return report
+
+    # Status
+
+    async def _write_status_always(self) -> None:
+        while True:
+            self._write_status()
+            await trio.sleep(STATUS_S)
+
+    def _write_status(self) -> None:
+        facts = self._status()
+        if facts == self._written:
+            return
+        self._written = facts
+        try:
+            write_status(self._config.status_path, {**facts, "updated": time.time()})
+        except StoreError as error:
+            log.warning("%s", error.message)
+
+    def _status(self) -> dict[str, Any]:
+        progress = self._updates.progress
+        status = self._node.status(progress.image) if progress.image is not None else None
+        gateways = status.gateways if status is not None else ()
+        facts: dict[str, Any] = {
+            "device": self._config.device.id,
+            "site": self._credentials.identity.site,
+            "listen_port": self._transport.port,
+            "state": progress.state,
+            "release": progress.release,
+            "reason": progress.reason or None,
+            "role": self._role(),
+            "gateways": list(gateways),
+            "ledger": self._node.ledger.to_json(),
+            "wan_wire_bytes": self._client.wire_received,
+            "peers": [
+                {"device": device, "role": "gateway" if device in gateways else "rider"}
+                for device in self._node.peers
+            ],
+        }
+        if status is not None:
+            facts["progress"] = {"done": status.size - status.left, "total": status.size}
+        return facts
+
+    def _role(self) -> str:
+        image = self._updates.progress.image
+        status = self._node.status(image) if image is not None else None
+        return status.role if status is not None else "idle"
+
+    # Inside
+
+    def _now(self) -> float:
+        """Trusted time."""
+        return trusted_time(
+            time.time(), build_time=self._config.trust.build_time or 0.0, signed_time=self._trust.time
+        )
+
+    def _raise_floor(self, release: Release) -> None:
+        self._floors.raise_to(release.product, release.counter)
+
+    def _sources(self) -> list[Discovery]:
+        discovery = self._config.discovery
+        sources: list[Discovery] = []
+        if discovery.roster:
+            sources.append(self._roster)
+        if discovery.peers:
+            sources.append(StaticDiscovery((p.host, p.port) for p in discovery.peers))
+        if discovery.mdns:
+            from p2p.adapters.mdns import MdnsDiscovery
+
+            sources.append(
+                MdnsDiscovery(
+                    self._config.device.id,
+                    self._credentials.identity.site,
+                    self._transport.port,
+                    interfaces=discovery.mdns_interfaces,
+                )
+            )
+        return sources
+
+
+def _read_root(config: AgentConfig) -> bytes:
+    try:
+        with config.trust.root.open("rb") as file:
+            return file.read(limits.ROOT_SIZE_MAX + 1)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot read the pinned root {config.trust.root}: {error.strerror or error}",
+            next_step="copy root.json of the repository there (trust.root)",
+        ) from error
+
+
+def _numeric(host: str) -> str:
+    return "" if host in ("0.0.0.0", "::", "*") else host

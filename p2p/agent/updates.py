@@ -1,0 +1,289 @@
+"""From what is meant for this device to a committed slot.
+
+Asks the trust client which release is meant, makes its images through the swarm, has them read back,
+switches, and lets the health command decide. Each step is the installer's, durable before its
+effect; whatever kills the agent, the next start goes on from there. Not for who fetches what.
+"""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import trio
+
+from p2p.adapters.health import check_health
+from p2p.adapters.installer import Installer, Task
+from p2p.adapters.slots import FileSlots
+from p2p.agent.driver import SwarmDriver
+from p2p.agent.images import LocalImage
+from p2p.config import AgentConfig
+from p2p.content.digests import Digest
+from p2p.content.manifest import PayloadSpec
+from p2p.errors import LocalError, SlipstreamError
+from p2p.install import Release, State
+from p2p.ports import Boot, ImageReader
+from p2p.swarm import ImageTask
+from p2p.trust import Meant, Nothing
+
+log = logging.getLogger(__name__)
+
+RETRY_S = (2.0, 300.0)
+"""First and longest pause after an update that this device could not carry out."""
+
+
+class NothingMeantError(SlipstreamError):
+    """No release is meant for this device (the message says why)."""
+
+    exit_code = 8
+
+
+class UpdateFailedError(LocalError):
+    """The release was not installed, or not kept; the message says why."""
+
+    exit_code = 9
+
+
+class RebootPendingError(SlipstreamError):
+    """The new slot is armed; the device has to start from it before it can be committed."""
+
+    exit_code = 10
+
+
+@dataclass(slots=True)
+class Progress:
+    """For the status file: what is being done and how far it is (target bytes)."""
+
+    state: str = "starting"
+    release: str | None = None
+    image: Digest | None = None
+    reason: str = ""
+
+
+class Updates:
+    """One device's updates. `ask` gives the release that is meant now; `changed` is called at each turn."""
+
+    def __init__(
+        self,
+        config: AgentConfig,
+        installer: Installer,
+        slots: dict[str, FileSlots],
+        boot: Boot,
+        driver: SwarmDriver,
+        raise_floor: Callable[[Release], None],
+        changed: Callable[[], None],
+    ) -> None:
+        self._config = config
+        self._installer = installer
+        self._slots = slots
+        self._boot = boot
+        self._driver = driver
+        self._raise_floor = raise_floor
+        self._changed = changed
+        self._served: dict[tuple[str, str], Digest] = {}
+        self._failure: LocalError | None = None
+        self._making: trio.CancelScope | None = None
+        self.progress = Progress()
+
+    def failed(self, image: Digest, error: LocalError) -> None:
+        """The swarm's driver cannot go on with an image (a full disk, a failing medium)."""
+        log.error("image %s: %s", image.hex()[:12], error.message)
+        self._failure = error
+        if self._making is not None:
+            self._making.cancel()
+
+    def adopt(self) -> None:
+        """First start of a flashed device: learn what the running slot holds. Blocks while it reads."""
+        for slots in self._slots.values():
+            slots.adopt_active()
+
+    def is_current(self, meant: Meant) -> bool:
+        """Whether the slot that this device runs from holds every image of the release."""
+        if self._installer.task is not Task.NOTHING:
+            return False
+        return all(
+            payload.name in self._slots
+            and self._slots[payload.name].image_in(self._slots[payload.name].active())
+            == (payload.image.sha256, payload.image.size)
+            for payload in meant.manifest.payloads
+        )
+
+    async def settle(self) -> None:
+        """Finish what an earlier run or boot left on trial, armed or to be rolled back."""
+        while True:
+            match self._installer.task:
+                case Task.HEALTH:
+                    await self._judge()
+                case Task.REBOOT:
+                    await self._reboot()
+                case _:
+                    return
+
+    async def install(self, meant: Meant) -> None:
+        """Install a release and commit it; returns when it is. Raises the `LocalError` that prevents it.
+
+        May be cancelled while it fetches: what is verified stays and is gone on from.
+        """
+        release = Release(
+            meant.manifest.product,
+            meant.manifest.version,
+            meant.manifest.counter,
+            meant.manifest_digest,
+            meant.order.id,
+        )
+        installer = self._installer
+        self._turn("planning", release)
+        try:
+            plan = await trio.to_thread.run_sync(installer.begin, release, meant.manifest)
+            if installer.record.state not in (State.WRITTEN, State.ARMED, State.TRIAL):
+                await self._make(meant, plan.slot)
+            if installer.record.state is State.WRITTEN:
+                self._turn("armed", release)
+                await trio.to_thread.run_sync(installer.arm)
+        except LocalError as error:
+            if installer.record.state not in (State.IDLE, State.ARMED, State.TRIAL):
+                await trio.to_thread.run_sync(installer.fail, error.message)
+            self._turn("failed", release, error.message)
+            raise
+        await self.settle()
+        if installer.record.installed is None or installer.record.installed.release != release:
+            reason = installer.record.reason or "the device went back to the old slot"
+            self._turn("rolled-back", release, reason)
+            raise UpdateFailedError(
+                f"release {release.version} was not kept: {reason}",
+                kept=f"slot {self._boot.read().running} runs as before",
+                next_step="publish a corrected release under a new version",
+            )
+        self._turn("committed", release)
+
+    def withdraw(self) -> None:
+        """The release is no longer meant: stop making it. What was verified stays in the slot."""
+        if self._installer.task is Task.FETCH:
+            self._installer.supersede()
+            for key, image in list(self._served.items()):
+                status = self._driver.node.status(image)
+                if status is not None and status.role != "complete":
+                    self._driver.drop(image)
+                    del self._served[key]
+
+    def serve(self, meant: Meant) -> None:
+        """Serve the images of a release that this device runs."""
+        for payload in meant.manifest.payloads:
+            slots = self._slots[payload.name]
+            slot = slots.active()
+            if self._served.get((payload.name, slot)) == payload.image.sha256:
+                continue
+            task = ImageTask(payload.image.sha256, payload.image.size, None, payload.packs)
+            self._forget(payload.name, slot)
+            self._served[payload.name, slot] = payload.image.sha256
+            self._driver.offer(LocalImage(task, self._spool, reader=slots.open_reader(slot)))
+        self.progress.release = meant.manifest.version
+        if self.progress.state != "committed":
+            self._turn("current")
+
+    @property
+    def _spool(self) -> Path:
+        return self._config.device.state_dir / "spool"
+
+    async def _make(self, meant: Meant, slot: str) -> None:
+        """Fetch, verify and write every image that the target slot lacks, until all are read back."""
+        self._turn("fetching")
+        for name in self._slots:
+            self._forget(name, slot)
+        self._failure = None
+        with trio.CancelScope() as self._making:
+            writers = await trio.to_thread.run_sync(self._installer.open_writers)
+            made: dict[str, LocalImage] = {}
+            for payload in meant.manifest.payloads:
+                if payload.name in writers:
+                    image = self._image(payload, writers[payload.name])
+                    made[payload.name] = image
+                    self._served[payload.name, slot] = payload.image.sha256
+                    self.progress.image = payload.image.sha256
+                    self._driver.pursue(image)
+            try:
+                async with trio.open_nursery() as nursery:
+                    for image in made.values():
+                        nursery.start_soon(self._driver.wait_verified, image.task.image)
+                self._turn("sealing")
+                # Without an await between sealing and reading anew, no peer finds the slot closed.
+                damaged = self._installer.read_back()
+                if damaged:
+                    raise UpdateFailedError(f"read back wrong after all: {', '.join(damaged)}")
+                for name, image in made.items():
+                    image.sealed(self._slots[name].open_reader(slot))
+            except BaseException:
+                for name, image in made.items():
+                    self._served.pop((name, slot), None)
+                    self._driver.drop(image.task.image)
+                self._installer.close()
+                raise
+            finally:
+                self.progress.image = None
+        if self._failure is not None:
+            raise self._failure
+
+    def _image(self, payload: PayloadSpec, writer: object) -> LocalImage:
+        slots = self._slots[payload.name]
+        base: ImageReader | None = None
+        base_digest: Digest | None = None
+        held = slots.image_in(slots.active())
+        if held is not None:
+            base_digest = held[0]
+            base = slots.open_reader(slots.active())
+        task = ImageTask(payload.image.sha256, payload.image.size, base_digest, payload.packs)
+        return LocalImage(task, self._spool, writer=writer, base=base)  # type: ignore[arg-type]
+
+    def _forget(self, payload: str, slot: str) -> None:
+        image = self._served.pop((payload, slot), None)
+        if image is not None:
+            self._driver.forget(image)
+
+    async def _judge(self) -> None:
+        self._turn("trial")
+        health = self._config.health
+        if health.command is None:
+            passed, reason = True, ""
+        else:
+            places = {
+                f"SLIPSTREAM_SLOT_{name.upper().replace('-', '_')}": slots.path(slots.active())
+                for name, slots in self._slots.items()
+            }
+            environment = {"SLIPSTREAM_SLOT": self._boot.read().running, **places}
+            result = await check_health(health.command, health.timeout_s, environment)
+            passed, reason = result.passed, result.reason
+        if passed:
+            await trio.to_thread.run_sync(self._installer.healthy)
+        else:
+            log.error("health check: %s", reason)
+            await trio.to_thread.run_sync(self._installer.unhealthy, f"health check: {reason}")
+
+    async def _reboot(self) -> None:
+        command = self._config.boot.reboot_command
+        self._turn("rebooting")
+        if command is not None:
+            try:
+                await trio.run_process(command, stdin=subprocess.DEVNULL)
+            except (OSError, subprocess.CalledProcessError) as error:
+                raise LocalError(f"the reboot command failed: {error}") from error
+        raise RebootPendingError("the new slot is armed; it is tried when the device has started anew")
+
+    def _turn(self, state: str, release: Release | None = None, reason: str = "") -> None:
+        self.progress.state = state
+        self.progress.reason = reason
+        if release is not None:
+            self.progress.release = release.version
+        log.info("%s %s%s", state, self.progress.release or "", f": {reason}" if reason else "")
+        self._changed()
+
+
+def explain(nothing: Nothing) -> NothingMeantError:
+    """Why there is nothing to do, as an error for `--once`."""
+    detail = nothing.detail or {
+        "no-order": "no published order names this device",
+        "not-open": "an order names this device, but its phase is not open",
+    }.get(nothing.reason, nothing.reason)
+    return NothingMeantError(f"nothing is meant for this device ({nothing.reason}): {detail}")
