@@ -11,6 +11,7 @@ import contextlib
 import logging
 import signal
 import socket
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,23 +19,28 @@ from pathlib import Path
 import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
 
 from coordinator.api.device import DeviceApi
-from coordinator.api.errors import ApiError, api_error_response
+from coordinator.api.errors import ApiError, api_error_response, http_error_response
 from coordinator.api.files import Receive, RepositoryFiles, Scope, Send
 from coordinator.api.operator import OperatorApi
 from coordinator.clock import Clock, wall_clock
 from coordinator.db import audit
 from coordinator.db.database import Database
+from coordinator.errors import RepositoryDamaged
 from coordinator.publishing.authority import FleetAuthority
 from coordinator.publishing.checkpoints import write_checkpoint
 from coordinator.publishing.files import write_atomic
+from coordinator.publishing.releases import object_problems
 from coordinator.publishing.repository import Repository
+from coordinator.publishing.state import PHASES_ROLE
 from p2p.errors import OperatorError, SlipstreamError, StoreError
 
 log = logging.getLogger("slipstream.coordinator")
 
 UPKEEP_S = 900.0
+SIGNED_BY_US = ("timestamp", "snapshot", PHASES_ROLE)
 CONNECTIONS_MAX = 2_000
 GRACE_S = 10
 
@@ -65,7 +71,17 @@ class Coordinator:
     @classmethod
     def open(cls, repository: Repository, clock: Clock = wall_clock) -> Coordinator:
         """Check everything that serving needs; raises what `Repository.state` and the keys raise."""
-        repository.state()
+        state = repository.state()
+        problems = object_problems(repository, state)
+        if problems:
+            raise RepositoryDamaged(
+                f"{len(problems)} objects of published releases are not there: {problems[0]}",
+                kept="everything as it is",
+                next_step=f"slipstream repo status {repository.directory}, then restore what it names",
+            )
+        for role, expires in state.expiries().items():
+            if expires <= repository.clock() and role not in SIGNED_BY_US:
+                log.warning("%s expired at %s; devices refuse it until it is signed again", role, expires)
         authority = FleetAuthority.load(repository.directory, repository.passphrases)
         coordinator = cls(repository, Database.open(repository.database), authority, clock)
         coordinator.upkeep()
@@ -90,7 +106,11 @@ class Coordinator:
             openapi_url="/api/v1/openapi.json",
             docs_url=None,
             redoc_url=None,
-            exception_handlers={ApiError: api_error_response, StoreError: _store_failed},
+            exception_handlers={
+                ApiError: api_error_response,
+                HTTPException: http_error_response,
+                StoreError: _store_failed,
+            },
         )
         app.include_router(devices.router())
         app.include_router(operators.router())
@@ -132,7 +152,15 @@ def serve(coordinator: Coordinator, options: ServeOptions, ready: Callable[[str]
 
     Raises `OperatorError` when the address cannot be listened on or the TLS files are not usable.
     """
-    listener = _listen(options)
+    server, listener = make_server(coordinator, options, ready)
+    with listener:
+        server.run(sockets=[listener])
+
+
+def make_server(
+    coordinator: Coordinator, options: ServeOptions, ready: Callable[[str], None]
+) -> tuple[uvicorn.Server, socket.socket]:
+    """A server and the socket that it is to run on; `ready` is called with the URL."""
     config = uvicorn.Config(
         coordinator.application(),
         log_level="warning",
@@ -151,12 +179,11 @@ def serve(coordinator: Coordinator, options: ServeOptions, ready: Callable[[str]
         config.load()
     except OSError as error:
         raise OperatorError(f"the TLS certificate or key cannot be used: {error}") from error
+    listener = _listen(options)
     scheme = "https" if options.certificate else "http"
     host, port = listener.getsockname()[:2]
     url = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
-    server = _Server(config, lambda: _announce(url, options.ready_file, ready))
-    with listener:
-        server.run(sockets=[listener])
+    return _Server(config, lambda: _announce(url, options.ready_file, ready)), listener
 
 
 class _Server(uvicorn.Server):
@@ -173,6 +200,9 @@ class _Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
         before = {
             number: signal.signal(number, self.handle_exit) for number in (signal.SIGTERM, signal.SIGINT)
         }

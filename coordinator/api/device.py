@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import re
 from dataclasses import dataclass, field
@@ -50,7 +51,7 @@ class DeviceApi:
     settings: Settings
     clock: Clock
     nonces: NonceMemory = field(init=False)
-    checkins: RateLimit = field(default_factory=lambda: RateLimit(rate=1.0, burst=20))
+    checkins: RateLimit = field(default_factory=lambda: RateLimit(rate=0.25, burst=20))
     failures: RateLimit = field(default_factory=lambda: RateLimit(rate=0.5, burst=30))
 
     def __post_init__(self) -> None:
@@ -64,8 +65,9 @@ class DeviceApi:
 
     async def enroll(self, request: Request) -> JSONResponse:
         """Turn a one-time voucher and a certificate request into a device certificate."""
-        body = await read_body(request, ENROLL_BODY_MAX)
         now = self.clock()
+        self.failures.check(_address(request), now)
+        body = await read_body(request, ENROLL_BODY_MAX)
         try:
             try:
                 enrolment = Enrolment.parse(body)
@@ -74,7 +76,8 @@ class DeviceApi:
             certificate = self._enroll(enrolment, now)
         except ApiError:
             # Only failures count, so that a whole depot may enrol from behind one address.
-            self.failures.take(_address(request), now)
+            with contextlib.suppress(ApiError):
+                self.failures.take(_address(request), now)
             raise
         return certificate
 

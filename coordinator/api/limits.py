@@ -39,17 +39,25 @@ class RateLimit:
         self._keys_max = keys_max
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
-    def take(self, key: str, now: float) -> None:
-        """Count one request of `key`; raises 429 `rate` with Retry-After when it has none left."""
-        left, at = self._buckets.pop(key, (float(self._burst), now))
-        left = min(self._burst, left + max(0.0, now - at) * self._rate)
+    def check(self, key: str, now: float) -> None:
+        """Raise 429 `rate` with Retry-After when `key` has nothing left; counts nothing."""
+        left = self._left(key, now)
         if left < 1:
-            self._buckets[key] = (left, now)
             wait = max(1, round((1 - left) / self._rate))
             raise ApiError(429, "rate", "too many requests", headers={"Retry-After": str(wait)})
+
+    def take(self, key: str, now: float) -> None:
+        """Count one request of `key`, or raise as `check` does."""
+        self.check(key, now)
+        left = self._left(key, now)
+        self._buckets.pop(key, None)
         self._buckets[key] = (left - 1, now)
         while len(self._buckets) > self._keys_max:
             self._buckets.popitem(last=False)
+
+    def _left(self, key: str, now: float) -> float:
+        left, at = self._buckets.get(key, (float(self._burst), now))
+        return min(self._burst, left + max(0.0, now - at) * self._rate)
 
 
 class NonceMemory:

@@ -19,12 +19,10 @@ from coordinator.cli.common import (
     note_in_audit,
     passphrase_options,
     repo_option,
-    size_text,
     table,
 )
-from coordinator.publishing.files import check_object
 from coordinator.publishing.keys import Passphrases, create_signing_key, read_public
-from coordinator.publishing.releases import list_releases
+from coordinator.publishing.releases import object_problems
 from coordinator.publishing.repository import Repository
 from coordinator.publishing.settings import RoleKeys
 from coordinator.publishing.setup import (
@@ -35,8 +33,7 @@ from coordinator.publishing.setup import (
     init_repository,
 )
 from coordinator.publishing.state import State
-from p2p.content.manifest import ObjectRef
-from p2p.errors import ContentError, OperatorError
+from p2p.errors import OperatorError
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -166,7 +163,7 @@ def status(directory: Path, deep: bool, as_json: bool) -> None:
     """
     repository = Repository.open(directory)
     state = repository.state()
-    problems = _problems(repository, state, deep)
+    problems = object_problems(repository, state, deep=deep)
     now = repository.clock()
     roles = {
         name: {"version": _version(state, name), "expires": _utc(expires), "expired": expires <= now}
@@ -274,29 +271,6 @@ def key_create(path: Path, insecure_plain_keys: bool, passphrases: Passphrases) 
 def key_show(path: Path) -> None:
     """Print the id of the public key in PATH."""
     click.echo(read_public(path).keyid)
-
-
-def _problems(repository: Repository, state: State, deep: bool) -> list[str]:
-    problems = []
-    for manifest in list_releases(repository, state):
-        refs = [r for p in manifest.payloads for pack in p.packs for r in (pack.index, pack.frames)]
-        for ref in refs:
-            problem = _object_problem(repository, ref, deep)
-            if problem is not None:
-                problems.append(f"{manifest.product} {manifest.version}: {problem}")
-    return problems
-
-
-def _object_problem(repository: Repository, ref: ObjectRef, deep: bool) -> str | None:
-    path = repository.objects / ref.sha256.hex()
-    if deep:
-        try:
-            check_object(path, ref)
-        except ContentError as error:
-            return error.message
-    elif not path.is_file() or path.stat().st_size != ref.size:
-        return f"object {ref.sha256.hex()} ({size_text(ref.size)}) is missing or too short"
-    return None
 
 
 def _version(state: State, name: str) -> int:

@@ -72,6 +72,7 @@ def coordinator_serve(
         raise OperatorError("--tls-cert and --tls-key go together")
     host, port = parse_address(listen)
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    logging.getLogger("alembic").setLevel(logging.WARNING)
     opened = Coordinator.open(Repository.open(directory, passphrases))
     options = ServeOptions(host, port, tls_cert, tls_key, ready_file)
     serve(opened, options, lambda url: click.echo(f"serving {directory} at {url}"))

@@ -39,6 +39,10 @@ class Database:
     @classmethod
     def open(cls, path: Path) -> Database:
         """Open and migrate; raises `StoreError`."""
+        try:
+            path.touch(mode=0o600)
+        except OSError as error:
+            raise StoreError(f"the database {path} cannot be made: {error.strerror or error}") from error
         database = cls(path)
         try:
             migrate(database._durable)

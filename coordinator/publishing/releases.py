@@ -10,6 +10,7 @@ from pathlib import Path
 from securesystemslib.signer import Key
 
 from coordinator.errors import DocumentRefused, ObsoleteDocument
+from coordinator.publishing.files import hash_file
 from coordinator.publishing.packing import build_pack
 from coordinator.publishing.proposal import Proposal, merge, propose, review
 from coordinator.publishing.repository import Repository
@@ -274,6 +275,23 @@ def list_releases(repository: Repository, state: State, product: str | None = No
         manifests = [decode_manifest(repository.get(ref)) for _, ref in state.targets_of(product_role(name))]
         found += sorted(manifests, key=lambda m: m.counter)
     return found
+
+
+def object_problems(repository: Repository, state: State, *, deep: bool = False) -> list[str]:
+    """What is wrong with the objects of published releases; sizes only, unless `deep` hashes every byte."""
+    problems = []
+    for manifest in list_releases(repository, state):
+        refs = [r for p in manifest.payloads for pack in p.packs for r in (pack.index, pack.frames)]
+        for ref in dict.fromkeys(refs):
+            path = repository.objects / ref.sha256.hex()
+            what = f"{manifest.product} {manifest.version}: object {ref.sha256.hex()}"
+            if not path.is_file():
+                problems.append(f"{what} is missing")
+            elif path.stat().st_size != ref.size:
+                problems.append(f"{what} has {path.stat().st_size} bytes in place of {ref.size}")
+            elif deep and hash_file(path) != ref:
+                problems.append(f"{what} is damaged")
+    return problems
 
 
 def _build_payload(
