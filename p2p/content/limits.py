@@ -49,6 +49,7 @@ PEERS_MAX = 64
 PEER_EXCHANGE_MAX = 32
 REQUESTS_PER_PEER_MAX = 64
 PIECES_PER_PACK_MAX = 1 << 20
+HAVE_MORE_MAX = 4096  # pieces that one message may add
 HANDSHAKE_S = 10.0
 HALF_OPEN_MAX = 128  # inbound connections that are not yet authenticated
 HALF_OPEN_PER_ADDRESS_MAX = 32

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from p2p.content import index as pack_index
+from p2p.content import limits
 from p2p.content.digests import Digest
 from p2p.content.intervals import IntervalSet
 from p2p.content.manifest import PackRef
@@ -26,7 +27,6 @@ from p2p.swarm.plan import Participant, SitePlan, gateway_count, make_plan, rank
 from p2p.swarm.wire import pack_bitmap
 
 INDEX_RETRY_S = 5.0
-HAVE_MORE_MAX = 4096
 
 
 class ImageSwarm:
@@ -92,8 +92,8 @@ class ImageSwarm:
             return
         self._announce_at = None
         for pack, pieces in self._unannounced.items():
-            for at in range(0, len(pieces), HAVE_MORE_MAX):
-                message = m.HaveMore(self.task.image, pack, tuple(pieces[at : at + HAVE_MORE_MAX]))
+            for at in range(0, len(pieces), limits.HAVE_MORE_MAX):
+                message = m.HaveMore(self.task.image, pack, tuple(pieces[at : at + limits.HAVE_MORE_MAX]))
                 self.context.broadcast(message, self.task.image)
         self._unannounced.clear()
 

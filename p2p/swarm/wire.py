@@ -8,6 +8,7 @@ into a buffer of its own. No I/O happens here.
 
 from __future__ import annotations
 
+import ipaddress
 import struct
 from typing import Any
 
@@ -24,6 +25,7 @@ PREFIX = struct.Struct(">II")
 _BITMAP_MAX = limits.PIECES_PER_PACK_MAX // 8
 _HEADER_LARGE_MAX = _BITMAP_MAX + 256  # a HAVE carries its bitmap in the header
 _REQUEST_MAX = (1 << 32) - 1
+_BITS = tuple(tuple(bit for bit in range(8) if byte >> bit & 1) for byte in range(256))
 
 
 def encode(message: m.Message) -> list[Buffer]:
@@ -96,7 +98,7 @@ def decode(header: Buffer, payload: Buffer) -> m.Message:
         raise ContentError(f"message: not valid msgpack ({error})") from error
     if not isinstance(body, list) or not body or type(body[0]) is not int:
         raise ContentError("message: not a list that begins with a code")
-    if len(header) > limits.MESSAGE_HEADER_MAX and body[0] not in (m.Code.HAVE, m.Code.HAVE_MORE):
+    if len(header) > limits.MESSAGE_HEADER_MAX and body[0] != m.Code.HAVE:
         raise LimitExceeded(f"message: header of {len(header)} bytes")
     if len(payload) and body[0] not in (m.Code.BLOB, m.Code.PIECE):
         raise ContentError(f"message {body[0]}: carries a payload")
@@ -128,13 +130,15 @@ def _decode_body(body: list[Any], payload: Buffer) -> m.Message:
         case [m.Code.HAVE, image, pack, total, bytes(bitmap)]:
             return _have(image, pack, total, bitmap)
         case [m.Code.HAVE_MORE, image, pack, list(pieces)]:
+            if len(pieces) > limits.HAVE_MORE_MAX:
+                raise LimitExceeded(f"have-more: {len(pieces)} pieces")
             return m.HaveMore(_digest(image), _digest(pack), tuple(_piece(p) for p in pieces))
         case [m.Code.WANT, request, image, pack, piece]:
             return m.Want(_request(request), _digest(image), _digest(pack), _piece(piece))
         case [m.Code.PIECE, request]:
             return m.Piece(_request(request), payload)
         case [m.Code.LEASE, image, pack, slot, start, stop]:
-            return m.Lease(_digest(image), _digest(pack), _int(slot, 0, 15), _piece(start), _piece(stop))
+            return m.Lease(_digest(image), _digest(pack), _int(slot, 0, 15), _frame(start), _frame(stop))
         case [m.Code.PEERS, list(peers)]:
             if len(peers) > limits.PEER_EXCHANGE_MAX:
                 raise LimitExceeded(f"peers: {len(peers)} addresses")
@@ -155,7 +159,8 @@ def pack_bitmap(pieces: set[int] | frozenset[int], total: int) -> bytes:
 
 def unpack_bitmap(bitmap: Buffer, total: int) -> set[int]:
     """The piece numbers of a bitmap that was checked by `decode`."""
-    return {n for n in range(total) if bitmap[n >> 3] & (1 << (n & 7))}
+    bits = memoryview(bitmap)[: (total + 7) // 8]
+    return {8 * at + bit for at, byte in enumerate(bits) if byte for bit in _BITS[byte]}
 
 
 def _have(image: object, pack: object, total: object, bitmap: bytes) -> m.Have:
@@ -169,10 +174,19 @@ def _have(image: object, pack: object, total: object, bitmap: bytes) -> m.Have:
 
 def _address(raw: object) -> tuple[str, str, int]:
     match raw:
-        case [str(device), str(host), port] if len(host) <= 64 and host.isprintable():
+        case [str(device), str(host), port] if _is_ip_address(host):
             return check_name(device, "peers.device"), host, _port(port)
         case _:
             raise ContentError("peers: not an address")
+
+
+def _is_ip_address(host: str) -> bool:
+    """No names: a peer must not make this node look anything up."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return len(host) <= 64
 
 
 def _digest(value: object) -> Digest:
@@ -192,7 +206,11 @@ def _request(value: object) -> int:
 
 
 def _piece(value: object) -> int:
-    return _int(value, 0, limits.PIECES_PER_PACK_MAX)
+    return _int(value, 0, limits.PIECES_PER_PACK_MAX - 1)
+
+
+def _frame(value: object) -> int:
+    return _int(value, 0, limits.INDEX_ENTRIES_MAX)
 
 
 def _port(value: object) -> int:
