@@ -134,11 +134,14 @@ class DirectoryBlobStore:
             self._io.close(fd)
 
     def _make(self, directory: Path) -> None:
-        if directory.is_dir():
-            return
-        if directory.parent != directory:
+        try:
+            self._io.make_directory(directory)
+        except FileExistsError:
+            pass
+        except FileNotFoundError:
             self._make(directory.parent)
-        self._io.make_directory(directory)
+            self._io.make_directory(directory)
+        # Also when it was there: a cut may have come between its making and this.
         self._io.sync_directory(directory.parent)
 
     def _sync_directory(self) -> None:

@@ -39,5 +39,5 @@ def test_the_text_form_is_that_of_expiry() -> None:
     "text", [None, 5, "", "2030-01-01", "2030-01-01T00:00:00+00:00", "2030-13-01T00:00:00Z"]
 )
 def test_other_texts_are_refused(text: object) -> None:
-    with pytest.raises(ValueError, match="date-time|does not match|unconverted"):
+    with pytest.raises(ValueError, match=r"date-time|does not match|unconverted"):
         parse_time(text)
