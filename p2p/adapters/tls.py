@@ -56,6 +56,7 @@ _CERTIFICATE_ALERTS = (
     "ALERT_CERTIFICATE_",
     "ALERT_UNSUPPORTED_CERTIFICATE",
     "ALERT_ACCESS_DENIED",
+    "ALERT_DECRYPT_ERROR",  # a CA of the same name with another key
 )
 
 

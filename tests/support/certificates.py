@@ -12,7 +12,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from p2p.adapters.identity import Credentials, load_credentials
+from p2p.adapters.identity import Credentials, FleetAuthority, load_credentials, load_key
+from p2p.content.digests import Digest
+from p2p.ports import PeerIdentity
 
 NOW = 1_800_000_000.0
 """Trusted time of the tests; certificates of `Fleet` are valid a year around it."""
@@ -130,3 +132,16 @@ class CredentialFiles:
 
     def load(self) -> Credentials:
         return load_credentials(self.key, self.certificate, self.ca)
+
+    def load_unchecked(self) -> Credentials:
+        """As `load`, but the certificate may be anything: what an attacker would present."""
+        certificate = x509.load_pem_x509_certificate(self.certificate.read_bytes())
+        return Credentials(
+            key_file=self.key,
+            certificate_file=self.certificate,
+            key=load_key(self.key),
+            authority=FleetAuthority.from_pem(self.ca.read_bytes()),
+            identity=PeerIdentity("attacker", "anywhere", frozenset(), Digest(bytes(32))),
+            not_before=certificate.not_valid_before_utc.timestamp(),
+            not_after=certificate.not_valid_after_utc.timestamp(),
+        )
