@@ -34,6 +34,7 @@ from coordinator.publishing.state import (
 from p2p.content.digests import sha256
 from p2p.content.manifest import ObjectRef
 from p2p.errors import OperatorError
+from p2p.trust import ISSUED, format_time
 
 Clock = Callable[[], datetime]
 
@@ -239,6 +240,7 @@ class Repository:
             timestamp.signed.snapshot_meta = meta_file(data, snapshot.signed.version)
         timestamp.signed.version += 1
         timestamp.signed.expires = self.expiry("timestamp")
+        timestamp.signed.unrecognized_fields[ISSUED] = format_time(self.clock().timestamp())
         self.sign_online(timestamp, state, "timestamp")
         files["timestamp.json"] = timestamp.to_bytes()
         return self.write_metadata(files)

@@ -42,6 +42,7 @@ from coordinator.publishing.state import (
 )
 from p2p.content.fields import check_name
 from p2p.errors import OperatorError
+from p2p.trust import ISSUED, format_time
 
 KEYS_MAX = 32
 
@@ -249,6 +250,7 @@ def _first_metadata(repository: Repository) -> dict[str, bytes]:
     timestamp = Metadata(Timestamp(version=1, expires=repository.expiry("timestamp")))
     data = files["1.snapshot.json"] = snapshot.to_bytes()
     timestamp.signed.snapshot_meta = meta_file(data, 1)
+    timestamp.signed.unrecognized_fields[ISSUED] = format_time(repository.clock().timestamp())
     _sign(repository, timestamp, online_keys, online_threshold, "timestamp")
     files["timestamp.json"] = timestamp.to_bytes()
     return files

@@ -5,7 +5,7 @@ Pure: no I/O, no clock. Start at `release_for`; `TrustClient` is the workflow be
 """
 
 from p2p.trust.client import TrustClient
-from p2p.trust.clock import format_time, parse_time, trusted_time
+from p2p.trust.clock import ISSUED, format_time, parse_time, trusted_time
 from p2p.trust.floors import FloorStore, ReleaseFloors
 from p2p.trust.need import Need, NeedKind, Steps, run, run_async
 from p2p.trust.policy import Decision, Meant, Nothing, decide, open_orders
@@ -13,6 +13,7 @@ from p2p.trust.release import PHASES_ROLE, orders_role, product_role, release_fo
 from p2p.trust.store import TrustStore
 
 __all__ = [
+    "ISSUED",
     "PHASES_ROLE",
     "Decision",
     "FloorStore",
