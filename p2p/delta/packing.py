@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from p2p.content import limits
 from p2p.content.digests import Buffer, Digest, sha256
 from p2p.content.index import Chunk, Codec, Copy, Data, Entry, PackIndex, Patch, ViewRange, Zero
+from p2p.content.intervals import IntervalSet
 from p2p.delta.codecs import CODECS
 from p2p.delta.compression import compress, compress_fast
 from p2p.delta.views import RUN_MIN, Cutter, Run, ViewChooser, find_runs, zero_runs
@@ -109,22 +110,19 @@ class _Free:
 
 
 def _free(runs: Iterable[Run], zeros: Iterable[tuple[int, int]]) -> list[_Free]:
-    """Runs worth an entry and zero runs, disjoint and in order; zeros win where both apply."""
+    """Free stretches, disjoint and in order. Long zero runs win over copies, because they are not even
+    read; short ones yield, so that one copy may span an image full of them."""
     zero_list = list(zeros)
-    found = [_Free(a, b, None) for a, b in zero_list]
-    z = 0
+    long_zeros = IntervalSet(z for z in zero_list if z[1] - z[0] >= SPLIT_RUN_MIN)
+    found = [_Free(start, stop, None) for start, stop in long_zeros]
+    taken = IntervalSet(long_zeros)
     for run in runs:
-        at = run.target_offset
-        while z < len(zero_list) and zero_list[z][1] <= at:
-            z += 1
-        k = z
-        while at < run.target_stop:
-            zero_start, zero_stop = zero_list[k] if k < len(zero_list) else (run.target_stop, run.target_stop)
-            stop = min(run.target_stop, max(at, zero_start))
-            if stop - at >= RUN_MIN:
-                found.append(_Free(at, stop, at + run.shift))
-            at = max(stop, min(zero_stop, run.target_stop))
-            k += 1
+        if run.length >= RUN_MIN:
+            for start, stop in long_zeros.gaps(run.target_offset, run.target_stop):
+                found.append(_Free(start, stop, start + run.shift))
+                taken.add(start, stop)
+    for zero in zero_list:
+        found += (_Free(a, b, None) for a, b in taken.gaps(*zero) if b - a >= RUN_MIN)
     return sorted(found, key=lambda f: f.start)
 
 

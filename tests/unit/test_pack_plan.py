@@ -109,11 +109,12 @@ def test_a_target_without_anything_in_common_is_covered_by_jobs_of_the_greatest_
     assert [s.length for s in steps] == [4 * MIB, MIB]
 
 
-def test_zero_runs_win_over_copies_and_cut_them() -> None:
-    base = OLD[:MIB] + bytes(MIB) + OLD[MIB : 2 * MIB]
-    steps = list(plan_delta(base, base, cut))
-    check_plan(steps, base, base)
-    assert kinds(steps) == ["Copy", "Zero", "Copy"]
+def test_long_zero_runs_win_over_copies_and_short_ones_do_not_cut_them() -> None:
+    long = OLD[:MIB] + bytes(MIB) + OLD[MIB : 2 * MIB]
+    assert list(plan_delta(long, long, cut)) == [Copy(0, MIB), Zero(MIB), Copy(2 * MIB, MIB)]
+    short = OLD[:MIB] + bytes(MIB - 4096) + OLD[MIB : 2 * MIB]
+    assert list(plan_delta(short, short, cut)) == [Copy(0, len(short))]
+    assert kinds(list(plan_delta(short, OLD, cut))) == ["Copy", "Zero", "Copy"]
 
 
 @pytest.mark.parametrize("base", [b"", OLD[:100]])
