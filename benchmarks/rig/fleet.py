@@ -1,0 +1,220 @@
+"""A fleet made with Slipstream's own commands: a repository, its coordinator, devices as real processes.
+
+Everything goes through `slipstream` as an operator or a technician would run it; nothing is imported from it.
+`Device.right` reads the slot that the boot environment names and hashes it: an agent's own word for it does
+not count. Not for what devices run in: a namespace is a prefix, a relayed WAN is another coordinator URL.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmarks.rig.images import file_digest
+from benchmarks.rig.processes import Child, Children, RigError, until, wait_all
+
+__all__ = ["SLIPSTREAM", "Device", "Fleet", "Release", "enroll", "slipstream"]
+
+SLIPSTREAM = Path(sys.executable).with_name("slipstream")
+PRODUCT = "engine"
+HARDWARE = "board-a"
+PAYLOAD = "rootfs"
+READY_S = 30
+ENROLL_S = 60
+LINGER_S = 900
+"""Devices serve on until the rig ends them, as agents without `--once` do."""
+
+COMMAND_S = 300
+
+
+def slipstream(*arguments: str | os.PathLike[str]) -> Any:
+    """Run `slipstream … --json` and return its facts; `RigError` with what it said otherwise."""
+    command = [os.fspath(SLIPSTREAM), *map(os.fspath, arguments), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=COMMAND_S, check=False)
+    if done.returncode:
+        raise RigError(f"{' '.join(command)}: exit {done.returncode}\n{done.stderr.strip()}")
+    return json.loads(done.stdout)
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """A published release of one image. `packs`: bytes over the WAN by base digest (None: the full pack)."""
+
+    version: str
+    image: Path
+    digest: str
+    size: int
+    packs: dict[str | None, int]
+
+    @property
+    def smallest_delta(self) -> int:
+        return min(size for base, size in self.packs.items() if base is not None)
+
+
+class Fleet:
+    """The operator's side: a development repository and the coordinator that serves it."""
+
+    def __init__(self, directory: Path, children: Children) -> None:
+        self.directory = directory
+        self.repository = directory / "repository"
+        self._children = children
+
+    def init(self) -> None:
+        """Keys, TUF repository, fleet CA, database."""
+        slipstream("repo", "init", self.repository, "--product", PRODUCT, "--insecure-plain-keys")
+
+    def publish(self, version: str, image: Path, bases: Sequence[Path] = ()) -> Release:
+        """Build, sign and publish a release, and order it for every device."""
+        document = self.directory / f"{version}.release.json"
+        built = slipstream(
+            *("release", "build", image, "--repo", self.repository, "--product", PRODUCT),
+            *("--version", version, "--hardware", HARDWARE, "--out", document),
+            *(option for base in bases for option in ("--base", os.fspath(base))),
+        )
+        slipstream("release", "publish", document, "--repo", self.repository, "--sign")
+        order = self.directory / f"{version}.order.json"
+        what = ("--product", PRODUCT, "--version", version, "--all", "--out", order)
+        slipstream("order", "create", "--repo", self.repository, *what)
+        slipstream("order", "publish", order, "--repo", self.repository, "--sign")
+        packs: dict[str | None, int] = {pack["base"]: pack["wan_bytes"] for pack in built["packs"]}
+        return Release(version, image, file_digest(image), image.stat().st_size, packs)
+
+    def vouchers(self, site: str, count: int) -> list[str]:
+        """One-time vouchers, one per device."""
+        made = slipstream(
+            "voucher", "create", "--repo", self.repository, "--site", site, "--count", str(count)
+        )
+        vouchers: list[str] = made["vouchers"]
+        return vouchers
+
+    def serve(self, host: str = "127.0.0.1", *, prefix: Sequence[str] = ()) -> tuple[Child, str]:
+        """Start the coordinator; its process and its URL once it takes requests."""
+        ready = self.directory / "coordinator.url"
+        ready.unlink(missing_ok=True)
+        command = [SLIPSTREAM, "coordinator", "serve", self.repository, "--listen", f"{host}:0"]
+        child = self._children.start("coordinator", [*command, "--ready-file", ready], prefix=prefix)
+        until(
+            "coordinator ready",
+            lambda: ready.exists() and bool(ready.read_text().strip()),
+            READY_S,
+            alive=[child],
+        )
+        return child, ready.read_text().strip()
+
+
+@dataclass(slots=True)
+class Device:
+    """One device: its directory, how it is configured, the process that runs it (if any)."""
+
+    id: str
+    site: str
+    directory: Path
+    prefix: Sequence[str] = ()
+    host: str = "127.0.0.1"
+    child: Child | None = None
+    seconds: float | None = None
+    """From `started` to the moment its new image was committed."""
+
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def config(self) -> Path:
+        return self.directory / "agent.toml"
+
+    def configure(
+        self,
+        fleet: Fleet,
+        url: str,
+        factory: Path | bytes,
+        settings: dict[str, dict[str, object]] | None = None,
+    ) -> None:
+        """Flash slot A with `factory` and write the configuration; `settings` adds or replaces keys."""
+        self.directory.mkdir(parents=True)
+        slot = self.directory / "slot-a.img"
+        if isinstance(factory, bytes):
+            slot.write_bytes(factory)
+        else:
+            slot.write_bytes(factory.read_bytes())
+        tables: dict[str, dict[str, object]] = {
+            "device": {"id": self.id, "product": PRODUCT, "hardware": HARDWARE, "state_dir": "state"},
+            "coordinator": {"url": url},
+            "trust": {
+                "root": str(fleet.repository / "root.json"),
+                "fleet_ca": str(fleet.repository / "ca.pem"),
+            },
+            "network": {"listen": f"{self.host}:0", "advertise": self.host},
+            "discovery": {},
+            f"slots.{PAYLOAD}": {"a": "slot-a.img", "b": "slot-b.img"},
+        }
+        for name, values in (settings or {}).items():
+            tables.setdefault(name, {}).update(values)
+        lines = []
+        for name, values in tables.items():
+            lines += [f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in values.items()), ""]
+        self.config.write_text("\n".join(lines))
+
+    def start(self, children: Children) -> None:
+        """`slipstream agent run --once`, which then goes on serving its peers."""
+        command = [SLIPSTREAM, "agent", "run", "--config", self.config, "--once", "--linger", str(LINGER_S)]
+        self.started = time.monotonic()
+        self.seconds = None
+        self.child = children.start(self.id, command, prefix=self.prefix)
+
+    def status(self) -> dict[str, Any]:
+        """What the agent says of itself; empty before it has said anything."""
+        try:
+            status: dict[str, Any] = json.loads((self.directory / "state" / "status.json").read_bytes())
+        except (OSError, ValueError):
+            return {}
+        return status
+
+    @property
+    def wan_bytes(self) -> int:
+        """What it has taken over the WAN for frames and objects, from its ledger."""
+        return int(self.status().get("ledger", {}).get("wan", 0))
+
+    def watch(self, release: Release) -> bool:
+        """Whether it has committed `release`; notes when that was first seen. `RigError` if it gave up."""
+        if self.seconds is not None:
+            return True
+        ended = self.child is not None and self.child.exit_code is not None
+        status = self.status()
+        fresh = status.get("updated", 0) >= time.time() - (time.monotonic() - self.started)
+        if fresh and status.get("state") == "committed" and status.get("release") == release.version:
+            self.seconds = time.monotonic() - self.started
+            return True
+        if ended and self.child:
+            raise RigError(
+                f"{self.id} ended with {self.child.exit_code} before it had {release.version};"
+                f" log {self.child.log}:\n{self.child.tail()}"
+            )
+        return False
+
+    def right(self, release: Release) -> bool:
+        """Whether the slot that it would boot from holds the release's image, byte for byte."""
+        facts = slipstream("agent", "status", "--config", self.config)
+        active = [slot["path"] for slot in facts["slots"] if slot["active"]]
+        return len(active) == 1 and file_digest(Path(active[0])) == release.digest
+
+
+def enroll(children: Children, devices: Iterable[tuple[Device, str]]) -> None:
+    """`slipstream agent enroll` on all devices at once, each with its voucher."""
+    started = [
+        children.start(
+            f"{device.id}-enroll",
+            [SLIPSTREAM, "agent", "enroll", "--config", device.config, "--voucher", voucher],
+            prefix=device.prefix,
+        )
+        for device, voucher in devices
+    ]
+    wait_all(started, ENROLL_S)
+    for child in started:
+        if child.exit_code:
+            raise RigError(f"{child.name} ended with {child.exit_code}; log {child.log}:\n{child.tail()}")
