@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 from p2p.content.digests import Buffer, Digest
 from p2p.content.index import PackIndex
@@ -17,8 +18,7 @@ from p2p.content.manifest import PackRef
 from p2p.swarm.messages import Message
 
 
-@dataclass(frozen=True, slots=True)
-class ImageTask:
+class ImageTask(NamedTuple):
     """One image to make: `base` is what this device's other slot holds, `packs` the manifest's ways."""
 
     image: Digest
@@ -46,88 +46,76 @@ class How(Enum):
 # Events
 
 
-@dataclass(frozen=True, slots=True)
-class Tick:
+class Tick(NamedTuple):
     """Time passed; sent no later than `SwarmNode.deadline()`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Expect:
+class Expect(NamedTuple):
     """The coordinator's roster: devices of the site and the image that each was last known to hold."""
 
     devices: Mapping[str, Digest | None]
 
 
-@dataclass(frozen=True, slots=True)
-class PeerConnected:
+class PeerConnected(NamedTuple):
     """An authenticated connection to `device` is up."""
 
     device: str
 
 
-@dataclass(frozen=True, slots=True)
-class PeerLost:
+class PeerLost(NamedTuple):
     """The connection is gone, for whatever reason."""
 
     device: str
 
 
-@dataclass(frozen=True, slots=True)
-class Received:
+class Received(NamedTuple):
     """A decoded message."""
 
     device: str
     message: Message
 
 
-@dataclass(frozen=True, slots=True)
-class Pursue:
+class Pursue(NamedTuple):
     """Make this image; `done` are target ranges that are already verified (a resumed slot)."""
 
     task: ImageTask
     done: tuple[tuple[int, int], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Offer:
+class Offer(NamedTuple):
     """This node holds the whole image, verified, and serves it."""
 
     task: ImageTask
 
 
-@dataclass(frozen=True, slots=True)
-class Drop:
+class Drop(NamedTuple):
     """Neither make nor serve the image any more."""
 
     image: Digest
 
 
-@dataclass(frozen=True, slots=True)
-class WantObject:
+class WantObject(NamedTuple):
     """The local agent needs a small object; answered by `ObjectReady` or `ObjectFailed`."""
 
     digest: Digest
     size: int
 
 
-@dataclass(frozen=True, slots=True)
-class HoldObject:
+class HoldObject(NamedTuple):
     """The local agent has this object (from its cache); the node may serve it."""
 
     digest: Digest
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class ObjectFetched:
+class ObjectFetched(NamedTuple):
     """The answer to `FetchObject`; None: the origin does not give it."""
 
     digest: Digest
     data: bytes | None
 
 
-@dataclass(frozen=True, slots=True)
-class HoldMetadata:
+class HoldMetadata(NamedTuple):
     """The trusted root (by version) or timestamp of the local agent, for peers that ask."""
 
     name: str
@@ -135,16 +123,14 @@ class HoldMetadata:
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class AskMetadata:
+class AskMetadata(NamedTuple):
     """Ask a peer for mutable metadata that it said it has; `MetadataArrived` follows."""
 
     device: str
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
+class Stored(NamedTuple):
     """Verified and written: target range `[start, stop)`.
 
     `pieces` of `pack` made it (none for local copies and zeros); `kept`: the stored bytes of a patch
@@ -161,8 +147,7 @@ class Stored:
     device: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Rejected:
+class Rejected(NamedTuple):
     """A peer's piece failed verification: that peer is to blame."""
 
     image: Digest
@@ -172,8 +157,7 @@ class Rejected:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class BaseDamaged:
+class BaseDamaged(NamedTuple):
     """The base gives the wrong bytes for target range `[start, stop)`: nobody else is to blame."""
 
     image: Digest
@@ -181,38 +165,33 @@ class BaseDamaged:
     stop: int
 
 
-@dataclass(frozen=True, slots=True)
-class Damaged:
+class Damaged(NamedTuple):
     """Written ranges were found wrong when read back: they are no longer done."""
 
     image: Digest
     ranges: tuple[tuple[int, int], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class ImageVerified:
+class ImageVerified(NamedTuple):
     """The whole image was read back and has its signed digest."""
 
     image: Digest
 
 
-@dataclass(frozen=True, slots=True)
-class ReadBackFailed:
+class ReadBackFailed(NamedTuple):
     """The whole image was read back and has another digest."""
 
     image: Digest
 
 
-@dataclass(frozen=True, slots=True)
-class FetchProgress:
+class FetchProgress(NamedTuple):
     """Bytes of a fetch arrived (they renew nothing but our own patience)."""
 
     fetch: int
     size: int
 
 
-@dataclass(frozen=True, slots=True)
-class FetchEnded:
+class FetchEnded(NamedTuple):
     """A fetch is over: all of it stored (`error` None) or not. `wasted` bytes came for nothing."""
 
     fetch: int
@@ -220,16 +199,14 @@ class FetchEnded:
     wasted: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class PieceSent:
+class PieceSent(NamedTuple):
     """The driver has answered a `Serve`. `size` 0: it refused."""
 
     device: str
     size: int
 
 
-@dataclass(frozen=True, slots=True)
-class WanChanged:
+class WanChanged(NamedTuple):
     """The origin became reachable or unreachable, or policy closed or opened the WAN."""
 
     up: bool
@@ -264,16 +241,14 @@ Event = (
 # Actions
 
 
-@dataclass(frozen=True, slots=True)
-class Send:
+class Send(NamedTuple):
     """Queue a message to a peer."""
 
     device: str
     message: Message
 
 
-@dataclass(frozen=True, slots=True)
-class Disconnect:
+class Disconnect(NamedTuple):
     """Close the connection to a peer; with `ban_s` > 0 refuse it (by certificate) for that long."""
 
     device: str
@@ -281,8 +256,7 @@ class Disconnect:
     ban_s: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Fetch:
+class Fetch(NamedTuple):
     """Fetch stored frames `[start, stop)` of a pack's frames object by Range, store each as it arrives."""
 
     fetch: int
@@ -292,38 +266,33 @@ class Fetch:
     stop: int
 
 
-@dataclass(frozen=True, slots=True)
-class CancelFetch:
+class CancelFetch(NamedTuple):
     """Stop a fetch; `FetchEnded` follows."""
 
     fetch: int
 
 
-@dataclass(frozen=True, slots=True)
-class FetchObject:
+class FetchObject(NamedTuple):
     """Fetch a small object from the origin; `ObjectFetched` follows."""
 
     digest: Digest
     size: int
 
 
-@dataclass(frozen=True, slots=True)
-class ObjectReady:
+class ObjectReady(NamedTuple):
     """The object that the local agent wanted, its digest checked."""
 
     digest: Digest
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class ObjectFailed:
+class ObjectFailed(NamedTuple):
     """Neither a peer nor the origin gave the object."""
 
     digest: Digest
 
 
-@dataclass(frozen=True, slots=True)
-class NewsHeard:
+class NewsHeard(NamedTuple):
     """A peer trusts newer metadata than this node; the agent may ask it (`MetadataWant`)."""
 
     device: str
@@ -331,8 +300,7 @@ class NewsHeard:
     timestamp_version: int
 
 
-@dataclass(frozen=True, slots=True)
-class MetadataArrived:
+class MetadataArrived(NamedTuple):
     """A peer's answer to `AskMetadata`, unverified; None: it has none, or is gone."""
 
     device: str
@@ -349,8 +317,7 @@ class Route:
     index: PackIndex
 
 
-@dataclass(frozen=True, slots=True)
-class Store:
+class Store(NamedTuple):
     """Verify a piece that a peer sent, and write it; `Stored`, `Rejected` or `BaseDamaged` follows."""
 
     image: Digest
@@ -360,8 +327,7 @@ class Store:
     source: str
 
 
-@dataclass(frozen=True, slots=True)
-class Serve:
+class Serve(NamedTuple):
     """Read a piece and answer `request` of a peer with `Piece` or `Refuse`; `PieceSent` follows."""
 
     device: str
@@ -371,23 +337,20 @@ class Serve:
     piece: int
 
 
-@dataclass(frozen=True, slots=True)
-class ReadBack:
+class ReadBack(NamedTuple):
     """All ranges are done: read the image back; `ImageVerified` or `ReadBackFailed` follows."""
 
     image: Digest
 
 
-@dataclass(frozen=True, slots=True)
-class Recheck:
+class Recheck(NamedTuple):
     """Hash every chunk of the full pack in the slot; `Damaged` follows (empty: nothing was found)."""
 
     image: Digest
     pack: Digest
 
 
-@dataclass(frozen=True, slots=True)
-class PeerAddresses:
+class PeerAddresses(NamedTuple):
     """Addresses heard from a peer: (device, host, port)."""
 
     peers: tuple[tuple[str, str, int], ...]

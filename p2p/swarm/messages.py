@@ -7,8 +7,8 @@ field orders are the wire contract, written down in `docs/spec/wire.md`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import IntEnum, StrEnum
+from typing import NamedTuple
 
 from p2p.content.digests import Buffer, Digest
 
@@ -41,8 +41,7 @@ class Refusal(StrEnum):
     FAILED = "failed"
 
 
-@dataclass(frozen=True, slots=True)
-class Hello:
+class Hello(NamedTuple):
     """First message of both sides. `port`: where this node listens; `wan`: it can reach an origin."""
 
     protocol: int
@@ -51,24 +50,21 @@ class Hello:
     wan: bool
 
 
-@dataclass(frozen=True, slots=True)
-class News:
+class News(NamedTuple):
     """Which versions of the mutable metadata this node trusts (0: none)."""
 
     root_version: int
     timestamp_version: int
 
 
-@dataclass(frozen=True, slots=True)
-class MetadataWant:
+class MetadataWant(NamedTuple):
     """Ask for `timestamp.json` or `N.root.json`, answered with a `Blob`."""
 
     request: int
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class ObjectWant:
+class ObjectWant(NamedTuple):
     """Ask for a small object of exactly `size` bytes; the asked node may fetch it to answer."""
 
     request: int
@@ -76,24 +72,21 @@ class ObjectWant:
     size: int
 
 
-@dataclass(frozen=True, slots=True)
-class Blob:
+class Blob(NamedTuple):
     """The answer to `MetadataWant` and `ObjectWant`."""
 
     request: int
     payload: Buffer
 
 
-@dataclass(frozen=True, slots=True)
-class Refuse:
+class Refuse(NamedTuple):
     """The other answer to anything asked."""
 
     request: int
     reason: Refusal
 
 
-@dataclass(frozen=True, slots=True)
-class Join:
+class Join(NamedTuple):
     """This node takes part in `image`: its base, whether it can fetch, its weight, whether it is done."""
 
     image: Digest
@@ -103,15 +96,13 @@ class Join:
     complete: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Leave:
+class Leave(NamedTuple):
     """This node no longer takes part in `image`."""
 
     image: Digest
 
 
-@dataclass(frozen=True, slots=True)
-class Have:
+class Have(NamedTuple):
     """All pieces of `pack` (named by its index digest) that this node serves, as a bitmap.
 
     Bit `n % 8`, least significant first, of byte `n // 8` stands for piece `n` of `total`.
@@ -123,8 +114,7 @@ class Have:
     bitmap: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class HaveMore:
+class HaveMore(NamedTuple):
     """Pieces of `pack` that this node has begun to serve since it last said so."""
 
     image: Digest
@@ -132,8 +122,7 @@ class HaveMore:
     pieces: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Want:
+class Want(NamedTuple):
     """Ask for one piece, answered with a `Piece`."""
 
     request: int
@@ -142,16 +131,14 @@ class Want:
     piece: int
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(NamedTuple):
     """A piece: the stored bytes of a patch frame, or the raw bytes of a chunk."""
 
     request: int
     payload: Buffer
 
 
-@dataclass(frozen=True, slots=True)
-class Lease:
+class Lease(NamedTuple):
     """This node fetches frames `[start, stop)` of `pack` over its WAN; replaces its earlier lease `slot`.
 
     An empty range ends the lease.
@@ -164,15 +151,13 @@ class Lease:
     stop: int
 
 
-@dataclass(frozen=True, slots=True)
-class Peers:
+class Peers(NamedTuple):
     """Addresses of other nodes of the site that the sender is connected to: (device, host, port)."""
 
     peers: tuple[tuple[str, str, int], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Bye:
+class Bye(NamedTuple):
     """The sender closes the connection, and why (a stable word)."""
 
     reason: str
