@@ -246,7 +246,11 @@ class Repository:
         return self.write_metadata(files)
 
     def write_metadata(self, files: Mapping[str, bytes]) -> State:
-        """Verify the state that `files` would lead to, then write them, `timestamp.json` last."""
+        """Verify the state that `files` would lead to, then write them, `timestamp.json` last.
+
+        What the timestamp and the snapshot name by digest is an object too, so that a node can fetch it
+        for a peer of which it knows no more than that digest.
+        """
 
         def read(name: str) -> bytes:
             if name in files:
@@ -265,5 +269,7 @@ class Repository:
                 f"the new metadata would not verify: {error}", kept="what is published"
             ) from error
         for name, data in sorted(files.items(), key=lambda item: item[0] == "timestamp.json"):
+            if name != "timestamp.json" and not name.endswith(".root.json"):
+                self.put(data)
             self.write(self.metadata / name, data)
         return state
