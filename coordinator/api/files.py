@@ -154,6 +154,8 @@ async def _send_part(
             at += len(block)
             async with asyncio.timeout(STALL_S):
                 await send({"type": "http.response.body", "body": block, "more_body": at < part.stop})
+            # `send` to a fast client, or to one that has gone, never waits: let the others have their turn.
+            await asyncio.sleep(0)
     finally:
         if gone is not None:
             gone.cancel()
