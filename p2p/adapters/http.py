@@ -311,6 +311,9 @@ class _Connection:
         for _ in range(INFORMATIONAL_MAX):
             event = await self.next_event(pace)
             if isinstance(event, h11.Response):
+                # h11 bounds what is incomplete; a head that came in one read is whole already.
+                if sum(len(n) + len(v) + 4 for n, v in event.headers) > limits.ORIGIN_HEADER_MAX:
+                    raise OriginError("protocol", f"{url}: a head of over {limits.ORIGIN_HEADER_MAX} bytes")
                 return event
         raise OriginError("protocol", f"{url}: more than {INFORMATIONAL_MAX} interim answers")
 

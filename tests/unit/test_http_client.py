@@ -1,0 +1,385 @@
+"""The HTTP client itself: kept-alive connections, redirects, HTTPS, the least-rate guard."""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+import os
+import ssl
+from pathlib import Path
+
+import pytest
+import trio
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from p2p.adapters.channel import Channel
+from p2p.adapters.http import HttpClient, Pace
+from p2p.adapters.url import Url, parse_url
+from p2p.errors import ConfigError, OriginError
+from tests.support.certificates import DAY, NOW, Fleet
+from tests.support.scripted_http import HangUp, Request, head, held_port, scripted
+
+
+async def get(client: HttpClient, url: str | Url, method: str = "GET") -> bytes:
+    parsed = parse_url(url) if isinstance(url, str) else url
+    async with client.request(method, parsed) as response:
+        return await response.read(1_000_000)
+
+
+async def ok(_request: Request, channel: Channel) -> None:
+    await channel.send(head(200, content_length=2), b"ok")
+
+
+# Connections
+
+
+async def test_a_connection_is_kept_for_the_next_request() -> None:
+    async with scripted(ok) as server:
+        client = HttpClient()
+        for _ in range(5):
+            assert await get(client, server.url) == b"ok"
+        assert server.connections == 1
+        await client.aclose()
+
+
+async def test_a_connection_whose_answer_was_left_unread_is_not_kept() -> None:
+    async def large(_request: Request, channel: Channel) -> None:
+        await channel.send(head(200, content_length=1_000_000), bytes(1_000_000))
+
+    async with scripted(large) as server:
+        client = HttpClient()
+        async with client.request("GET", parse_url(server.url)) as response:
+            await anext(response)
+        async with client.request("GET", parse_url(server.url)) as response:
+            assert len(await response.read(1_000_000)) == 1_000_000
+        assert server.connections == 2
+        await client.aclose()
+
+
+async def test_an_answer_that_was_taken_but_for_its_end_keeps_the_connection() -> None:
+    async with scripted(ok) as server:
+        client = HttpClient()
+        for _ in range(2):
+            async with client.request("GET", parse_url(server.url)) as response:
+                assert await anext(response) == b"ok"
+        assert server.connections == 1
+        await client.aclose()
+
+
+async def test_bytes_behind_an_answer_are_not_the_next_answer() -> None:
+    async def smuggle(_request: Request, channel: Channel) -> None:
+        await channel.send(head(200, content_length=2), b"ok", head(200, content_length=4), b"evil")
+
+    async with scripted(smuggle) as server:
+        client = HttpClient()
+        assert await get(client, server.url) == b"ok"
+        assert await get(client, server.url) == b"ok"
+        assert server.connections == 2
+        await client.aclose()
+
+
+async def test_a_connection_that_the_server_closed_meanwhile_is_replaced() -> None:
+    closing = trio.Event()
+
+    async def once(_request: Request, channel: Channel) -> None:
+        await channel.send(head(200, content_length=2), b"ok")
+        closing.set()
+        raise HangUp
+
+    async with scripted(once) as server:
+        client = HttpClient()
+        for _ in range(3):
+            assert await get(client, server.url) == b"ok"
+            await closing.wait()
+        assert server.connections == 3
+        await client.aclose()
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_only_what_may_be_repeated_is_sent_again_on_a_stale_connection(method: str) -> None:
+    async def first_only(_request: Request, channel: Channel) -> None:
+        if len(server.requests) == 2:
+            raise HangUp  # the request was read and nothing was said
+        await channel.send(head(200, content_length=2), b"ok")
+
+    async with scripted(first_only) as server:
+        client = HttpClient()
+        assert await get(client, server.url) == b"ok"
+        if method == "GET":
+            assert await get(client, server.url, method) == b"ok"
+            assert len(server.requests) == 3
+        else:
+            with pytest.raises(OriginError) as caught:
+                await get(client, server.url, method)
+            assert caught.value.reason == "truncated"
+            assert len(server.requests) == 2
+        await client.aclose()
+
+
+async def test_a_server_that_always_hangs_up_is_not_asked_for_ever() -> None:
+    async def never(_request: Request, _channel: Channel) -> None:
+        raise HangUp
+
+    async with scripted(never) as server:
+        client = HttpClient()
+        with pytest.raises(OriginError) as caught:
+            await get(client, server.url)
+        assert caught.value.reason == "truncated"
+        assert len(server.requests) == 1
+        await client.aclose()
+
+
+async def test_a_cancelled_request_leaves_no_connection_behind() -> None:
+    async def never(_request: Request, _channel: Channel) -> None:
+        await trio.sleep_forever()
+
+    async with scripted(never) as server:
+        client = HttpClient()
+        with trio.move_on_after(0.1) as scope:
+            await get(client, server.url)
+        assert scope.cancelled_caught
+        assert client._open == set()
+
+
+async def test_a_body_is_sent_with_its_length() -> None:
+    async with scripted(ok) as server:
+        client = HttpClient()
+        body = os.urandom(100_000)
+        async with client.request(
+            "POST", parse_url(f"{server.url}/x?y=1"), [("X-Test", "1")], body
+        ) as response:
+            assert response.status == 200
+        (request,) = server.requests
+        assert (request.method, request.target, request.body) == ("POST", "/x?y=1", body)
+        assert request.headers["x-test"] == "1"
+        assert request.headers["host"] == f"127.0.0.1:{server.port}"
+        assert client.wire_sent > len(body)
+        await client.aclose()
+
+
+# Redirects
+
+
+def redirecting(target: str, count: int = 1, status: int = 302) -> object:
+    async def answer(request: Request, channel: Channel) -> None:
+        step = int(request.target.rpartition("/")[2] or 0)
+        if step < count:
+            location = target.format(step=step + 1)
+            await channel.send(head(status, location=location, content_length=0))
+        else:
+            await ok(request, channel)
+
+    return answer
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_three_redirects_are_followed_and_four_are_not(status: int) -> None:
+    for count in (3, 4):
+        async with scripted(redirecting("/hop/{step}", count, status)) as server:  # type: ignore[arg-type]
+            client = HttpClient()
+            if count == 3:
+                assert await get(client, f"{server.url}/hop/0") == b"ok"
+            else:
+                with pytest.raises(OriginError) as caught:
+                    await get(client, f"{server.url}/hop/0")
+                assert (caught.value.reason, caught.value.retry) == ("redirect", False)
+            assert len(server.requests) == 4
+            await client.aclose()
+
+
+@pytest.mark.parametrize(
+    "target", ["ftp://127.0.0.1/{step}", "http://a b/{step}", "http://[/{step}", "//u@x/"]
+)
+async def test_a_redirect_to_something_else_than_http_is_refused(target: str) -> None:
+    async with scripted(redirecting(target)) as server:  # type: ignore[arg-type]
+        client = HttpClient()
+        with pytest.raises(OriginError) as caught:
+            await get(client, f"{server.url}/0")
+        assert caught.value.reason == "redirect"
+        await client.aclose()
+
+
+async def test_a_post_is_not_redirected() -> None:
+    async with scripted(redirecting("/hop/{step}")) as server:  # type: ignore[arg-type]
+        client = HttpClient()
+        async with client.request("POST", parse_url(f"{server.url}/0")) as response:
+            assert response.status == 302
+        assert len(server.requests) == 1
+        await client.aclose()
+
+
+# HTTPS
+
+
+def server_context(
+    fleet: Fleet, directory: Path, *, not_after: float = NOW + DAY, host: str = "127.0.0.1"
+) -> ssl.SSLContext:
+    key = ec.generate_private_key(ec.SECP256R1())
+    at = [datetime.datetime.fromtimestamp(t, datetime.UTC) for t in (NOW - 300 * DAY, not_after)]
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "coordinator")]))
+        .issuer_name(fleet.certificate.subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(at[0])
+        .not_valid_after(at[1])
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(host))]), critical=False
+        )
+        .sign(fleet.key, hashes.SHA256())
+    )
+    (directory / "server.pem").write_bytes(
+        certificate.public_bytes(serialization.Encoding.PEM)
+        + key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+    )
+    (directory / "ca.pem").write_bytes(fleet.pem)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(directory / "server.pem")
+    return context
+
+
+def https(port: int) -> str:
+    return f"https://127.0.0.1:{port}/"
+
+
+async def test_https_with_a_pinned_ca_counts_tls_records(tmp_path: Path) -> None:
+    async with scripted(ok, server_context(Fleet(), tmp_path)) as server:
+        client = HttpClient(ca_file=tmp_path / "ca.pem", now=lambda: NOW)
+        assert await get(client, https(server.port)) == b"ok"
+        assert await get(client, https(server.port)) == b"ok"
+        assert server.connections == 1
+        assert client.wire_received > 2 * (len(head(200, content_length=2)) + 2) + 500
+        await client.aclose()
+
+
+@pytest.mark.parametrize("fault", ["another CA", "another host", "expired", "system roots"])
+async def test_a_server_that_is_not_the_pinned_one_is_refused(tmp_path: Path, fault: str) -> None:
+    fleet = Fleet()
+    context = server_context(
+        fleet,
+        tmp_path,
+        host="127.0.0.9" if fault == "another host" else "127.0.0.1",
+        not_after=NOW - 1 if fault == "expired" else NOW + DAY,
+    )
+    if fault == "another CA":
+        (tmp_path / "ca.pem").write_bytes(Fleet("fleet").pem)
+    async with scripted(ok, context) as server:
+        ca_file = None if fault == "system roots" else tmp_path / "ca.pem"
+        client = HttpClient(ca_file=ca_file, now=lambda: NOW)
+        with pytest.raises(OriginError) as caught:
+            await get(client, https(server.port))
+        assert caught.value.reason == "certificate"
+        assert server.requests == []
+        await client.aclose()
+
+
+async def test_https_never_falls_back_to_http(tmp_path: Path) -> None:
+    async with (
+        scripted(ok) as plain,
+        scripted(redirecting(plain.url + "/{step}"), server_context(Fleet(), tmp_path)) as server,  # type: ignore[arg-type]
+    ):
+        client = HttpClient(ca_file=tmp_path / "ca.pem", now=lambda: NOW, connect_s=1.0)
+        with pytest.raises(OriginError) as caught:
+            await get(client, https(server.port))
+        assert caught.value.reason == "redirect"
+        assert plain.requests == []
+        with pytest.raises(OriginError) as caught:
+            await get(client, https(plain.port))
+        assert caught.value.reason == "unreachable"
+        await client.aclose()
+
+
+async def test_http_may_lead_to_https(tmp_path: Path) -> None:
+    async with scripted(ok, server_context(Fleet(), tmp_path)) as server:
+        target = f"{https(server.port)}{{step}}"
+        async with scripted(redirecting(target)) as plain:  # type: ignore[arg-type]
+            client = HttpClient(ca_file=tmp_path / "ca.pem", now=lambda: NOW)
+            assert await get(client, f"{plain.url}/0") == b"ok"
+            await client.aclose()
+
+
+def test_a_ca_file_that_is_none_is_said_at_the_start(tmp_path: Path) -> None:
+    (tmp_path / "ca.pem").write_bytes(b"nothing")
+    for name in ("ca.pem", "missing.pem"):
+        with pytest.raises(ConfigError, match="CA file"):
+            HttpClient(ca_file=tmp_path / name)
+
+
+async def test_a_server_that_never_finishes_tls_is_unreachable() -> None:
+    async def never(_channel: trio.SocketStream) -> None:
+        await trio.sleep_forever()
+
+    with held_port() as port:
+        pass
+    async with trio.open_nursery() as nursery:
+        await nursery.start(trio.serve_tcp, never, port)
+        client = HttpClient(connect_s=0.2)
+        with trio.fail_after(5), pytest.raises(OriginError) as caught:
+            await get(client, https(port))
+        assert caught.value.reason == "unreachable"
+        nursery.cancel_scope.cancel()
+
+
+# The guard, without a network
+
+
+def test_only_waiting_counts_against_the_least_rate() -> None:
+    pace = Pace(rate_min=100, idle_s=10, deadline=float("inf"))
+    for n in range(100):
+        pace.account(0.0, 1)  # much arrives late because we took it late
+        assert pace.allowance_s(now=n * 1000.0) == 10
+    pace.account(10.0, 900)  # 1,000 bytes in 10 s of waiting: just enough
+    assert pace.allowance_s(now=0.0) == 10
+
+
+def test_one_byte_less_than_the_least_rate_is_too_slow() -> None:
+    pace = Pace(rate_min=100, idle_s=10, deadline=float("inf"))
+    pace.account(4.0, 999)
+    assert pace.allowance_s(now=0.0) == 6
+    with pytest.raises(OriginError) as caught:
+        pace.account(6.0, 0)
+    assert caught.value.reason == "too-slow"
+
+
+def test_a_good_window_is_no_credit_for_the_next() -> None:
+    pace = Pace(rate_min=100, idle_s=10, deadline=float("inf"))
+    pace.account(10.0, 1_000_000)
+    with pytest.raises(OriginError):
+        pace.account(10.0, 999)
+
+
+def test_the_deadline_bounds_every_wait() -> None:
+    pace = Pace(rate_min=100, idle_s=10, deadline=105.0)
+    assert pace.allowance_s(now=100.0) == 5
+    with pytest.raises(OriginError):
+        pace.allowance_s(now=105.0)
+
+
+# Addresses
+
+
+@pytest.mark.parametrize(
+    ("text", "authority", "target"),
+    [
+        ("http://example.org", "example.org", "/"),
+        ("https://example.org:443/a/?b=c", "example.org", "/a/?b=c"),
+        ("http://[::1]:8080/x", "[::1]:8080", "/x"),
+        ("http://10.0.0.1:80", "10.0.0.1", "/"),
+    ],
+)
+def test_addresses(text: str, authority: str, target: str) -> None:
+    url = parse_url(text)
+    assert (url.authority, url.target) == (authority, target)
+    assert parse_url(str(url)) == url
+
+
+def test_a_base_address_is_a_directory() -> None:
+    for base in ("http://x/fleet", "http://x/fleet/"):
+        assert str(parse_url(base).below("objects/1")) == "http://x/fleet/objects/1"
+    assert str(parse_url("http://x").below("a")) == "http://x/a"
