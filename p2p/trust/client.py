@@ -106,7 +106,8 @@ class TrustClient:
         """A timestamp that a peer brought: True if it is newer than ours and now trusted.
 
         False if it is the same or older. Raises `TrustError` when it is bad; then, as with False,
-        nothing has changed. The next `refresh` fetches what it names.
+        nothing has changed. (`signature` may also mean that our root is behind the peer's: no ground
+        to blame it before a refresh.) The next `refresh` fetches what it names.
         """
         self._chain.load()
         self._load_online(now)

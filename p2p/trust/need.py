@@ -37,8 +37,9 @@ class Need:
     `version`: the metadata version that is expected, None where it is not known beforehand.
     `digest`, `size`: what the signed metadata says of it; None where nothing does.
     `size_max`: bytes after which a source must be cut off; always set.
-    `mutable`: the answer changes with time (root probes, timestamp): ask the origin first, and peers
-    only where it cannot be reached. Whatever else has a digest can come from any peer.
+    `mutable`: the answer changes with time (root probes, timestamp) and the first that is validly signed
+    is taken: ask the origin, and nobody else where it can be reached. Peers' timestamps go to
+    `TrustClient.consider_timestamp`. Whatever has a digest can come from any peer.
     `may_be_absent`: None may be sent for "nobody has it".
     `error`: why the bytes that were sent last were refused.
     """
