@@ -12,6 +12,9 @@ from p2p.swarm.messages import Message
 from p2p.swarm.peer import Peer, RemoteImage
 from p2p.swarm.policy import Policy
 
+BAN_S = 3600.0
+"""How long a peer that sent bad bytes or numbers stays out."""
+
 
 class Rng(Protocol):
     """The one method of `random.Random` that decisions use."""
@@ -36,20 +39,26 @@ class Context:
         self.now = 0.0
         self.settle_until: float | None = None
         self.actions: list[Action] = []
+        self.closing: list[str] = []
 
     def send(self, device: str, message: Message) -> None:
         self.actions.append(Send(device, message))
 
     def broadcast(self, message: Message, image: Digest | None = None) -> None:
-        """To every greeted peer, or to those that take part in `image`."""
+        """To every peer (all were sent our hello before), or to those that take part in `image`."""
         for device, peer in self.peers.items():
-            if peer.hello is None:
-                continue
             if image is None or (image in peer.images and peer.images[image].participant is not None):
                 self.send(device, message)
 
     def disconnect(self, device: str, reason: str, ban_s: float = 0.0) -> None:
-        self.actions.append(Disconnect(device, reason, ban_s))
+        """Part with a peer: from the end of this event on, nothing that it said counts."""
+        if device not in self.closing:
+            self.actions.append(Disconnect(device, reason, ban_s))
+            self.closing.append(device)
+
+    def ban(self, device: str, reason: str) -> None:
+        """Part with a peer that lied provably."""
+        self.disconnect(device, reason, BAN_S)
 
     @property
     def settled(self) -> bool:

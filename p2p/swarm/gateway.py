@@ -9,8 +9,10 @@ Correctness never depends on any of this: a node that sees no progress for long 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
+from p2p.content import limits
 from p2p.content.digests import Digest
 from p2p.content.index import Frame
 from p2p.content.pieces import PieceMap
@@ -20,9 +22,13 @@ from p2p.swarm.events import CancelFetch, Fetch
 from p2p.swarm.image import ImageSwarm
 from p2p.swarm.peer import LeaseState, Peer, PieceKey, RemoteImage
 from p2p.swarm.plan import rank, stripe_key
+from p2p.swarm.policy import penalty_s
 
 RATE_MIN = 4096
 """Bytes per second below which a lease is not kept alive by promises alone."""
+
+CONFLICT_S = 2.0
+"""A fetch older than this no longer yields: two that began without knowing of each other find out sooner."""
 
 BACKOFF_S = (1.0, 60.0)
 """First and longest pause after a fetch that failed."""
@@ -52,7 +58,9 @@ class Gateway:
         self._failures = 0
         self._alone = False
         self._idle_since: float | None = None
-        self._fallback_s = image.context.policy.fallback_s * (1 + image.context.rng.random())
+        self._frame_at = 0.0
+        self._frame_s: float | None = None
+        self._impatience = 1 + image.context.rng.random()
         self.dirty = True
 
     @property
@@ -67,11 +75,11 @@ class Gateway:
         image, context = self._image, self._context
         if image.complete or not context.wan or not (context.settled or context.roster_known):
             return
-        if not self._alone and context.now - image.last_progress > self._fallback_s:
+        if not self._alone and context.now - image.last_progress > self._deadline_s():
             self._alone = self.dirty = True
         if not self.dirty or context.now < image.wan_blocked_until:
             return
-        while len(self._running) < context.policy.fetches_max:
+        while len(self._running) < self._fetches_max():
             run = self._next_run()
             if run is None:
                 self.dirty = False
@@ -82,15 +90,31 @@ class Gateway:
         """A peer delivers again, so this node need not serve itself."""
         self._alone = False
 
+    def progressed_by_wan(self) -> None:
+        """A frame of ours is whole: that is how long one takes."""
+        now = self._context.now
+        self._frame_s, self._frame_at = now - self._frame_at, now
+        self.dirty = True
+
+    def _fetches_max(self) -> int:
+        """One fetch until frames are known to come quickly: on a thin link, more only delay the first."""
+        policy = self._context.policy
+        quick = self._frame_s is not None and self._frame_s <= policy.stall_s / 2
+        return policy.fetches_max if quick else 1
+
+    def _deadline_s(self) -> float:
+        """How long this node goes without progress. A frame that somebody fetches may take its time."""
+        context = self._context
+        leases = (x for _, r in context.remotes(self._image.task.image) for x in r.leases.values())
+        patience = [self._patience(x) for x in leases if x.pack in self._image.maps]
+        return self._impatience * max([context.policy.fallback_s, *patience])
+
     def housekeeping(self) -> None:
         """End what stalls: others' leases and our own fetches."""
         context, policy = self._context, self._context.policy
-        for peer, remote in context.remotes(self._image.task.image):
-            for slot, lease in list(remote.leases.items()):
-                limit = self._patience(lease)
-                late = context.now - lease.renewed > policy.stall_s
-                if late or context.now - lease.progressed > limit:
-                    self._stalled(peer, remote, slot)
+        for _, remote in context.remotes(self._image.task.image):
+            if any(self._is_late(lease) for lease in remote.leases.values()):
+                self._stalled(remote)
         for number, running in self._running.items():
             if context.now - running.alive > policy.stall_s and not running.cancelled:
                 running.cancelled = True
@@ -99,10 +123,15 @@ class Gateway:
     # Others' leases
 
     def on_lease(self, peer: Peer, remote: RemoteImage, message: m.Lease) -> None:
-        now = self._context.now
+        now, image = self._context.now, self._image
         self.dirty = True
         old = remote.leases.pop(message.slot, None)
-        if message.start >= message.stop or remote.distrusted:
+        if not any(p.index.sha256 == message.pack for p in image.task.packs):
+            return
+        if not image.lease_fits(message.pack, message.start, message.stop):
+            self._context.ban(peer.device, "bad-lease")
+            return
+        if message.start >= message.stop or remote.distrusted or now < remote.conduct.stalled_until:
             return
         same = old is not None and (old.pack, old.start, old.stop) == (
             message.pack, message.start, message.stop,
@@ -111,11 +140,11 @@ class Gateway:
         remote.leases[message.slot] = LeaseState(message.pack, message.start, message.stop, now, progressed)
         if not old:
             self._image.replan = True
-        if not same and now >= remote.stalled_until:
+        if not same and remote.participant is not None:
             self._settle_conflict(peer, message)
 
-    def renewed_by(self, remote: RemoteImage, pack: Digest, pieces: tuple[int, ...]) -> None:
-        """A peer serves pieces: the leases that they belong to made progress."""
+    def renewed_by(self, remote: RemoteImage, pack: Digest, pieces: AbstractSet[int]) -> None:
+        """A peer serves pieces that it did not serve before: the leases that they belong to made progress."""
         pieces_of = self._image.maps.get(pack)
         for lease in remote.leases.values():
             if lease.pack == pack and (
@@ -213,7 +242,7 @@ class Gateway:
             other_stripe = mine is not None and frame.stored_offset // policy.stripe_bytes != mine
             if frame.number != stop or other_stripe:
                 break
-            if size and size + frame.stored_size > policy.run_bytes:
+            if size and size + frame.stored_size > min(policy.run_bytes, limits.LEASE_BYTES_MAX):
                 break
             size += frame.stored_size
             stop = frame.number + 1
@@ -259,6 +288,8 @@ class Gateway:
     def _start(self, pack: Digest, start: int, stop: int) -> None:
         context, image = self._context, self._image
         number = next(self._numbers)
+        if not self._running:
+            self._frame_at = context.now
         used = {r.lease for r in self._running.values()}
         lease = next(n for n in range(16) if n not in used)
         running = _Running(pack, start, stop, lease, context.now, context.now, context.now)
@@ -278,23 +309,32 @@ class Gateway:
         """Two leases on the same frames: both sides compute the same winner, the other yields."""
         for number, running in self._running.items():
             overlap = message.pack == running.pack and message.start < running.stop
-            if running.cancelled or not overlap or message.stop <= running.start or self._alone:
+            young = self._context.now - running.since <= CONFLICT_S
+            if running.cancelled or not overlap or message.stop <= running.start or self._alone or not young:
                 continue
             key = running.pack + max(message.start, running.start).to_bytes(8, "big")
             if rank(key, {peer.device: 100, self._context.device: 100})[0] == peer.device:
                 running.cancelled = True
                 self._context.actions.append(CancelFetch(number))
 
-    def _stalled(self, peer: Peer, remote: RemoteImage, slot: int) -> None:
-        del remote.leases[slot]
-        remote.stalled_until = self._context.now + self._context.policy.penalty_s
+    def _stalled(self, remote: RemoteImage) -> None:
+        """Its leases count for nothing for a while, longer each time, whatever becomes of its connection."""
+        conduct = remote.conduct
+        conduct.stalls += 1
+        conduct.stalled_until = self._context.now + penalty_s(self._context.policy, conduct.stalls)
+        remote.leases.clear()
         self.dirty = self._image.replan = True
+
+    def _is_late(self, lease: LeaseState) -> bool:
+        now = self._context.now
+        silent = now - lease.renewed > self._context.policy.stall_s
+        return silent or now - lease.progressed > self._patience(lease)
 
     def _patience(self, lease: LeaseState) -> float:
         """How long a lease may live on promises: as long as its largest frame takes at the least rate."""
         pieces = self._image.maps.get(lease.pack)
         frames = pieces.index.frames[lease.start : lease.stop] if pieces is not None else ()
-        largest = max((f.stored_size for f in frames), default=0)
+        largest = max((f.stored_size for f in frames), default=limits.STORED_FRAME_MAX)
         return self._context.policy.stall_s + largest / RATE_MIN
 
     def _lease(self, running: _Running) -> m.Lease:

@@ -10,6 +10,8 @@ bytes, so a change of route loses nothing. Ranges that the base turned out unabl
 from __future__ import annotations
 
 from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
+from dataclasses import replace
 
 from p2p.content import index as pack_index
 from p2p.content import limits
@@ -22,11 +24,12 @@ from p2p.swarm import messages as m
 from p2p.swarm.context import Context
 from p2p.swarm.events import How, ImageTask, ReadBack, Recheck, Route, Stored
 from p2p.swarm.objects import ObjectExchange
-from p2p.swarm.peer import Peer, PieceKey
+from p2p.swarm.peer import Conduct, Peer, PieceKey, RemoteImage
 from p2p.swarm.plan import Participant, SitePlan, gateway_count, make_plan, rank
-from p2p.swarm.wire import pack_bitmap
+from p2p.swarm.wire import pack_bitmap, unpack_bitmap
 
 INDEX_RETRY_S = 5.0
+CONDUCTS_MAX = 256
 
 
 class ImageSwarm:
@@ -52,13 +55,16 @@ class ImageSwarm:
         self.storing: dict[PieceKey, int] = {}
         self.fetching: dict[PieceKey, int] = {}
         self.serves: dict[Digest, set[int]] = {}
+        self.started = context.now
         self.last_progress = context.now
+        self.conducts: dict[str, Conduct] = {}
         self.replan = True
         self.wan_blocked_until = 0.0
         self._objects = objects
         self._unannounced: dict[Digest, list[int]] = {}
         self._announce_at: float | None = None
         self._index_asked: dict[Digest, float] = {}
+        self._announced_wan = self.wan
 
     # What others should know
 
@@ -76,14 +82,20 @@ class ImageSwarm:
         return m.Join(self.task.image, self.task.base, self.wan, self.context.weight, self.complete)
 
     def greet(self, device: str) -> None:
-        """Tell one peer all about this image."""
+        """Tell one peer all about this image; the `Join` comes last, so that it knows the rest by then."""
+        self.tell_haves(device)
         self.context.send(device, self.join_message())
+
+    def tell_haves(self, device: str) -> None:
+        """All that this node serves, to one peer (only news of it is told from then on)."""
         for pack, pieces in self.serves.items():
-            self.context.send(device, self._have(pack, pieces))
+            if pieces:
+                self.context.send(device, self._have(pack, pieces))
 
     def announce(self) -> None:
         """Tell everybody that something of the `Join` changed."""
         self.replan = True
+        self._announced_wan = self.wan
         self.context.broadcast(self.join_message())
 
     def flush(self, *, at_once: bool = False) -> None:
@@ -105,6 +117,8 @@ class ImageSwarm:
 
     def step(self) -> None:
         """Bring plan, indexes and the list of wanted pieces up to date."""
+        if self.wan != self._announced_wan and not self.complete:
+            self.announce()
         if self.replan:
             self.replan = False
             self._make_plan()
@@ -124,7 +138,7 @@ class ImageSwarm:
         yield Participant(context.device, self.task.base, self.wan, context.weight, self.complete)
         for _, remote in context.remotes(self.task.image):
             if remote.participant is not None and not remote.distrusted:
-                yield remote.participant
+                yield self._believed(remote, remote.participant)
         for device, base in context.absent():
             yield Participant(device, base, True)
         if not context.settled and context.roster_known:
@@ -133,14 +147,44 @@ class ImageSwarm:
                 if (known is None or known.participant is None) and device in context.expected:
                     yield Participant(device, context.expected[device], True)
 
+    def conduct(self, device: str) -> Conduct:
+        """What this node remembers of a device, whatever becomes of its connections."""
+        found = self.conducts.get(device)
+        if found is None:
+            if len(self.conducts) >= CONDUCTS_MAX:
+                gone = [d for d in self.conducts if d not in self.context.peers]
+                self.conducts.pop(next(iter(gone), next(iter(self.conducts))))
+            found = self.conducts[device] = Conduct()
+        return found
+
+    def _believed(self, remote: RemoteImage, said: Participant) -> Participant:
+        """A node that says it is complete but gives nothing does not keep the site from the WAN for long."""
+        if not said.complete or any(remote.has_all(pack) for pack in self.maps):
+            return said
+        policy, since = self.context.policy, max(remote.conduct.complete_at or 0.0, self.started)
+        if self.context.now - since <= policy.stall_s + policy.object_s:
+            return said
+        return replace(said, complete=False, wan=False)
+
+    def lease_fits(self, pack: Digest, start: int, stop: int) -> bool:
+        """Whether frames `[start, stop)` are few enough, and in the pack (as far as it is known)."""
+        pieces = self.maps.get(pack)
+        if pieces is None:
+            return True
+        frames = pieces.index.frames[start:stop]
+        if stop > len(pieces.index.frames):
+            return False
+        return len(frames) < 2 or sum(f.stored_size for f in frames) <= limits.LEASE_BYTES_MAX
+
     def _make_plan(self) -> None:
         context = self.context
         participants = list(self.participants())
         self.plan = make_plan(self.task.packs, participants, self._held())
-        stalled = {p.device for p, r in context.remotes(self.task.image) if r.stalled_until > context.now}
+        remotes = list(context.remotes(self.task.image))
+        stalled = {p.device for p, r in remotes if r.conduct.stalled_until > context.now}
         weights = {p.device: p.weight for p in participants if p.device in self.plan.candidates}
         sound = {d: w for d, w in weights.items() if d not in stalled} or weights
-        busy = {p.device for p, r in context.remotes(self.task.image) if r.leases}
+        busy = {p.device for p, r in remotes if r.leases}
         if self.fetching:
             busy.add(context.device)
         order = rank(self.task.image, sound)
@@ -194,13 +238,19 @@ class ImageSwarm:
             return False
         if len(self.repair) or self.rechecking:
             return True
-        mine = {self.task.base} if self.route not in (None, self.task.full_pack.index.sha256) else set()
+        mine = {self.task.base} if self._serves_own_kind() else set()
         if self.left == self.task.size:
             return False
         return any(
             r.participant is not None and not r.participant.complete and r.participant.base not in mine
             for _, r in self.context.remotes(self.task.image)
         )
+
+    def _serves_own_kind(self) -> bool:
+        """Whether nodes of the same base get, or will get, all that they need as patches."""
+        if self.route is None or self.route == self.task.full_pack.index.sha256:
+            return False
+        return not self.complete or len(self.serves[self.route]) == len(self.maps[self.route])
 
     def _need_index(self, pack: PackRef) -> None:
         name = pack.index.sha256
@@ -226,6 +276,7 @@ class ImageSwarm:
         self.maps[name] = pieces
         have = {p.number for p in pieces.pieces if not p.is_patch and self._is_done(p)}
         self.serves[name] = have
+        self._check_claims(name, pieces)
         self.context.actions.append(Route(self.task.image, name, index))
         if have:
             self.context.broadcast(self._have(name, have), self.task.image)
@@ -233,6 +284,20 @@ class ImageSwarm:
             self.context.actions.append(Recheck(self.task.image, name))
         self.replan = True
         self.recompute()
+
+    def _check_claims(self, name: Digest, pieces: PieceMap) -> None:
+        """What peers said of a pack before its index was known can be judged now."""
+        for peer in list(self.context.peers.values()):
+            remote = peer.images.get(self.task.image)
+            if remote is None:
+                continue
+            bitmap = peer.unclaim(remote, name)
+            if bitmap is not None:
+                claimed = unpack_bitmap(bitmap, 8 * len(bitmap))
+                self.heard(peer, remote, name, claimed, total=remote.totals.get(name))
+            for lease in remote.leases.values():
+                if lease.pack == name and not self.lease_fits(name, lease.start, lease.stop):
+                    self.context.ban(peer.device, "bad-lease")
 
     # Wanted pieces
 
@@ -279,12 +344,22 @@ class ImageSwarm:
         gaps = list(self.repair.gaps(piece.target_offset, piece.target_stop))
         return gaps != [(piece.target_offset, piece.target_stop)]
 
-    def heard(self, peer: Peer, pack: Digest, pieces: Iterator[int]) -> None:
-        """A peer serves more pieces."""
-        remote = peer.image(self.task.image)
-        for n in pieces:
+    def heard(
+        self, peer: Peer, remote: RemoteImage, pack: Digest, pieces: AbstractSet[int], total: int | None
+    ) -> AbstractSet[int]:
+        """A peer serves pieces (of `total`, if it said so); returns those that are new."""
+        count = len(self.maps[pack])
+        if total not in (None, count) or max(pieces, default=-1) >= count:
+            self.context.ban(peer.device, "bad-have")
+            return set()
+        known = remote.haves.setdefault(pack, set())
+        new = pieces - known
+        known |= new
+        remote.totals[pack] = count
+        for n in new:
             if (pack, n) in self.wanted:
                 remote.useful[pack, n] = None
+        return new
 
     # Progress
 
@@ -296,6 +371,8 @@ class ImageSwarm:
     def stored(self, event: Stored) -> None:
         """Verified bytes are in the slot."""
         self.last_progress = self.context.now
+        if event.device is not None:
+            self.conduct(event.device).complete_at = self.context.now
         new = self.done.add(event.start, event.stop)
         self.left -= new
         self._account(event, new)
@@ -320,11 +397,11 @@ class ImageSwarm:
                 ledger.base += new
             case How.ZERO:
                 ledger.zero += new
-            case How.WAN if event.pack is not None:
+            case How.WAN if event.pack in self.maps:
                 frames = {self.maps[event.pack][n].frame for n in event.pieces}
                 size = sum(self.maps[event.pack].index.frames[f].stored_size for f in frames)
                 ledger.wan += size
-            case How.PEER if event.pack is not None and event.device is not None:
+            case How.PEER if event.pack in self.maps and event.device is not None:
                 size = sum(self.storing.get((event.pack, n), 0) for n in event.pieces)
                 if new:
                     ledger.from_peer(event.device, size)
@@ -374,9 +451,10 @@ class ImageSwarm:
     def base_damaged(self, start: int, stop: int) -> None:
         """The base cannot make this range: take it from the full pack."""
         self.repair.add(start, stop)
-        for table in (self.storing, self.fetching):
-            for key in [k for k in table if self._overlaps(k, start, stop)]:
-                table.pop(key)
+        for key in [k for k in self.storing if self._overlaps(k, start, stop)]:
+            self.context.ledger.wasted += self.storing.pop(key)
+        for key in [k for k in self.fetching if self._overlaps(k, start, stop)]:
+            del self.fetching[key]
         self.recompute()
 
     def _overlaps(self, key: PieceKey, start: int, stop: int) -> bool:

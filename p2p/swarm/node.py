@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import count
 
+from p2p.content import limits
 from p2p.content.digests import Digest
 from p2p.content.manifest import PackRef
 from p2p.swarm import events as e
@@ -20,17 +21,14 @@ from p2p.swarm.gateway import Gateway
 from p2p.swarm.image import ImageSwarm
 from p2p.swarm.ledger import Ledger
 from p2p.swarm.objects import ObjectExchange
-from p2p.swarm.peer import Peer
+from p2p.swarm.peer import Peer, RemoteImage
 from p2p.swarm.plan import Participant
 from p2p.swarm.policy import Policy
 from p2p.swarm.rider import Rider
-from p2p.swarm.wire import PROTOCOL, unpack_bitmap
+from p2p.swarm.wire import PROTOCOL, add_to_bitmap, unpack_bitmap
 
 HOUSEKEEPING_S = 0.25
 """How often deadlines are looked at while anything is under way."""
-
-BAN_S = 3600.0
-"""How long a peer that sent bad bytes stays out."""
 
 ABANDONED_MAX = 64
 """A peer that leaves this many requests unanswered is disconnected."""
@@ -147,15 +145,15 @@ class SwarmNode:
                     pursuit.image.stored(event)
                     if event.how is e.How.PEER:
                         pursuit.gateway.progressed_by_peer()
+                    elif event.how is e.How.WAN:
+                        pursuit.gateway.progressed_by_wan()
             case e.PieceSent():
                 self._on_piece_sent(event)
             case e.FetchProgress():
                 for pursuit in self._images.values():
                     pursuit.gateway.on_progress(event.fetch)
             case e.FetchEnded():
-                for pursuit in self._images.values():
-                    if pursuit.gateway.owns(event.fetch):
-                        pursuit.gateway.on_ended(event.fetch, event.error, event.wasted)
+                self._on_fetch_ended(event)
             case e.PeerConnected():
                 self._on_connected(event.device)
             case e.PeerLost():
@@ -170,6 +168,8 @@ class SwarmNode:
                 for pursuit in self._images.values():
                     pursuit.gateway.dirty = True
                     pursuit.image.announce()
+                    if not event.up:
+                        pursuit.gateway.cancel_all()
             case e.WantObject():
                 self._objects.want(event.digest, event.size, for_agent=True)
             case e.HoldObject():
@@ -183,6 +183,14 @@ class SwarmNode:
             case _:
                 self._on_image_event(event)
 
+    def _on_fetch_ended(self, event: e.FetchEnded) -> None:
+        for pursuit in self._images.values():
+            if pursuit.gateway.owns(event.fetch):
+                pursuit.gateway.on_ended(event.fetch, event.error, event.wasted)
+                return
+        self._context.ledger.wan += event.wasted  # its image was dropped meanwhile
+        self._context.ledger.wasted += event.wasted
+
     def _on_image_event(self, event: e.Event) -> None:
         match event:
             case e.Pursue():
@@ -192,13 +200,13 @@ class SwarmNode:
             case e.Offer():
                 self._take_up(event.task, complete=True).image.announce()
             case e.Drop():
-                if (dropped := self._images.pop(event.image, None)) is not None:
-                    dropped.gateway.cancel_all()
+                if event.image in self._images:
+                    self._put_down(event.image)
                     self._context.broadcast(m.Leave(event.image))
             case e.Rejected():
                 if found := self._images.get(event.image):
-                    found.rider.on_rejected(event.source, (event.pack, event.piece))
-                self._ban(event.source, event.reason)
+                    found.rider.on_rejected((event.pack, event.piece))
+                self._context.ban(event.source, event.reason)
             case e.BaseDamaged():
                 if found := self._images.get(event.image):
                     found.image.base_damaged(event.start, event.stop)
@@ -219,26 +227,42 @@ class SwarmNode:
     def _take_up(self, task: e.ImageTask, *, complete: bool) -> _Pursuit:
         pursuit = self._images.get(task.image)
         if pursuit is None or pursuit.image.complete != complete:
+            self._put_down(task.image)
             image = ImageSwarm(self._context, self._objects, task, complete=complete)
             pursuit = _Pursuit(image, Gateway(image, self._fetch_numbers), Rider(image))
             self._images[task.image] = pursuit
+            for device, peer in self._context.peers.items():
+                if (remote := peer.images.get(task.image)) is not None:
+                    remote.conduct = image.conduct(device)
         return pursuit
+
+    def _put_down(self, image: Digest) -> None:
+        """What is under way for an image ends; late answers are of no use to a new start."""
+        if (pursuit := self._images.pop(image, None)) is None:
+            return
+        pursuit.gateway.cancel_all()
+        for peer in self._context.peers.values():
+            pursuit.rider.peer_lost(peer)
 
     def _on_connected(self, device: str) -> None:
         context = self._context
+        self._on_lost(device)
         context.peers[device] = Peer(device, context.now)
         context.send(device, m.Hello(PROTOCOL, context.site, self._port, context.wan))
         context.send(device, self._objects.news())
         for pursuit in self._images.values():
-            pursuit.image.greet(device)
             pursuit.gateway.greet(device)
+            pursuit.image.greet(device)
         self._changed()
 
     def _on_lost(self, device: str) -> None:
-        peer = self._context.peers.pop(device, None)
+        context = self._context
+        peer = context.peers.pop(device, None)
         if peer is None:
             return
         self._objects.peer_lost(peer)
+        if device in context.closing:
+            context.closing.remove(device)
         for pursuit in self._images.values():
             pursuit.rider.peer_lost(peer)
         self._changed()
@@ -259,7 +283,7 @@ class SwarmNode:
     def _on_message(self, device: str, message: m.Message) -> None:
         peer = self._context.peers.get(device)
         if peer is None:
-            return
+            return  # parted with; what was under way still arrives
         if peer.hello is None and not isinstance(message, m.Hello | m.Bye):
             self._context.disconnect(device, "protocol")
             return
@@ -271,14 +295,13 @@ class SwarmNode:
             case m.HaveMore() | m.Have():
                 self._on_have(peer, message)
             case m.Lease():
-                remote = peer.image(message.image)
+                remote = self._remote(peer, message.image)
                 if pursuit := self._images.get(message.image):
                     pursuit.gateway.on_lease(peer, remote, message)
             case m.Join():
                 self._on_join(peer, message)
             case m.Leave():
-                peer.images.pop(message.image, None)
-                self._changed()
+                self._on_leave(peer, message.image)
             case m.Hello():
                 self._on_hello(peer, message)
             case m.News():
@@ -304,36 +327,73 @@ class SwarmNode:
             self._changed()
 
     def _on_join(self, peer: Peer, message: m.Join) -> None:
-        remote = peer.image(message.image)
+        remote = self._remote(peer, message.image)
+        joined = remote.participant is None
         remote.participant = Participant(
             peer.device, message.base, message.wan, message.weight, message.complete
         )
+        if message.complete and remote.conduct.complete_at is None:
+            remote.conduct.complete_at = self._context.now
         if pursuit := self._images.get(message.image):
             pursuit.image.replan = pursuit.gateway.dirty = True
+            if joined:  # until now it was not told what came after the greeting
+                pursuit.gateway.greet(peer.device)
+                pursuit.image.tell_haves(peer.device)
+                pursuit.image.recompute()
+
+    def _on_leave(self, peer: Peer, image: Digest) -> None:
+        remote = peer.images.pop(image, None)
+        if remote is None:
+            return
+        for pack in list(remote.claims):
+            peer.unclaim(remote, pack)
+        if pursuit := self._images.get(image):
+            pursuit.rider.peer_lost(peer)
+        self._changed()
+
+    def _remote(self, peer: Peer, image: Digest) -> RemoteImage:
+        """What a peer says of an image; more images than a device can have are a flood."""
+        found = peer.images.get(image)
+        if found is None:
+            found = peer.image(image)
+            if pursuit := self._images.get(image):
+                found.conduct = pursuit.image.conduct(peer.device)
+            if len(peer.images) > limits.IMAGES_PER_PEER_MAX:
+                self._context.disconnect(peer.device, "flood")
+        return found
 
     def _on_have(self, peer: Peer, message: m.Have | m.HaveMore) -> None:
-        remote = peer.image(message.image)
+        remote = self._remote(peer, message.image)
         pursuit = self._images.get(message.image)
-        known = remote.haves.setdefault(message.pack, set())
-        if pursuit is not None and not any(p.index.sha256 == message.pack for p in pursuit.image.task.packs):
-            del remote.haves[message.pack]
-            self._context.disconnect(peer.device, "protocol")
-            return
-        if isinstance(message, m.Have):
-            pieces = unpack_bitmap(message.bitmap, message.total)
-            remote.totals[message.pack] = message.total
-            known.clear()
-            known |= pieces
-            numbers: tuple[int, ...] = tuple(sorted(pieces))
+        if pursuit is not None and message.pack in pursuit.image.maps:
+            self._on_known_have(remote, peer, pursuit, message)
+        elif pursuit is None or any(p.index.sha256 == message.pack for p in pursuit.image.task.packs):
+            if isinstance(message, m.Have):
+                bitmap = bytearray(message.bitmap)
+                remote.totals[message.pack] = message.total
+            else:
+                bitmap = bytearray(remote.claims.get(message.pack, b""))
+                add_to_bitmap(bitmap, message.pieces)
+            if not peer.claim(remote, message.pack, bitmap):
+                self._context.disconnect(peer.device, "flood")
+            if pursuit is not None:
+                pursuit.gateway.renewed_by(remote, message.pack, set())
+
+    def _on_known_have(
+        self, remote: RemoteImage, peer: Peer, pursuit: _Pursuit, message: m.Have | m.HaveMore
+    ) -> None:
+        image = pursuit.image
+        if isinstance(message, m.HaveMore):
+            new = image.heard(peer, remote, message.pack, set(message.pieces), total=None)
         else:
-            known.update(message.pieces)
-            numbers = message.pieces
-        if pursuit is not None:
-            pieces_of = pursuit.image.maps.get(message.pack)
-            if pieces_of is not None:
-                remote.totals[message.pack] = len(pieces_of)
-            pursuit.gateway.renewed_by(remote, message.pack, numbers)
-            pursuit.image.heard(peer, message.pack, iter(numbers))
+            pieces = unpack_bitmap(message.bitmap, message.total)
+            known = remote.haves.setdefault(message.pack, set())
+            known &= pieces
+            remote.useful = {k: None for k in remote.useful if k[0] != message.pack or k[1] in pieces}
+            for key in [k for k in remote.late if k[0] == message.pack]:
+                pieces.discard(key[1])
+            new = image.heard(peer, remote, message.pack, pieces, total=message.total)
+        pursuit.gateway.renewed_by(remote, message.pack, new)
 
     def _on_want(self, peer: Peer, message: m.Want) -> None:
         pursuit = self._images.get(message.image)
@@ -358,11 +418,13 @@ class SwarmNode:
             elif isinstance(message, m.Piece) or not self._objects.on_blob(
                 peer, asked, bytes(message.payload)
             ):
-                self._ban(peer.device, "bad-object")
+                self._context.ban(peer.device, "bad-object")
             return
         pursuit = self._images.get(asked.image) if asked.image is not None else None
         if isinstance(message, m.Blob):
             self._context.disconnect(peer.device, "protocol")
+            if pursuit is not None and not asked.abandoned:
+                pursuit.rider.on_wrong_answer(peer, asked.piece)
         elif pursuit is None or asked.abandoned:
             self._context.ledger.wasted += len(message.payload) if isinstance(message, m.Piece) else 0
         elif isinstance(message, m.Refuse):
@@ -371,20 +433,11 @@ class SwarmNode:
         else:
             pursuit.rider.on_piece(peer, asked, message)
 
-    def _ban(self, device: str, reason: str) -> None:
-        peer = self._context.peers.get(device)
-        if peer is not None:
-            for remote in peer.images.values():
-                remote.distrusted = True
-                remote.useful.clear()
-                remote.leases.clear()
-        self._context.disconnect(device, reason, BAN_S)
-        self._changed()
-
     # After every event
 
     def _advance(self) -> None:
         context = self._context
+        self._part()
         due = self._housekeeping_at is not None and context.now >= self._housekeeping_at
         if due:
             self._housekeep()
@@ -404,6 +457,7 @@ class SwarmNode:
             pursuit.image.flush()
         if self._objects.busy:
             self._objects.step()
+        self._part()
         busy = (
             self._objects.busy
             or any(not p.image.complete for p in self._images.values())
@@ -413,6 +467,12 @@ class SwarmNode:
             self._housekeeping_at = None
         elif due or self._housekeeping_at is None:
             self._housekeeping_at = context.now + HOUSEKEEPING_S
+
+    def _part(self) -> None:
+        """Peers that we part with are gone at once, whenever their connection ends."""
+        closing, self._context.closing = self._context.closing, []
+        for device in closing:
+            self._on_lost(device)
 
     def _deliver_indexes(self) -> None:
         ready, self._objects.ready = self._objects.ready, []
@@ -427,6 +487,7 @@ class SwarmNode:
             pursuit.rider.housekeeping()
             pursuit.gateway.housekeeping()
             pursuit.gateway.dirty = True
+        self._objects.housekeeping()
         for device, peer in self._context.peers.items():
             if peer.abandoned > ABANDONED_MAX:
                 self._context.disconnect(device, "unresponsive")

@@ -24,6 +24,18 @@ ORIGIN = ""
 """Stands for the origin in a list of sources."""
 
 
+RATE_MIN = 4096
+"""Bytes per second at which the slowest link that is waited for brings an object."""
+
+LATE_MAX = 2
+"""After so many peers that were late with an object, this node uses its own WAN."""
+
+REQUEST_COST = 4096
+"""What a request to the origin costs at least, with headers and a refusal."""
+
+SPENDERS_MAX = 1024
+
+
 @dataclass(slots=True)
 class _Wanted:
     size: int
@@ -34,6 +46,13 @@ class _Wanted:
     source: str | None = None
     request: int = -1
     since: float = 0.0
+    late: int = 0
+    again: bool = False
+
+    @property
+    def own(self) -> bool:
+        """Whether this device itself needs it."""
+        return self.for_agent or self.for_image
 
 
 class ObjectExchange:
@@ -45,6 +64,7 @@ class ObjectExchange:
         self._cached_bytes = 0
         self._wanted: dict[Digest, _Wanted] = {}
         self._metadata: dict[str, tuple[int, bytes]] = {}
+        self._spent: OrderedDict[str, tuple[float, float]] = OrderedDict()
         self.ready: list[tuple[Digest, bytes]] = []
 
     @property
@@ -72,6 +92,9 @@ class ObjectExchange:
                 self.ready.append((digest, cached))
             return
         wanted = self._wanted.setdefault(digest, _Wanted(size))
+        if wanted.size != size:  # a peer that asked before was wrong (or lied) about it
+            self._refuse_waiters(wanted)
+            wanted.size, wanted.again = size, wanted.source == ORIGIN
         wanted.for_agent |= for_agent
         wanted.for_image |= not for_agent
 
@@ -81,10 +104,12 @@ class ObjectExchange:
         for digest, wanted in list(self._wanted.items()):
             if wanted.source not in (None, ORIGIN):
                 peer = context.peers.get(wanted.source or "")
-                if peer is not None and context.now - wanted.since < context.policy.object_s:
+                if peer is not None and context.now - wanted.since < self._patience(wanted.size):
                     continue
                 if peer is not None and wanted.request in peer.asked:
                     peer.abandon(wanted.request)
+                    peer.objects_late = True
+                    wanted.late += 1
                 wanted.source = None
             if wanted.source is None:
                 self._assign(digest, wanted)
@@ -92,13 +117,33 @@ class ObjectExchange:
     def fetched(self, digest: Digest, data: bytes | None) -> None:
         """The origin's answer."""
         wanted = self._wanted.get(digest)
+        size = len(data) if data is not None else 0
+        self._context.ledger.wan += size
         if data is not None and sha256(data) == digest:
-            self._context.ledger.wan += len(data)
+            if wanted is None:
+                self._context.ledger.wasted += size
             self.hold(digest, data)
-        elif wanted is not None and wanted.source == ORIGIN:
-            wanted.tried.append(ORIGIN)
-            wanted.source = None
-            self._assign(digest, wanted)
+            return
+        self._context.ledger.wasted += size
+        if wanted is None or wanted.source != ORIGIN:
+            return
+        if wanted.again:
+            wanted.again = False
+            self._from_origin(digest, wanted)
+            return
+        wanted.tried.append(ORIGIN)
+        wanted.source = None
+        self._refuse_waiters(wanted)
+        self._assign(digest, wanted)
+
+    def housekeeping(self) -> None:
+        """Whoever waits for a peer's metadata does not wait for ever."""
+        context = self._context
+        for peer in context.peers.values():
+            for number, asked in peer.waiting():
+                if asked.metadata is not None and context.now - asked.at > context.policy.request_s:
+                    peer.abandon(number)
+                    context.actions.append(MetadataArrived(peer.device, asked.metadata, None))
 
     # Messages
 
@@ -111,7 +156,7 @@ class ObjectExchange:
         wanted = self._wanted.get(message.digest)
         if not context.wan:
             refusal = m.Refusal.DONT_HAVE
-        elif len(self._wanted) >= context.policy.object_pending_max and wanted is None:
+        elif not self._may_cost(peer.device, message, wanted):
             refusal = m.Refusal.BUSY
         else:
             if wanted is None:
@@ -126,7 +171,10 @@ class ObjectExchange:
         """Take a peer's answer; False if it is not the object that was asked for."""
         context = self._context
         if asked.metadata is not None:
-            context.actions.append(MetadataArrived(peer.device, asked.metadata, payload))
+            if len(payload) > limits.ROOT_SIZE_MAX:
+                return False
+            if not asked.abandoned:
+                context.actions.append(MetadataArrived(peer.device, asked.metadata, payload))
             return True
         digest = asked.object
         if digest is None:
@@ -143,15 +191,16 @@ class ObjectExchange:
 
     def on_refuse(self, peer: Peer, asked: Asked) -> None:
         if asked.metadata is not None:
-            self._context.actions.append(MetadataArrived(peer.device, asked.metadata, None))
+            if not asked.abandoned:
+                self._context.actions.append(MetadataArrived(peer.device, asked.metadata, None))
         elif asked.object is not None and not asked.abandoned:
             self._give_up(asked.object, peer.device)
 
     def peer_lost(self, peer: Peer) -> None:
-        for asked in peer.asked.values():
-            self.on_refuse(peer, asked)
         for wanted in self._wanted.values():
             wanted.waiters = [w for w in wanted.waiters if w[0] != peer.device]
+        for asked in list(peer.asked.values()):
+            self.on_refuse(peer, asked)
 
     # Mutable metadata
 
@@ -168,6 +217,9 @@ class ObjectExchange:
 
     def on_news(self, peer: Peer, message: m.News) -> None:
         mine = self.news()
+        if (message.root_version, message.timestamp_version) == peer.news:
+            return
+        peer.news = message.root_version, message.timestamp_version
         if message.timestamp_version > mine.timestamp_version or message.root_version > mine.root_version:
             self._context.actions.append(
                 NewsHeard(peer.device, message.root_version, message.timestamp_version)
@@ -192,17 +244,25 @@ class ObjectExchange:
 
     def _assign(self, digest: Digest, wanted: _Wanted) -> None:
         context = self._context
-        if not context.settled and not context.roster_known and not wanted.waiters:
+        if wanted.waiters and context.wan and ORIGIN not in wanted.tried:
+            self._from_origin(digest, wanted)  # never asks a peer to answer another
+            return
+        self._refuse_waiters(wanted)
+        if not wanted.own:
+            del self._wanted[digest]
+            return
+        if not context.settled and not context.roster_known:
             return
         greeted = {d: 100 for d, p in context.peers.items() if p.hello is not None}
         able = {d: w for d, w in greeted.items() if (hello := context.peers[d].hello) and hello.wan}
         waking = {device: 100 for device, _ in context.absent()}
         if context.wan:
             order = rank(digest, {**able, **waking, context.device: 100})
-            if wanted.waiters:
-                order = [context.device]
+            if wanted.late >= LATE_MAX:
+                order.sort(key=lambda d: d != context.device)
         else:
             order = [*rank(digest, {**able, **waking}), *(d for d in greeted if d not in able)]
+        order.sort(key=lambda d: d in greeted and context.peers[d].objects_late)
         for device in order:
             if device == context.device:
                 if ORIGIN not in wanted.tried:
@@ -236,10 +296,36 @@ class ObjectExchange:
 
     def _failed(self, digest: Digest, wanted: _Wanted) -> None:
         del self._wanted[digest]
-        for device, request in wanted.waiters:
-            self._context.send(device, m.Refuse(request, m.Refusal.FAILED))
         if wanted.for_agent:
             self._context.actions.append(ObjectFailed(digest))
+
+    def _refuse_waiters(self, wanted: _Wanted) -> None:
+        for device, request in wanted.waiters:
+            self._context.send(device, m.Refuse(request, m.Refusal.FAILED))
+        wanted.waiters.clear()
+
+    def _patience(self, size: int) -> float:
+        """How long a peer may take: it may have to fetch the object over a thin link first."""
+        return self._context.policy.object_s + size / RATE_MIN
+
+    def _may_cost(self, device: str, message: m.ObjectWant, wanted: _Wanted | None) -> bool:
+        """Whether a peer may make this node fetch an object: never many at once, nor much for long."""
+        policy, now = self._context.policy, self._context.now
+        if wanted is None and len(self._wanted) >= policy.object_pending_max:
+            return False
+        if wanted is not None and wanted.size != message.size:
+            return False
+        pending = sum(w[0] == device for other in self._wanted.values() for w in other.waiters)
+        if pending >= policy.object_per_peer_max:
+            return False
+        spent, at = self._spent.pop(device, (0.0, now))
+        spent = max(0.0, spent - (now - at) * policy.object_peer_rate)
+        cost = max(message.size, REQUEST_COST) if wanted is None else 0
+        allowed = spent + cost <= policy.object_peer_bytes
+        self._spent[device] = (spent + cost if allowed else spent, now)
+        if len(self._spent) > SPENDERS_MAX:
+            self._spent.popitem(last=False)
+        return allowed
 
     def _arrived(self, digest: Digest, data: bytes) -> None:
         wanted = self._wanted.pop(digest, None)

@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from p2p.content import limits
 from p2p.content.digests import Digest
 from p2p.swarm.messages import Hello
 from p2p.swarm.plan import Participant
 from p2p.swarm.policy import Policy
+
+CLAIM_COST = 64
+"""What remembering a bitmap costs beside its bytes, so that empty ones are counted too."""
 
 PieceKey = tuple[Digest, int]
 """A piece of any pack: (index digest, piece number)."""
@@ -42,11 +46,31 @@ class LeaseState:
 
 
 @dataclass(slots=True)
+class Conduct:
+    """How a device kept its promises about one image; outlives its connections.
+
+    `strikes` count pieces that it did not give; past the policy's maximum nothing it says of the
+    image is believed until `distrusted_until`, longer each time. `stalled_until`: its leases count
+    for nothing. `complete_at`: when it first said that it is complete, or last proved it.
+    """
+
+    strikes: int = 0
+    busy: int = 0
+    distrusted: bool = False
+    distrusted_until: float = 0.0
+    distrusts: int = 0
+    stalled_until: float = 0.0
+    stalls: int = 0
+    complete_at: float | None = None
+
+
+@dataclass(slots=True)
 class RemoteImage:
     """What a peer told about one image.
 
-    `useful`: pieces that it has and this node wants, in the order they became known. `strikes`
-    count broken promises; past the policy's maximum nothing it says of this image is believed.
+    `useful`: pieces that it has and this node wants, in the order they became known. `claims`:
+    bitmaps of packs whose index this node does not have, so that numbers cannot be checked yet.
+    `late`: pieces that it has but did not bring in time, and when it may be asked again.
     """
 
     participant: Participant | None = None
@@ -54,12 +78,16 @@ class RemoteImage:
     totals: dict[Digest, int] = field(default_factory=dict)
     leases: dict[int, LeaseState] = field(default_factory=dict)
     useful: dict[PieceKey, None] = field(default_factory=dict)
-    strikes: int = 0
-    stalled_until: float = 0.0
-    distrusted: bool = False
+    claims: dict[Digest, bytearray] = field(default_factory=dict)
+    late: dict[PieceKey, float] = field(default_factory=dict)
+    conduct: Conduct = field(default_factory=Conduct)
+
+    @property
+    def distrusted(self) -> bool:
+        return self.conduct.distrusted
 
     def has(self, key: PieceKey) -> bool:
-        return not self.distrusted and key[1] in self.haves.get(key[0], ())
+        return not self.conduct.distrusted and key[1] in self.haves.get(key[0], ())
 
     def has_all(self, pack: Digest) -> bool:
         total = self.totals.get(pack)
@@ -77,7 +105,9 @@ class Peer:
     asked: dict[int, Asked] = field(default_factory=dict)
     images: dict[Digest, RemoteImage] = field(default_factory=dict)
     serving: int = 0
-    fetching_for: int = 0
+    claimed: int = 0
+    news: tuple[int, int] | None = None
+    objects_late: bool = False
     rate: float = 0.0
     in_flight: int = 0
     abandoned: int = 0
@@ -89,6 +119,20 @@ class Peer:
         if found is None:
             found = self.images[image] = RemoteImage()
         return found
+
+    def claim(self, remote: RemoteImage, pack: Digest, bitmap: bytearray) -> bool:
+        """Remember the bitmap of an unknown pack; False if that is more than a peer may make us keep."""
+        old = remote.claims.get(pack)
+        self.claimed += len(bitmap) + CLAIM_COST - (len(old) + CLAIM_COST if old is not None else 0)
+        remote.claims[pack] = bitmap
+        return self.claimed <= limits.CLAIMS_PER_PEER_MAX
+
+    def unclaim(self, remote: RemoteImage, pack: Digest) -> bytearray | None:
+        """Take the bitmap of a pack out, its index being known now."""
+        bitmap = remote.claims.pop(pack, None)
+        if bitmap is not None:
+            self.claimed -= len(bitmap) + CLAIM_COST
+        return bitmap
 
     def ask(self, asked: Asked) -> int:
         """Register a request; return its number."""

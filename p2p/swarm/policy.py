@@ -18,14 +18,18 @@ class Policy:
     - `request_s`, `hedge_s`: when an unanswered request is given up, and when it is asked of
       somebody else as well (over the LAN only).
     - `help_s`: a gateway that has had nothing of its own to fetch for this long takes from another's.
-    - `object_s`: how long the responsible node may take to bring a small object.
+    - `object_s`: how long the responsible node may take to begin to bring a small object.
+    - `object_pending_max`, `object_per_peer_max`: small objects looked for at once, and at once for one
+      peer; `object_peer_bytes`, `object_peer_rate`: what one peer may make this node fetch over the WAN,
+      at once and per second after that.
     - `gateways_max`: how many nodes fetch for the site at once.
     - `stripe_bytes`: contiguous stored bytes that one gateway is responsible for.
     - `run_bytes`: at most this much in one fetch; `fetches_max` run at once.
     - `pipeline_s`, `pipeline_min`, `pipeline_max`: requests in flight to one peer are its rate
       times `pipeline_s`, within these bounds (in requests).
     - `have_batch_s`: news of pieces is gathered for this long.
-    - `penalty_s`: how long a node that stalled is not a gateway.
+    - `penalty_s`: how long a node that stalled is not a gateway, and one that broke `strikes_max` promises
+      is not believed; twice as long each time, up to an hour.
     """
 
     settle_s: float = 2.0
@@ -46,6 +50,14 @@ class Policy:
     penalty_s: float = 60.0
     strikes_max: int = 3
     object_cache_bytes: int = 8 * MIB
-    object_pending_max: int = 32
+    object_pending_max: int = 64
+    object_per_peer_max: int = 16
+    object_peer_bytes: int = 16 * MIB
+    object_peer_rate: int = 1 * KIB
     serve_queue_max: int = 48
     piece_estimate: int = 128 * KIB
+
+
+def penalty_s(policy: Policy, times: int) -> float:
+    """How long a device that failed for the `times`-th time is passed over."""
+    return float(min(policy.penalty_s * 2 ** min(times - 1, 16), 3600.0))

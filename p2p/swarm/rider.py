@@ -9,12 +9,16 @@ from p2p.swarm.context import Context
 from p2p.swarm.events import Store
 from p2p.swarm.image import ImageSwarm
 from p2p.swarm.peer import Asked, Peer, PieceKey, RemoteImage
+from p2p.swarm.policy import penalty_s
 
 SAMPLE = 24
 """How many useful pieces are compared for rarity at each choice: enough to spread, cheap to do."""
 
 BUSY_PAUSE_S = 0.5
 """How long a peer that was busy is left alone."""
+
+BUSY_MAX = 6
+"""How often in a row a peer may be busy before that counts as a broken promise."""
 
 
 class Rider:
@@ -80,8 +84,8 @@ class Rider:
         size = len(message.payload)
         peer.measured(size, context.now - asked.at)
         self._forget(peer, key)
-        remote = peer.image(image.task.image)
-        remote.strikes = max(0, remote.strikes - 1)
+        conduct = peer.image(image.task.image).conduct
+        conduct.strikes, conduct.busy = max(0, conduct.strikes - 1), 0
         piece = image.maps[key[0]][key[1]]
         if key in image.storing or image.done.covers(piece.target_offset, piece.target_stop):
             context.ledger.wasted += size
@@ -98,20 +102,24 @@ class Rider:
         remote = peer.image(self._image.task.image)
         if reason is m.Refusal.BUSY:
             peer.paused_until = self._context.now + BUSY_PAUSE_S
+            remote.conduct.busy += 1
+            if remote.conduct.busy > BUSY_MAX:
+                self._strike(remote)
         else:
             remote.haves.get(key[0], set()).discard(key[1])
-            self._strike(peer, remote)
+            self._strike(remote)
         self._image.want_again(key)
 
-    def on_rejected(self, device: str, key: PieceKey) -> None:
+    def on_rejected(self, key: PieceKey) -> None:
         """The bytes were wrong; the node bans the peer, here only the piece is wanted again."""
-        self._image.storing.pop(key, None)
+        self._context.ledger.wasted += self._image.storing.pop(key, 0)
         self._image.want_again(key)
 
     def housekeeping(self) -> None:
         """Give up what is late, and ask somebody else for what is slow."""
         context, policy, image = self._context, self._context.policy, self._image
         for peer, remote in context.remotes(image.task.image):
+            self._forgive(remote)
             for number, asked in peer.waiting():
                 if asked.image != image.task.image or asked.piece is None:
                     continue
@@ -120,15 +128,21 @@ class Rider:
                 if age > patience:
                     peer.abandon(number)
                     self._forget(peer, asked.piece)
-                    remote.haves.get(asked.piece[0], set()).discard(asked.piece[1])
-                    self._strike(peer, remote)
+                    self._late(remote, asked.piece)
                     image.want_again(asked.piece)
                 elif age > policy.hedge_s:
                     self._hedge(peer, asked.piece)
 
+    def on_wrong_answer(self, peer: Peer, key: PieceKey) -> None:
+        """What came is no piece at all."""
+        self._forget(peer, key)
+        self._image.want_again(key)
+
     def peer_lost(self, peer: Peer) -> None:
-        for asked in peer.asked.values():
-            if asked.image == self._image.task.image and asked.piece is not None and not asked.abandoned:
+        """The peer is gone, or no longer takes part: what it was asked for is wanted again."""
+        for number, asked in peer.waiting():
+            if asked.image == self._image.task.image and asked.piece is not None:
+                peer.abandon(number)
                 self._forget(peer, asked.piece)
                 self._image.want_again(asked.piece)
 
@@ -148,10 +162,33 @@ class Rider:
         else:
             self._image.in_flight.pop(key, None)
 
-    def _strike(self, peer: Peer, remote: RemoteImage) -> None:
-        remote.strikes += 1
-        if remote.strikes >= self._context.policy.strikes_max and not remote.distrusted:
-            remote.distrusted = True
+    def _late(self, remote: RemoteImage, key: PieceKey) -> None:
+        """It may still have the piece, but not for now."""
+        remote.haves.get(key[0], set()).discard(key[1])
+        remote.late[key] = self._context.now + self._context.policy.penalty_s
+        self._strike(remote)
+
+    def _forgive(self, remote: RemoteImage) -> None:
+        """Who was late may have been cut off for a while; nobody is lost to the site for good."""
+        now, conduct = self._context.now, remote.conduct
+        if conduct.distrusted and now >= conduct.distrusted_until:
+            conduct.distrusted = False
+            conduct.strikes = self._context.policy.strikes_max - 1
+            self._image.replan = True
+            self._image.recompute()
+        for key in [k for k, until in remote.late.items() if now >= until]:
+            del remote.late[key]
+            remote.haves.setdefault(key[0], set()).add(key[1])
+            if key in self._image.wanted:
+                remote.useful[key] = None
+
+    def _strike(self, remote: RemoteImage) -> None:
+        conduct, policy = remote.conduct, self._context.policy
+        conduct.strikes += 1
+        if conduct.strikes >= policy.strikes_max and not conduct.distrusted:
+            conduct.distrusted = True
+            conduct.distrusts += 1
+            conduct.distrusted_until = self._context.now + penalty_s(policy, conduct.distrusts)
             remote.leases.clear()
             remote.useful.clear()
             self._image.replan = True

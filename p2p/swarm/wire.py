@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ipaddress
 import struct
+from collections.abc import Iterable
 from typing import Any
 
 import msgpack
@@ -155,6 +156,14 @@ def pack_bitmap(pieces: set[int] | frozenset[int], total: int) -> bytes:
     for n in pieces:
         bitmap[n >> 3] |= 1 << (n & 7)
     return bytes(bitmap)
+
+
+def add_to_bitmap(bitmap: bytearray, pieces: Iterable[int]) -> None:
+    """Set more bits; the bitmap grows as it must."""
+    for n in pieces:
+        if n >> 3 >= len(bitmap):
+            bitmap.extend(bytes((n >> 3) + 1 - len(bitmap)))
+        bitmap[n >> 3] |= 1 << (n & 7)
 
 
 def unpack_bitmap(bitmap: Buffer, total: int) -> set[int]:
