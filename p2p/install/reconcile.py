@@ -40,7 +40,7 @@ class Finding:
     plan: InstallPlan | None = None
 
 
-_BEFORE_WRITTEN = (State.VERIFIED, State.FETCHING, State.STAGED, State.SLOT_INVALID, State.WRITING)
+_PLANLESS = (State.VERIFIED, State.FETCHING)
 
 
 def reconcile(
@@ -70,15 +70,10 @@ def reconcile(
             return _trial(boot, slot, rebooted)
         case State.COMMITTED if slot is not None:
             return _committed(boot, slot)
-        case State.WRITTEN if slot is not None:
-            if boot.trial is not None or slot == boot.active:
-                return Finding(Event.SUPERSEDED, reason="the boot environment was changed by somebody else")
-            return None if _holds_all(record, images) else Finding(Event.DAMAGED)
-        case state if state in _BEFORE_WRITTEN:
-            if boot.trial is not None or slot == boot.active:
-                return Finding(Event.SUPERSEDED, reason="the boot environment was changed by somebody else")
-            return None
-    return Finding(Event.FELL_BACK, reason="the record has no plan")
+        case State.ARMED | State.TRIAL | State.COMMITTED:
+            return Finding(Event.FELL_BACK, reason="the record has no plan")
+        case _:
+            return _before_armed(record, boot, slot, images)
 
 
 def _idle(boot: BootFacts) -> Finding | None:
@@ -87,6 +82,21 @@ def _idle(boot: BootFacts) -> Finding | None:
         return Finding(Event.FOUND_TRIAL, plan=InstallPlan(boot.trial, ()))
     if boot.trial is not None or boot.failed is not None:
         return Finding(effects=(Effect.ROLL_BACK_BOOT,))
+    return None
+
+
+def _before_armed(
+    record: InstallRecord,
+    boot: BootFacts,
+    slot: str | None,
+    images: Mapping[str, tuple[Digest, int] | None],
+) -> Finding | None:
+    if boot.trial is not None or slot == boot.active:
+        return Finding(Event.SUPERSEDED, reason="the boot environment was changed by somebody else")
+    if slot is None and record.state not in _PLANLESS:
+        return Finding(Event.SUPERSEDED, reason="the record has no plan")
+    if record.state is State.WRITTEN and not _holds_all(record, images):
+        return Finding(Event.DAMAGED)
     return None
 
 

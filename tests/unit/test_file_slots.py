@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import random
@@ -382,12 +381,13 @@ def write():
     assert writer.digest() == DIGEST
     writer.seal()
 
-for line in sys.stdin:
+while sys.stdin.readline():
     pid = os.fork()
     if pid == 0:
         write()
         os._exit(0)
     print(pid, flush=True)
+    sys.stdin.readline()  # not reaped before the parent is done with the pid
     print(os.waitpid(pid, 0)[1], flush=True)
 """
 
@@ -409,8 +409,9 @@ def test_a_killed_writer_resumes_until_it_is_done(tmp_path: Path) -> None:
             if kills < 40:
                 # Some of its work, then dead in the middle of whatever it does.
                 threading.Event().wait(rng.uniform(0.001, 0.02))
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+                os.kill(pid, signal.SIGKILL)
+            forks.stdin.write("wait\n")
+            forks.stdin.flush()
             status = int(forks.stdout.readline())
             assert status in (0, signal.SIGKILL)
             kills += status == signal.SIGKILL
