@@ -21,10 +21,10 @@ from coordinator.publishing.image_file import digest_of, open_image
 from coordinator.publishing.packing_pool import PackingChild, PackingPool
 from p2p.content import limits
 from p2p.content.digests import Buffer, Digest
-from p2p.content.index import Codec, Data, Entry, PackIndex, encode
+from p2p.content.index import Codec, Copy, Data, Entry, PackIndex, encode
 from p2p.content.manifest import ObjectRef, PackRef
 from p2p.delta.packing import DataJob, PackAssembly, PatchJob, Step, plan_data, plan_delta, plan_full
-from p2p.errors import OperatorError, StoreError
+from p2p.errors import LocalError, OperatorError, StoreError
 
 BSDIFF_TRIED_MAX = limits.MIB
 """Target plus base view up to which bsdiff is tried beside HDiffPatch (docs/adr/0003-codecs.md)."""
@@ -72,6 +72,8 @@ def build_pack(
         done = 0
         for made in pool.map(lambda child, step: _make(child, step, new), steps):
             for entry, stored in made:
+                if isinstance(entry, Copy):
+                    _check_copy(entry, new[done : done + entry.length], old)
                 assembly.add(entry)
                 frames.write(stored)
                 done += entry.length
@@ -111,6 +113,14 @@ def _make_patch(child: PackingChild, job: PatchJob, target: Buffer) -> _Frames:
         return [best]
     plain: _Frames = [child.data(d) for d in plan_data(target, job.offset, job.offset + job.length, cut)]
     return plain if best is None or _cost(plain) < _cost([best]) else [best]
+
+
+def _check_copy(entry: Copy, target: Buffer, base: Buffer) -> None:
+    """Codecs check their own output; a COPY is checked here, so that no wrong pack is ever published."""
+    for at in range(0, entry.length, limits.MIB):
+        low = entry.base_offset + at
+        if bytes(target[at : at + limits.MIB]) != bytes(base[low : low + min(limits.MIB, entry.length - at)]):
+            raise LocalError("an image changed while its pack was built", next_step="build the pack again")
 
 
 def _cost(frames: _Frames) -> int:

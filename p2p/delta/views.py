@@ -82,7 +82,9 @@ def find_runs(target: Buffer, base: Buffer, cut: Cutter) -> list[Run]:
         shift = _shift(old, chunk, offset, runs, places)
         if shift is None:
             continue
-        run = _grow(old, new, offset, length, shift, stop)
+        # The run before may have grown into this chunk: only what is behind it is still to be had.
+        start = max(offset, stop)
+        run = _grow(old, new, start, offset + length - start, shift, stop)
         if runs and runs[-1].target_stop == run.target_offset and runs[-1].shift == shift:
             last = runs.pop()
             run = Run(last.target_offset, last.base_offset, last.length + run.length)

@@ -70,6 +70,14 @@ def test_unrelated_and_empty_images_have_no_runs() -> None:
     assert check_runs(OLD, b"") == []
 
 
+def test_a_chunk_that_the_run_before_grew_into_counts_only_from_there() -> None:
+    """The content around 100,000 is in the base twice, and the first place ends inside a chunk."""
+    base = OLD[:100_000] + random.Random(3).randbytes(5_000) + OLD[90_000:]
+    runs = check_runs(OLD, base)
+    assert [r.shift for r in runs] == [0, 15_000]
+    assert sum(r.length for r in runs) == len(OLD)
+
+
 def test_repeated_content_continues_the_run_before_it() -> None:
     """Of several places with the same bytes, the one that carries on is taken: one run, not many."""
     repeated = OLD[:50_000] * 8
