@@ -97,9 +97,13 @@ class Fleet:
 
     @classmethod
     def make(
-        cls, tmp_path: Path, roles: Roles | None = None, products: tuple[str, ...] = ("engine",)
+        cls,
+        tmp_path: Path,
+        roles: Roles | None = None,
+        products: tuple[str, ...] = ("engine",),
+        now: datetime = START,
     ) -> Fleet:
-        clock = SetClock()
+        clock = SetClock(now)
         directory = tmp_path / "fleet"
         passphrases = Passphrases(plain=True, environment={}, prompt=False)
         repository = init_repository(directory, passphrases, roles, products=products, clock=clock)
