@@ -247,12 +247,13 @@ def _read(root: _Table) -> AgentConfig | None:
         poll_s=coordinator.number("poll_s", 0.1, 86_400, default=60),
     )
     origin = root.table("origin")
-    own_origin = origin.has("url")
-    if origin.has("ca") and not own_origin:
+    origin_url = origin.optional("url", origin.url)
+    origin_ca = origin.optional("ca", origin.path)
+    if origin_url is None and origin_ca is not None:
         origin.fault("ca", "is of no use without origin.url: the coordinator's ca is used")
     origin_config = OriginConfig(
-        url=origin.url("url") if own_origin else coordinator_config.url,
-        ca=origin.optional("ca", origin.path) if own_origin else coordinator_config.ca,
+        url=coordinator_config.url if origin_url is None else origin_url,
+        ca=coordinator_config.ca if origin_url is None else origin_ca,
     )
     trust = root.table("trust")
     trust_config = TrustConfig(
