@@ -116,12 +116,9 @@ def _phase_state(client: TrustClient, order: Order) -> Steps[tuple[Digest, Phase
         return None
     try:
         data = yield from _target(client, target, limits.ORDER_SIZE_MAX)
-        state = decode_phase_state(data)
+        return sha256(data), decode_phase_state(data)
     except ContentError:
         return None
-    if (state.product, state.order) != (order.product, order.id):
-        return None
-    return sha256(data), state
 
 
 def _manifest(client: TrustClient, order: Order) -> Steps[Manifest | None]:

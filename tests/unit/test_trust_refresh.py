@@ -159,6 +159,19 @@ def test_an_expired_timestamp_leaves_the_held_one(device: Device) -> None:
     assert device.store.values["timestamp.json"] == held
 
 
+@pytest.mark.parametrize(("offset", "reason"), [(-1, None), (1, "expired")])
+def test_a_held_snapshot_expires_though_the_timestamp_is_re_signed(
+    device: Device, offset: int, reason: str | None
+) -> None:
+    device.refresh()
+    device.repository.signed["timestamp"].expires = at(NOW + 30 * DAY)
+    device.repository.publish_role("timestamp")
+    if reason is None:
+        assert device.refresh(NOW + 7 * DAY + offset) is True
+    else:
+        assert device.refused(NOW + 7 * DAY + offset) == reason
+
+
 def test_a_frozen_origin_is_noticed_when_the_held_timestamp_expires(device: Device) -> None:
     device.refresh()
     assert device.refresh(NOW + DAY - 1) is False
@@ -313,6 +326,15 @@ def test_fast_forward_is_undone_by_withdrawing_the_key(device: Device, role: str
     assert device.client.versions[role] == 1
 
 
+def test_a_rotation_that_never_came_costs_no_rollback_protection(device: Device) -> None:
+    old = dict(device.repository.files)
+    device.repository.publish("targets")
+    device.refresh()
+    device.store.values["rotation"] = b"2"
+    assert device.refused(files=old) == "rollback"
+    assert "rotation" not in device.store.values
+
+
 def test_a_key_that_is_only_added_keeps_rollback_protection(device: Device) -> None:
     repository = device.repository
     old = dict(repository.files)
@@ -422,6 +444,22 @@ def test_a_bad_source_does_not_block_a_good_one(device: Device) -> None:
     assert run(device.client.refresh(NOW), sources) is True
     assert sources.errors == ["signature", "length", "length"]
     assert device.store.values["timestamp.json"] == files["metadata/timestamp.json"]
+
+
+def test_nobody_else_is_asked_for_bytes_that_the_signers_meant(device: Device) -> None:
+    repository = device.repository
+    for expires, asked in ((NOW - 1, 1), (NOW + DAY, 1)):
+        repository.signed["targets"].expires = at(expires)
+        repository.publish("targets")
+        source = Source(repository.files)
+        sources = Sources(source, source, source)
+        if expires < NOW:
+            with pytest.raises(TrustError) as caught:
+                run(device.start().refresh(NOW), sources)
+            assert caught.value.reason == "expired"
+        else:
+            run(device.start().refresh(NOW), sources)
+        assert sum(path.endswith("targets.json") for path in source.asked) == asked
 
 
 def test_the_refusal_outlives_the_exhausted_sources(device: Device) -> None:
