@@ -12,7 +12,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from enum import StrEnum
 
-from p2p.adapters.slots import FileSlots, FileSlotWriter
+from p2p.adapters.slot_writer import FileSlotWriter
+from p2p.adapters.slots import FileSlots
 from p2p.content.digests import Digest
 from p2p.content.manifest import Manifest
 from p2p.errors import ContentError, SlotError

@@ -8,12 +8,9 @@ killed agent goes on where it was. Not for choosing what runs: that is the boot 
 
 from __future__ import annotations
 
-import errno
-import hashlib
 import json
-import threading
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from p2p.adapters.files import (
@@ -26,15 +23,13 @@ from p2p.adapters.files import (
     replace_durably,
 )
 from p2p.adapters.slot_journal import SlotJournal, Writing
+from p2p.adapters.slot_writer import FileSlotWriter, SlotImage, hash_file, slot_error
 from p2p.content import limits
-from p2p.content.digests import Buffer, Digest
-from p2p.content.intervals import IntervalSet
+from p2p.content.digests import Digest
 from p2p.errors import SlotError, SlotFull
 from p2p.ports import Boot
 
-READ_BACK_BLOCK = 1 << 20
 _RECORD_SIZE_MAX = 4096
-_KEPT = "the slot that the device runs from is untouched; what was verified so far is resumed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,205 +40,6 @@ class SlotRecord:
     size: int
     generation: int
     valid: bool
-
-
-class SharedIntervals(IntervalSet):
-    """An `IntervalSet` that one thread may ask while another changes it; iteration is over a snapshot."""
-
-    __slots__ = ("_mutex",)
-
-    def __init__(self, intervals: Iterable[tuple[int, int]] = ()) -> None:
-        self._mutex = threading.RLock()
-        super().__init__(intervals)
-
-    def add(self, start: int, stop: int) -> int:
-        with self._mutex:
-            return super().add(start, stop)
-
-    def remove(self, start: int, stop: int) -> None:
-        with self._mutex:
-            super().remove(start, stop)
-
-    def covers(self, start: int, stop: int) -> bool:
-        with self._mutex:
-            return super().covers(start, stop)
-
-    def gaps(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
-        with self._mutex:
-            return iter(list(super().gaps(start, stop)))
-
-    def total(self) -> int:
-        with self._mutex:
-            return super().total()
-
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        with self._mutex:
-            return iter(list(super().__iter__()))
-
-
-class SlotImage:
-    """Random reads of the image in a valid slot (`ports.ImageReader`)."""
-
-    def __init__(self, name: str, file: File, size: int) -> None:
-        self._name = name
-        self._file = file
-        self.size = size
-
-    def read(self, offset: int, length: int) -> bytes:
-        """Exactly `length` bytes or `SlotError`."""
-        if offset < 0 or length < 0 or offset + length > self.size:
-            raise SlotError(
-                f"{self._name}: bytes {offset}+{length} are outside the image of {self.size} bytes"
-            )
-        try:
-            data = self._file.read_at(offset, length)
-        except OSError as error:
-            raise _slot_error(self._name, "read", error) from error
-        if len(data) != length:
-            raise SlotError(f"{self._name}: ends at {offset + len(data)} of {self.size} bytes")
-        return data
-
-    def close(self) -> None:
-        self._file.close()
-
-
-class FileSlotWriter:
-    """A slot that an image is being written to (`ports.SlotWriter`).
-
-    Reads and writes may come from several threads while `checkpoint` or `digest` runs in another;
-    `checkpoint`, `forget`, `digest` and `seal` one at a time. After a failed fsync or write nothing is
-    known of the medium: the writer refuses all else and is to be closed; opening it again resumes from
-    what had been durable.
-    """
-
-    def __init__(
-        self, slots: FileSlots, slot: str, writing: Writing, file: File, journal: SlotJournal
-    ) -> None:
-        self._slots = slots
-        self._slot = slot
-        self._name = slots.describe(slot)
-        self._writing = writing
-        self._file = file
-        self._journal = journal
-        self._pending = IntervalSet()
-        self._read_back: Digest | None = None
-        self._changed = False
-        self._broken = ""
-        self._lock = threading.Lock()
-        self.size = writing.size
-        self.done = SharedIntervals(journal.durable)
-
-    @property
-    def image(self) -> Digest:
-        """The image that is meant to be here."""
-        return self._writing.image
-
-    @property
-    def is_read_back(self) -> bool:
-        """Whether the image was read back whole and right, and nothing was written since."""
-        return self._read_back == self.image
-
-    def read(self, offset: int, length: int) -> bytes:
-        """Exactly `length` bytes that were verified, or `SlotError`."""
-        if offset < 0 or length < 0 or not self.done.covers(offset, offset + length):
-            raise SlotError(f"{self._name}: bytes {offset}+{length} are not there yet")
-        self._check_usable()
-        try:
-            data = self._file.read_at(offset, length)
-        except OSError as error:
-            raise _slot_error(self._name, "read", error) from error
-        if len(data) != length:
-            raise SlotError(f"{self._name}: ends at {offset + len(data)} of {self.size} bytes")
-        return data
-
-    def write(self, offset: int, data: Buffer) -> None:
-        """Write verified bytes; they count as durable from the next `checkpoint`."""
-        self._check_usable()
-        stop = offset + len(data)
-        if offset < 0 or stop > self.size:
-            raise SlotError(f"{self._name}: bytes {offset}+{len(data)} are outside the image of {self.size}")
-        try:
-            self._file.write_at(offset, data)
-        except OSError as error:
-            raise self._break("write", error) from error
-        with self._lock:
-            self._changed = True
-            self._read_back = None
-            self.done.add(offset, stop)
-            self._pending.add(offset, stop)
-
-    def checkpoint(self) -> None:
-        """fsync the data, then make `done` durable. Costs one fsync each and 16 bytes per new range."""
-        self._check_usable()
-        if not self._pending:
-            return
-        with self._lock:  # before the fsync: what is written from here on waits for the next checkpoint
-            pending, self._pending = self._pending, IntervalSet()
-        try:
-            self._file.sync()
-            self._journal.append(pending)
-        except OSError as error:
-            raise self._break("make durable", error) from error
-
-    def forget(self, start: int, stop: int) -> None:
-        """Take a range out of `done`, durably: no record of the journal speaks of it any more."""
-        self.checkpoint()
-        with self._lock:
-            self._changed = True
-            self._read_back = None
-            self.done.remove(start, stop)
-        try:
-            self._journal.rewrite(IntervalSet(self.done))
-        except OSError as error:
-            raise self._break("make durable", error) from error
-
-    def digest(self) -> Digest:
-        """Make all durable, read the image back from the medium and hash it. Blocks for as long."""
-        if not self.done.covers(0, self.size):
-            raise SlotError(f"{self._name}: {self.size - self.done.total()} bytes of the image are missing")
-        self.checkpoint()
-        with self._lock:
-            self._read_back = None
-            self._changed = False
-        try:
-            self._file.drop_cache()
-            found = _hash(self._file, self.size)
-            self._file.drop_cache()
-        except OSError as error:
-            raise self._break("read back", error) from error
-        with self._lock:
-            self._read_back = None if self._changed else found
-        return found
-
-    def seal(self) -> None:
-        """Mark the slot valid, durably, and drop the journal. Only after `digest` was right."""
-        self._check_usable()
-        if self._read_back != self.image:
-            raise SlotError(f"{self._name}: not sealed, because it was not read back as {self.image.hex()}")
-        try:
-            if not self._file.is_device and self._file.size() != self.size:
-                self._file.resize(self.size)
-                self._file.sync()
-        except OSError as error:
-            raise self._break("truncate", error) from error
-        writing = self._writing
-        self._slots._record(self._slot, SlotRecord(writing.image, writing.size, writing.generation, True))
-        self.close()
-        self._slots._drop_journal(self._slot)
-
-    def close(self) -> None:
-        """Never raises; what was not checkpointed is written again later."""
-        self._broken = self._broken or "closed"
-        self._file.close()
-        self._journal.close()
-
-    def _break(self, doing: str, error: OSError) -> SlotError:
-        self._broken = f"an earlier error ({error.strerror or error})"
-        return _slot_error(self._name, doing, error)
-
-    def _check_usable(self) -> None:
-        if self._broken:
-            raise SlotError(f"{self._name}: not usable after {self._broken}", kept=_KEPT)
 
 
 class FileSlots:
@@ -297,7 +93,7 @@ class FileSlots:
             try:
                 data = read_whole(self._files, path, _RECORD_SIZE_MAX)
             except OSError as error:
-                raise _slot_error(self.describe(slot), "read the record of", error) from error
+                raise slot_error(self.describe(slot), "read the record of", error) from error
             self._records[slot] = None if data is None else _decode_record(data)
         return self._records[slot]
 
@@ -319,7 +115,7 @@ class FileSlots:
         try:
             return self._files.space(self.path(slot))
         except OSError as error:
-            raise _slot_error(self.describe(slot), "examine", error) from error
+            raise slot_error(self.describe(slot), "examine", error) from error
 
     def open_reader(self, slot: str) -> SlotImage:
         """Reads of the image in a valid slot; `SlotError` when it holds none."""
@@ -359,11 +155,11 @@ class FileSlots:
             journal = SlotJournal.create(self._files, self._journal_path(slot), writing)
         except OSError as error:
             file.close()
-            raise _slot_error(name, "prepare", error) from error
+            raise slot_error(name, "prepare", error) from error
         except BaseException:
             file.close()
             raise
-        return FileSlotWriter(self, slot, writing, file, journal)
+        return self._writer(slot, writing, file, journal)
 
     def adopt(self, slot: str, size: int | None = None) -> tuple[Digest, int]:
         """Hash the image that somebody else put into a slot, and record it as valid.
@@ -380,9 +176,9 @@ class FileSlots:
             if size < there and not file.is_device:
                 raise SlotError(f"{name} is a file of {there} bytes; an image of {size} must be all of it")
             file.drop_cache()
-            digest = _hash(file, size)
+            digest = hash_file(file, size)
         except OSError as error:
-            raise _slot_error(name, "read", error) from error
+            raise slot_error(name, "read", error) from error
         finally:
             file.close()
         before = self.record_of(slot)
@@ -417,11 +213,18 @@ class FileSlots:
                 journal = SlotJournal.resume(self._files, self._journal_path(slot), writing)
         except OSError as error:
             file.close()
-            raise _slot_error(self.describe(slot), "resume", error) from error
+            raise slot_error(self.describe(slot), "resume", error) from error
         if journal is None:
             file.close()
             return None
-        return FileSlotWriter(self, slot, writing, file, journal)
+        return self._writer(slot, writing, file, journal)
+
+    def _writer(self, slot: str, writing: Writing, file: File, journal: SlotJournal) -> FileSlotWriter:
+        def sealed() -> None:
+            self._record(slot, SlotRecord(writing.image, writing.size, writing.generation, True))
+            self._drop_journal(slot)
+
+        return FileSlotWriter(self.describe(slot), writing, file, journal, sealed)
 
     def _check_space(self, slot: str, size: int) -> None:
         space = self.space(slot)
@@ -438,7 +241,7 @@ class FileSlots:
         try:
             return self._files.open(path, write=write, create=write)
         except OSError as error:
-            raise _slot_error(self.describe(slot), "open", error) from error
+            raise slot_error(self.describe(slot), "open", error) from error
 
     def _record(self, slot: str, record: SlotRecord) -> None:
         self._records.pop(slot, None)
@@ -446,7 +249,7 @@ class FileSlots:
             self._files.make_directories(self._directory)
             replace_durably(self._files, self._record_path(slot), _encode_record(record))
         except OSError as error:
-            raise _slot_error(self.describe(slot), "record the state of", error) from error
+            raise slot_error(self.describe(slot), "record the state of", error) from error
         self._records[slot] = record
 
     def _drop_journal(self, slot: str) -> None:
@@ -454,24 +257,13 @@ class FileSlots:
         try:
             self._files.remove(self._journal_path(slot))
         except OSError as error:
-            raise _slot_error(self.describe(slot), "drop the journal of", error) from error
+            raise slot_error(self.describe(slot), "drop the journal of", error) from error
 
     def _record_path(self, slot: str) -> str:
         return f"{self._directory}/{slot}.json"
 
     def _journal_path(self, slot: str) -> str:
         return f"{self._directory}/{slot}.journal"
-
-
-def _hash(file: File, size: int) -> Digest:
-    state = hashlib.sha256()
-    for offset in range(0, size, READ_BACK_BLOCK):
-        wanted = min(READ_BACK_BLOCK, size - offset)
-        data = file.read_at(offset, wanted)
-        if len(data) != wanted:
-            raise OSError(errno.EIO, f"ends at {offset + len(data)} of {size} bytes")
-        state.update(data)
-    return Digest(state.digest())
 
 
 def _encode_record(record: SlotRecord) -> bytes:
@@ -493,18 +285,3 @@ def _decode_record(data: bytes) -> SlotRecord | None:
     return SlotRecord(
         Digest(bytes.fromhex(body["image"])), body["size"], body["generation"], body["valid"] is True
     )
-
-
-def _slot_error(name: str, doing: str, error: OSError) -> SlotError:
-    reason = error.strerror or str(error)
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return SlotFull(
-            f"{name}: cannot {doing} it: {reason}", kept=_KEPT, next_step="free space where the slot lies"
-        )
-    if error.errno == errno.EBUSY:
-        return SlotError(
-            f"{name}: cannot {doing} it: the device is mounted or in use",
-            kept="nothing was changed",
-            next_step="unmount it, or correct [slots] and [boot] so that the running slot is the active one",
-        )
-    return SlotError(f"{name}: cannot {doing} it: {reason}", kept=_KEPT)

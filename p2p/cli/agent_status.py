@@ -1,0 +1,136 @@
+"""What `slipstream agent status` shows: what the running agent tells, and what its device's disk says.
+
+Gathering changes nothing, so it may be asked beside a running agent.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import click
+
+from p2p.adapters.device import boot_of, install_record, slots_of
+from p2p.adapters.lock import lock_holder
+from p2p.adapters.status import read_status
+from p2p.cli.output import print_facts, size_text
+from p2p.config import AgentConfig
+
+
+def gather_status(config: AgentConfig) -> dict[str, Any]:
+    """The facts, as `--json` prints them."""
+    pid = lock_holder(config.device.state_dir)
+    boot = boot_of(config)
+    state = boot.read()
+    record = install_record(config)
+    slots = []
+    for payload, places in sorted(slots_of(config, boot).items()):
+        for slot in places.names:
+            known = places.record_of(slot)
+            slots.append(
+                {
+                    "payload": payload,
+                    "slot": slot,
+                    "path": places.path(slot),
+                    "active": slot == state.running,
+                    "valid": places.image_in(slot) is not None,
+                    "image": known.image.hex() if known else None,
+                    "size": known.size if known else None,
+                }
+            )
+    return {
+        "device": config.device.id,
+        "product": config.device.product,
+        "running": pid is not None,
+        "pid": pid or None,
+        "agent": read_status(config.status_path),
+        "install": {
+            "state": record.state.value,
+            "release": record.release.version if record.release else None,
+            "installed": record.installed.release.version if record.installed else None,
+            "reason": record.reason or None,
+            "blocked": [digest.hex() for digest in record.blocked],
+        },
+        "boot": {
+            "active": state.active,
+            "running": state.running,
+            "trial": state.trial,
+            "attempts_left": state.attempts_left,
+            "failed": state.failed,
+        },
+        "slots": slots,
+    }
+
+
+def show_status(facts: dict[str, Any]) -> None:
+    """The same facts for people."""
+    agent_facts: dict[str, Any] = facts["agent"] or {}
+    install, boot = facts["install"], facts["boot"]
+    ledger: dict[str, Any] = agent_facts.get("ledger") or {}
+    site = agent_facts.get("site")
+    print_facts(
+        [
+            ("device", facts["device"] + (f" (site {site})" if site else "")),
+            ("agent", _agent_line(facts)),
+            ("release", install["installed"]),
+            ("state", _state_line(install, agent_facts)),
+            ("role", agent_facts.get("role")),
+            ("boot", _boot_line(boot)),
+        ]
+    )
+    click.echo("slots")
+    for slot in facts["slots"]:
+        mark = "*" if slot["active"] else " "
+        holds = f"{slot['image']}  {size_text(slot['size'])}" if slot["image"] else "-"
+        known = "" if slot["valid"] or not slot["image"] else "  (being written)"
+        click.echo(f"  {mark} {slot['payload']} {slot['slot']}  {holds}{known}  {slot['path']}")
+    if ledger:
+        click.echo("bytes")
+        taken, given = ledger.get("peers") or {}, ledger.get("sent") or {}
+        print_facts(
+            [
+                ("from WAN", size_text(ledger.get("wan", 0))),
+                ("from peers", size_text(sum(taken.values()))),
+                *((f"  {device}", size_text(count)) for device, count in sorted(taken.items())),
+                ("from base", size_text(ledger.get("base", 0))),
+                ("zeros", size_text(ledger.get("zero", 0))),
+                ("sent to peers", size_text(sum(given.values()))),
+                ("wasted", size_text(ledger.get("wasted", 0))),
+            ],
+            indent="  ",
+        )
+    peers = agent_facts.get("peers") or []
+    if peers:
+        click.echo("peers")
+        print_facts(
+            (
+                (p.get("device", "?"), " ".join(str(p[k]) for k in ("address", "role") if p.get(k)))
+                for p in peers
+            ),
+            indent="  ",
+        )
+
+
+def _agent_line(facts: dict[str, Any]) -> str:
+    updated = (facts["agent"] or {}).get("updated")
+    age = "" if updated is None else f"{max(0, time.time() - updated):.0f} s ago"
+    if facts["running"]:
+        return f"running (pid {facts['pid'] or '?'})" + (f", as of {age}" if age else "")
+    return "not running" + (f"; what follows is as of {age}" if age else "")
+
+
+def _state_line(install: dict[str, Any], agent_facts: dict[str, Any]) -> str:
+    line: str = agent_facts.get("state") or install["state"]
+    if install["release"]:
+        line += f" {install['release']}"
+    progress = agent_facts.get("progress") or {}
+    if progress.get("total"):
+        line += f", {100 * progress.get('done', 0) / progress['total']:.0f} %"
+    return line + (f" ({install['reason']})" if install["reason"] else "")
+
+
+def _boot_line(boot: dict[str, Any]) -> str:
+    line = f"running from {boot['running']}"
+    if boot["trial"]:
+        line += f", {boot['trial']} on trial ({boot['attempts_left']} attempts left)"
+    return line + (f", {boot['failed']} failed" if boot["failed"] else "")

@@ -1,0 +1,172 @@
+"""What an agent is configured with, as plain values: bytes, seconds, bytes per second."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceConfig:
+    """Who the device is and where the agent keeps what it knows (on storage that both slots see)."""
+
+    id: str
+    product: str
+    hardware: str
+    state_dir: Path
+
+
+@dataclass(frozen=True, slots=True)
+class CoordinatorConfig:
+    """`ca`: PEM file that its HTTPS certificate must chain to; None for the system's roots."""
+
+    url: str
+    ca: Path | None
+    poll_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class OriginConfig:
+    """Where metadata and objects come from; the coordinator unless said otherwise."""
+
+    url: str
+    ca: Path | None
+
+
+@dataclass(frozen=True, slots=True)
+class TrustConfig:
+    """`root`: the pinned root metadata. `build_time`: seconds since 1970 that the clock is never before.
+
+    `fleet_ca`: the fleet's certificate authority, where it is shipped with the device instead of being
+    learned at enrolment (which a plain HTTP coordinator does not protect)."""
+
+    root: Path
+    build_time: float | None
+    fleet_ca: Path | None
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A host (name or IP literal, without brackets) and a TCP port."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkConfig:
+    """`listen`: port 0 takes any. `advertise`: the host that peers are told. `site`: what the certificate
+    must say, where that is to be checked."""
+
+    listen: Endpoint
+    advertise: str | None
+    site: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class DiscoveryConfig:
+    """Which sources of peers are on; `mdns_interfaces` are addresses, empty for all."""
+
+    roster: bool
+    mdns: bool
+    mdns_interfaces: tuple[str, ...]
+    peers: tuple[Endpoint, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SlotConfig:
+    """The two places of one payload: files or block devices."""
+
+    a: Path
+    b: Path
+
+    @property
+    def places(self) -> dict[str, str]:
+        """As `FileSlots` takes them."""
+        return {"a": str(self.a), "b": str(self.b)}
+
+
+@dataclass(frozen=True, slots=True)
+class BootConfig:
+    """`reboot_command` None: the switch is made without a reboot (slots that are only files)."""
+
+    environment: Path
+    default_slot: str
+    reboot_command: tuple[str, ...] | None
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True)
+class HealthConfig:
+    """`command` None: a slot that the agent starts from is healthy."""
+
+    command: tuple[str, ...] | None
+    timeout_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetsConfig:
+    """Bytes per second, None for no limit; `memory_max`: bytes of frames under way at once."""
+
+    wan_rate_max: int | None
+    lan_rate_max: int | None
+    memory_max: int
+
+
+@dataclass(frozen=True, slots=True)
+class SwarmConfig:
+    """Times in seconds (see `p2p.swarm.policy`). `wan`: whether the device has a way to the origin.
+
+    `weight`: how gladly it is a gateway (0: only when nobody else can be)."""
+
+    settle_s: float
+    stall_s: float
+    fallback_s: float
+    gateways_max: int
+    wan: bool
+    weight: int
+
+
+@dataclass(frozen=True, slots=True)
+class AgentConfig:
+    """All of it. `slots` maps payload names to their places."""
+
+    device: DeviceConfig
+    coordinator: CoordinatorConfig
+    origin: OriginConfig
+    trust: TrustConfig
+    network: NetworkConfig
+    discovery: DiscoveryConfig
+    slots: dict[str, SlotConfig]
+    boot: BootConfig
+    health: HealthConfig
+    budgets: BudgetsConfig
+    swarm: SwarmConfig
+
+    @property
+    def key_path(self) -> Path:
+        """The device's private key, made on the device."""
+        return self.device.state_dir / "device.key"
+
+    @property
+    def certificate_path(self) -> Path:
+        """The device's certificate, from enrolment."""
+        return self.device.state_dir / "device.pem"
+
+    @property
+    def fleet_ca_path(self) -> Path:
+        """The fleet CA that peers must have been certified by."""
+        return self.trust.fleet_ca or self.device.state_dir / "fleet-ca.pem"
+
+    @property
+    def slots_dir(self) -> Path:
+        """Where slot records and journals live, a directory per payload."""
+        return self.device.state_dir / "slots"
+
+    @property
+    def status_path(self) -> Path:
+        """Where a running agent writes what `slipstream agent status` shows."""
+        return self.device.state_dir / "status.json"

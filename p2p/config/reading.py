@@ -1,0 +1,159 @@
+"""A TOML document to an `AgentConfig`: which keys there are, what they may be, what they are by default."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+from p2p.config.model import (
+    AgentConfig,
+    BootConfig,
+    BudgetsConfig,
+    CoordinatorConfig,
+    DeviceConfig,
+    DiscoveryConfig,
+    HealthConfig,
+    NetworkConfig,
+    OriginConfig,
+    SlotConfig,
+    SwarmConfig,
+    TrustConfig,
+)
+from p2p.config.table import Problems, Table
+from p2p.errors import ConfigError
+from p2p.swarm.policy import Policy
+
+CONFIG_SIZE_MAX = 1 << 20
+DEFAULT_LISTEN = "0.0.0.0:7470"
+GATEWAYS_MAX = 3
+ATTEMPTS_MAX = 100
+
+_POLICY = Policy()
+
+
+def read_config(path: Path) -> AgentConfig:
+    """The configuration in a file; raises `ConfigError` naming every key at fault."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(CONFIG_SIZE_MAX + 1)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot read the configuration {path}: {error.strerror or error}",
+            next_step="name it with --config; deploy/agent.toml is a commented example",
+        ) from error
+    return parse_config(data, source=str(path), directory=path.absolute().parent)
+
+
+def parse_config(data: bytes, *, source: str, directory: Path) -> AgentConfig:
+    """Parse and check a document. `source` is named in messages; relative paths start at `directory`."""
+    if len(data) > CONFIG_SIZE_MAX:
+        raise ConfigError(f"{source}: over {CONFIG_SIZE_MAX} bytes, so it is not a configuration")
+    try:
+        text = data.decode()
+        document = tomllib.loads(text)
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+        raise ConfigError(f"{source}: not valid TOML: {error}", next_step="correct that line") from error
+    problems = Problems(text)
+    config = _read(Table(document, (), problems, directory))
+    if problems.found or config is None:
+        lines = "\n".join(f"  {line}" for line in problems.lines())
+        count = "1 fault" if len(problems.found) == 1 else f"{len(problems.found)} faults"
+        raise ConfigError(f"{source}: {count}\n{lines}", next_step="deploy/agent.toml shows every key")
+    return config
+
+
+def _read(root: Table) -> AgentConfig | None:
+    device = root.table("device", required=True)
+    state_dir = device.path("state_dir")
+    device_config = DeviceConfig(
+        id=device.name("id"),
+        product=device.name("product"),
+        hardware=device.name("hardware"),
+        state_dir=state_dir,
+    )
+    coordinator = root.table("coordinator", required=True)
+    coordinator_config = CoordinatorConfig(
+        url=coordinator.url("url"),
+        ca=coordinator.optional("ca", coordinator.path),
+        poll_s=coordinator.number("poll_s", 0.1, 86_400, default=60),
+    )
+    origin = root.table("origin")
+    origin_url = origin.optional("url", origin.url)
+    origin_ca = origin.optional("ca", origin.path)
+    if origin_url is None and origin_ca is not None:
+        origin.fault("ca", "is of no use without origin.url: the coordinator's ca is used")
+    origin_config = OriginConfig(
+        url=coordinator_config.url if origin_url is None else origin_url,
+        ca=coordinator_config.ca if origin_url is None else origin_ca,
+    )
+    trust = root.table("trust")
+    trust_config = TrustConfig(
+        root=trust.path("root", default=state_dir / "root.json"),
+        build_time=trust.optional("build_time", trust.moment),
+        fleet_ca=trust.optional("fleet_ca", trust.path),
+    )
+    network = root.table("network")
+    network_config = NetworkConfig(
+        listen=network.endpoint("listen", port_min=0, default=DEFAULT_LISTEN),
+        advertise=network.optional("advertise", network.host),
+        site=network.optional("site", network.name),
+    )
+    discovery = root.table("discovery")
+    discovery_config = DiscoveryConfig(
+        roster=discovery.boolean("roster", default=True),
+        mdns=discovery.boolean("mdns", default=True),
+        mdns_interfaces=discovery.addresses("mdns_interfaces"),
+        peers=discovery.endpoints("peers"),
+    )
+    slots_table = root.table("slots", required=True)
+    slots = {name: _slots(slots_table.table(name)) for name in slots_table.payload_names()}
+    boot = root.table("boot")
+    boot_config = BootConfig(
+        environment=boot.path("environment", default=state_dir / "boot.env"),
+        default_slot=boot.choice("default_slot", ("a", "b"), default="a"),
+        reboot_command=boot.optional("reboot_command", boot.command),
+        attempts=boot.integer("attempts", 1, ATTEMPTS_MAX, default=3),
+    )
+    health = root.table("health")
+    health_config = HealthConfig(
+        command=health.optional("command", health.command),
+        timeout_s=health.number("timeout_s", 0.1, 3600, default=60),
+    )
+    budgets = root.table("budgets")
+    budgets_config = BudgetsConfig(
+        wan_rate_max=budgets.optional("wan_rate_max", budgets.rate),
+        lan_rate_max=budgets.optional("lan_rate_max", budgets.rate),
+        memory_max=budgets.size("memory_max", 16 << 20, 1 << 40, default=64 << 20),
+    )
+    swarm = root.table("swarm")
+    swarm_config = SwarmConfig(
+        settle_s=swarm.number("settle_s", 0, 600, default=_POLICY.settle_s),
+        stall_s=swarm.number("stall_s", 0.5, 3600, default=_POLICY.stall_s),
+        fallback_s=swarm.number("fallback_s", 1, 86_400, default=_POLICY.fallback_s),
+        gateways_max=swarm.integer("gateways_max", 1, GATEWAYS_MAX, default=_POLICY.gateways_max),
+        wan=swarm.boolean("wan", default=True),
+        weight=swarm.integer("weight", 0, 1000, default=100),
+    )
+    for table in (device, coordinator, origin, trust, network, discovery, boot, health, budgets, swarm, root):
+        table.finish()
+    return AgentConfig(
+        device_config,
+        coordinator_config,
+        origin_config,
+        trust_config,
+        network_config,
+        discovery_config,
+        slots,
+        boot_config,
+        health_config,
+        budgets_config,
+        swarm_config,
+    )
+
+
+def _slots(table: Table) -> SlotConfig:
+    slots = SlotConfig(table.path("a"), table.path("b"))
+    if table.has("a") and table.has("b") and slots.a == slots.b:
+        table.fault("b", "is the same place as a: an update would overwrite what the device runs from")
+    table.finish()
+    return slots
