@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import threading
 from pathlib import Path
 
 from p2p.errors import StoreError
@@ -65,12 +66,14 @@ class DirectoryBlobStore:
     Names are at most 240 of `A-Za-z0-9._%~+-`, not beginning with a dot. A failed fsync is never
     retried: the file that it was for is dropped, and after a failed fsync of the directory, when
     nobody can know which of its entries are durable, the store only reads until it is opened anew.
+    May be used from several threads; writes take turns, since two of one name share a temporary file.
     """
 
     def __init__(self, directory: Path, io: DurableIo | None = None) -> None:
         self._directory = directory
         self._io = io or DurableIo()
         self._failed: str | None = None
+        self._turn = threading.Lock()
         try:
             self._make(directory)
             for name in self._io.names(directory):
@@ -93,28 +96,30 @@ class DirectoryBlobStore:
         """Durable when it returns. On `StoreError` the old value is kept, or, if it was the
         directory's fsync that failed, after a power cut either value is there, whole."""
         path = self._path(name)
-        self._check_usable()
         temporary = self._directory / f"{_TEMPORARY}{name}"
-        try:
-            self._fill(temporary, value)
-            self._io.rename(temporary, path)
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                self._io.unlink(temporary)
-            raise _store_error("write", path, error) from error
-        self._sync_directory()
+        with self._turn:
+            self._check_usable()
+            try:
+                self._fill(temporary, value)
+                self._io.rename(temporary, path)
+            except OSError as error:
+                with contextlib.suppress(OSError):
+                    self._io.unlink(temporary)
+                raise _store_error("write", path, error) from error
+            self._sync_directory()
 
     def delete(self, name: str) -> None:
         """Durable when it returns; no error when absent."""
         path = self._path(name)
-        self._check_usable()
-        try:
-            self._io.unlink(path)
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            raise _store_error("delete", path, error) from error
-        self._sync_directory()
+        with self._turn:
+            self._check_usable()
+            try:
+                self._io.unlink(path)
+            except FileNotFoundError:
+                return
+            except OSError as error:
+                raise _store_error("delete", path, error) from error
+            self._sync_directory()
 
     def names(self) -> list[str]:
         """The names that hold a value, sorted."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import itertools
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -235,3 +236,24 @@ def test_a_directory_that_cannot_be_made_is_said_so(directory: Path) -> None:
     (directory / "file").write_bytes(b"")
     with pytest.raises(StoreError):
         DirectoryBlobStore(directory / "file" / "store")
+
+
+def test_two_threads_that_write_one_name_take_turns(directory: Path) -> None:
+    """The second begins when the first is about to rename; without turns it would take its file away."""
+
+    class Meeting(DurableIo):
+        second: threading.Thread | None = None
+
+        def rename(self, source: Path, target: Path) -> None:
+            if self.second is None:
+                self.second = threading.Thread(target=store.write, args=("a", b"second"))
+                self.second.start()
+                self.second.join(0.2)  # with turns it waits for us, so this only bounds the test
+            super().rename(source, target)
+
+    meeting = Meeting()
+    store = DirectoryBlobStore(directory / "store", meeting)
+    store.write("a", b"first")
+    assert meeting.second is not None
+    meeting.second.join()
+    assert store.read("a") == b"second"
