@@ -16,7 +16,7 @@ from typing import Any
 
 import trio
 
-from p2p.adapters.device import boot_of, installer_of, slots_of
+from p2p.adapters.device import boot_of, installer_of
 from p2p.adapters.device_api import DeviceApi
 from p2p.adapters.durable import DirectoryBlobStore
 from p2p.adapters.http import HttpClient
@@ -118,9 +118,10 @@ class Agent:
         for client in {id(c): c for c in (self._client, self._api_client)}.values():
             stack.push_async_callback(client.aclose)
         boot = boot_of(config)
-        self._slots = slots_of(config, boot)
         self._boot = boot
         self._installer = installer_of(config, self._raise_floor)
+        # The installer's own: slots remember what their records say, so there must be only one of each.
+        self._slots = self._installer.slots
         self._transport = TlsTransport(
             self._credentials,
             self._now,

@@ -135,6 +135,12 @@ class Updates:
             meant.order.id,
         )
         installer = self._installer
+        # An earlier try may have ended between two steps (a disk that was full for a moment).
+        await trio.to_thread.run_sync(installer.reconcile)
+        await self.settle()
+        if self.is_current(meant):
+            self._turn("committed", release)
+            return
         self._turn("planning", release)
         try:
             plan = await trio.to_thread.run_sync(installer.begin, release, meant.manifest)
