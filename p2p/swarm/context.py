@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from p2p.content.digests import Digest
@@ -40,15 +40,19 @@ class Context:
         self.settle_until: float | None = None
         self.actions: list[Action] = []
         self.closing: list[str] = []
+        self._members: dict[Digest, list[tuple[Peer, RemoteImage]]] = {}
 
     def send(self, device: str, message: Message) -> None:
         self.actions.append(Send(device, message))
 
     def broadcast(self, message: Message, image: Digest | None = None) -> None:
         """To every peer (all were sent our hello before), or to those that take part in `image`."""
-        for device, peer in self.peers.items():
-            if image is None or (image in peer.images and peer.images[image].participant is not None):
+        if image is None:
+            for device in self.peers:
                 self.send(device, message)
+        else:
+            for peer, _ in self.remotes(image):
+                self.send(peer.device, message)
 
     def disconnect(self, device: str, reason: str, ban_s: float = 0.0) -> None:
         """Part with a peer: from the end of this event on, nothing that it said counts."""
@@ -73,9 +77,17 @@ class Context:
             if device not in self.peers and device != self.device:
                 yield device, image
 
-    def remotes(self, image: Digest) -> Iterator[tuple[Peer, RemoteImage]]:
+    def remotes(self, image: Digest) -> Sequence[tuple[Peer, RemoteImage]]:
         """Peers that take part in an image."""
-        for peer in self.peers.values():
-            remote = peer.images.get(image)
-            if remote is not None and remote.participant is not None:
-                yield peer, remote
+        found = self._members.get(image)
+        if found is None:
+            found = self._members[image] = [
+                (peer, remote)
+                for peer in self.peers.values()
+                if (remote := peer.images.get(image)) is not None and remote.participant is not None
+            ]
+        return found
+
+    def members_changed(self) -> None:
+        """Somebody came, went, or takes part in something else."""
+        self._members.clear()

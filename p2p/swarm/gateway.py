@@ -75,7 +75,8 @@ class Gateway:
         image, context = self._image, self._context
         if image.complete or not context.wan or not (context.settled or context.roster_known):
             return
-        if not self._alone and context.now - image.last_progress > self._deadline_s():
+        idle_s = context.now - image.last_progress
+        if not self._alone and idle_s > context.policy.fallback_s and idle_s > self._deadline_s():
             self._alone = self.dirty = True
         if not self.dirty or context.now < image.wan_blocked_until:
             return

@@ -31,6 +31,9 @@ from p2p.swarm.wire import pack_bitmap, unpack_bitmap
 INDEX_RETRY_S = 5.0
 CONDUCTS_MAX = 256
 
+HAVE_CROWD = 16
+"""With more peers than this, news of pieces is gathered for longer, as it is told to each of them."""
+
 
 class ImageSwarm:
     """State of one image; `step` keeps plan, route and announcements up to date."""
@@ -103,10 +106,14 @@ class ImageSwarm:
         if self._announce_at is None or (self.context.now < self._announce_at and not at_once):
             return
         self._announce_at = None
+        image = self.task.image
         for pack, pieces in self._unannounced.items():
             for at in range(0, len(pieces), limits.HAVE_MORE_MAX):
-                message = m.HaveMore(self.task.image, pack, tuple(pieces[at : at + limits.HAVE_MORE_MAX]))
-                self.context.broadcast(message, self.task.image)
+                news = tuple(pieces[at : at + limits.HAVE_MORE_MAX])
+                for peer, remote in self.context.remotes(image):
+                    known = remote.haves.get(pack, ())
+                    if any(n not in known for n in news):  # who has them all has no use for the news
+                        self.context.send(peer.device, m.HaveMore(image, pack, news))
         self._unannounced.clear()
 
     def _have(self, pack: Digest, pieces: set[int]) -> m.Have:
@@ -159,7 +166,7 @@ class ImageSwarm:
 
     def _believed(self, remote: RemoteImage, said: Participant) -> Participant:
         """A node that says it is complete but gives nothing does not keep the site from the WAN for long."""
-        if not said.complete or any(remote.has_all(pack) for pack in self.maps):
+        if not said.complete or remote.useful or any(remote.has_all(pack) for pack in self.maps):
             return said
         policy, since = self.context.policy, max(remote.conduct.complete_at or 0.0, self.started)
         if self.context.now - since <= policy.stall_s + policy.object_s:
@@ -414,7 +421,8 @@ class ImageSwarm:
             serves.add(number)
             self._unannounced.setdefault(pack, []).append(number)
             if self._announce_at is None:
-                self._announce_at = self.context.now + self.context.policy.have_batch_s
+                crowd = max(1.0, len(self.context.peers) / HAVE_CROWD)
+                self._announce_at = self.context.now + self.context.policy.have_batch_s * crowd
 
     def verified(self) -> None:
         """The whole image is right."""

@@ -248,6 +248,7 @@ class SwarmNode:
         context = self._context
         self._on_lost(device)
         context.peers[device] = Peer(device, context.now)
+        context.members_changed()
         context.send(device, m.Hello(PROTOCOL, context.site, self._port, context.wan))
         context.send(device, self._objects.news())
         for pursuit in self._images.values():
@@ -260,6 +261,7 @@ class SwarmNode:
         peer = context.peers.pop(device, None)
         if peer is None:
             return
+        context.members_changed()
         self._objects.peer_lost(peer)
         if device in context.closing:
             context.closing.remove(device)
@@ -332,6 +334,7 @@ class SwarmNode:
         remote.participant = Participant(
             peer.device, message.base, message.wan, message.weight, message.complete
         )
+        self._context.members_changed()
         if message.complete and remote.conduct.complete_at is None:
             remote.conduct.complete_at = self._context.now
         if pursuit := self._images.get(message.image):
@@ -345,6 +348,7 @@ class SwarmNode:
         remote = peer.images.pop(image, None)
         if remote is None:
             return
+        self._context.members_changed()
         for pack in list(remote.claims):
             peer.unclaim(remote, pack)
         if pursuit := self._images.get(image):
@@ -388,6 +392,8 @@ class SwarmNode:
         else:
             pieces = unpack_bitmap(message.bitmap, message.total)
             known = remote.haves.setdefault(message.pack, set())
+            if known - pieces:
+                image.tell_haves(peer.device)  # it lost some, and was told nothing of those while it had them
             known &= pieces
             remote.useful = {k: None for k in remote.useful if k[0] != message.pack or k[1] in pieces}
             for key in [k for k in remote.late if k[0] == message.pack]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import islice
 
 from p2p.swarm import messages as m
@@ -13,6 +14,9 @@ from p2p.swarm.policy import penalty_s
 
 SAMPLE = 24
 """How many useful pieces are compared for rarity at each choice: enough to spread, cheap to do."""
+
+WITNESSES = 12
+"""How many peers' pieces are counted to find the rarest."""
 
 BUSY_PAUSE_S = 0.5
 """How long a peer that was busy is left alone."""
@@ -34,7 +38,8 @@ class Rider:
         if image.complete:
             return
         for peer, remote in self._context.remotes(image.task.image):
-            self.fill(peer, remote)
+            if remote.useful:
+                self.fill(peer, remote)
 
     def fill(self, peer: Peer, remote: RemoteImage) -> None:
         """Ask one peer for as much as its pipeline takes."""
@@ -53,7 +58,7 @@ class Rider:
         best: PieceKey | None = None
         fewest = (0, 0.0)
         dead: list[PieceKey] = []
-        others = [r for _, r in self._context.remotes(image.task.image)]
+        others = self._witnesses()
         for key in islice(remote.useful, SAMPLE):
             if key not in image.wanted:
                 dead.append(key)
@@ -66,6 +71,14 @@ class Rider:
         if best is None and dead:
             return self._rarest(remote) if remote.useful else None
         return best
+
+    def _witnesses(self) -> Sequence[RemoteImage]:
+        """Whose pieces are counted for rarity: of many, some."""
+        remotes = self._context.remotes(self._image.task.image)
+        if len(remotes) <= WITNESSES:
+            return [r for _, r in remotes]
+        at = int(self._context.rng.random() * len(remotes))
+        return [remotes[(at + n) % len(remotes)][1] for n in range(WITNESSES)]
 
     def _ask(self, peer: Peer, key: PieceKey) -> None:
         image = self._image
