@@ -54,7 +54,7 @@ class SwarmDriver:
         self._origin = origin
         self._spool = spool
         self._wan = wan
-        self._failed = failed
+        self._on_failed = failed
         self._found = found
         self._indexes = indexes
         self._held = held
@@ -73,6 +73,8 @@ class SwarmDriver:
         self.news = trio.Event()
         self.news_from: dict[str, tuple[int, int]] = {}
         self.object_paths: dict[Digest, str] = {}
+        self.trouble: OriginError | None = None
+        self.moved_at = self._stored_at = 0.0
 
     # What the agent asks for
 
@@ -80,6 +82,7 @@ class SwarmDriver:
         """Make an image."""
         self._add(image)
         self._verified[image.task.image] = trio.Event()
+        self.moved_at = self._stored_at = trio.current_time()
         self.feed(e.Pursue(image.task, image.done))
 
     def offer(self, image: LocalImage) -> None:
@@ -124,6 +127,12 @@ class SwarmDriver:
             return await receive.receive()
         return None
 
+    @property
+    def lacks(self) -> bool:
+        """Whether bytes of some image have yet to come."""
+        statuses = (self.node.status(image) for image in self._verified if image in self._images)
+        return any(status is not None and status.left for status in statuses)
+
     def answer(self, action: e.Serve) -> m.Message:
         """The message for a piece that a peer asked for (called when its turn to be sent has come)."""
         image = self._images.get(action.image)
@@ -132,7 +141,7 @@ class SwarmDriver:
         except (LocalError, OSError) as error:
             log.warning("cannot serve piece %d: %s", action.piece, error)
             data = None
-        self._queue_event(e.PieceSent(action.device, len(data) if data is not None else 0))
+        self.feed(e.PieceSent(action.device, len(data) if data is not None else 0))
         if data is None:
             return m.Refuse(action.request, m.Refusal.FAILED)
         return m.Piece(action.request, data)
@@ -149,6 +158,7 @@ class SwarmDriver:
     def feed(self, event: e.Event) -> None:
         """Give the node an event and carry out what it says; events that follow from that queue up."""
         self._queue.append(event)
+        self._note(event)
         if self._feeding:
             return
         self._feeding = True
@@ -162,11 +172,20 @@ class SwarmDriver:
         if deadline is not None and (self._timer_at is None or deadline < self._timer_at):
             self._timer_changed.set()
 
-    def _queue_event(self, event: e.Event) -> None:
-        if self._feeding:
-            self._queue.append(event)
-        else:
-            self.feed(event)
+    def _note(self, event: e.Event) -> None:
+        """`moved_at`: since when nothing came that was of use; what a failed fetch brought was of none."""
+        match event:
+            case e.Stored():
+                self.moved_at = self._stored_at = trio.current_time()
+            case e.FetchProgress():
+                self.moved_at = trio.current_time()
+            case e.FetchEnded() if event.error is not None:
+                self.moved_at = self._stored_at
+
+    def _failed(self, image: LocalImage, error: LocalError) -> None:
+        """An image that is no longer of interest fails as it likes: its slot may be closed already."""
+        if self._images.get(image.task.image) is image:
+            self._on_failed(image.task.image, error)
 
     async def _timer(self) -> None:
         while True:
@@ -232,7 +251,7 @@ class SwarmDriver:
     def _begin_fetch(self, action: e.Fetch) -> None:
         image = self._images.get(action.image)
         if image is None:
-            self._queue_event(e.FetchEnded(action.fetch, "dropped"))
+            self.feed(e.FetchEnded(action.fetch, "dropped"))
             return
         fetch = FrameFetch(
             action, image, self._frames[action.pack].frames.sha256, self._origin, self._wan,
@@ -273,6 +292,7 @@ class SwarmDriver:
     async def _fetch(self, action: e.Fetch, fetch: FrameFetch) -> None:
         ended = await fetch.run()
         self._fetches.pop(action.fetch, None)
+        self.trouble = fetch.trouble or self.trouble
         self.feed(ended)
 
     async def _fetch_object(self, action: e.FetchObject) -> None:
@@ -287,7 +307,8 @@ class SwarmDriver:
             else:
                 data = await self._origin.object(action.digest, action.size)
         except OriginError as error:
-            log.info("object %s: %s", action.digest.hex()[:12], error.message)
+            log.info("object %s: %s: %s", action.digest.hex()[:12], error.reason, error.message)
+            self.trouble = error
             data = None
         self.feed(e.ObjectFetched(action.digest, data))
 
@@ -300,7 +321,7 @@ class SwarmDriver:
         if image.is_patch(action.pack, action.piece):
             self._start(self._store_patch, image, action)
         else:
-            self._judge(action, lambda: image.store_piece(*_piece(action)))
+            self._judge(image, action, lambda: image.store_piece(*_piece(action)))
 
     async def _store_patch(self, image: LocalImage, action: e.Store) -> None:
         result: list[Callable[[], e.Stored]] = []
@@ -315,20 +336,20 @@ class SwarmDriver:
                 result.append(_raiser(error))
 
         await trio.to_thread.run_sync(work, limiter=self._patching)
-        self._judge(action, result[0])
+        self._judge(image, action, result[0])
 
-    def _judge(self, action: e.Store, store: Callable[[], e.Stored]) -> None:
+    def _judge(self, image: LocalImage, action: e.Store, store: Callable[[], e.Stored]) -> None:
         """Whose fault it is when a piece cannot be stored."""
         try:
-            self._queue_event(store())
+            self.feed(store())
         except ContentError as error:
             log.warning("bad piece %d from %s: %s", action.piece, action.source, error)
-            self._queue_event(e.Rejected(action.image, action.pack, action.piece, action.source, "bad-piece"))
+            self.feed(e.Rejected(action.image, action.pack, action.piece, action.source, "bad-piece"))
         except BaseDamagedError as error:
             log.warning("%s", error)
-            self._queue_event(self._images[action.image].damaged_base(action.pack, action.piece))
+            self.feed(image.damaged_base(action.pack, action.piece))
         except LocalError as error:
-            self._failed(action.image, error)
+            self._failed(image, error)
 
     async def _local(self, image: LocalImage, pack: Digest) -> None:
         steps = image.local_steps(pack)
@@ -336,7 +357,7 @@ class SwarmDriver:
             while (event := await trio.to_thread.run_sync(next, steps, None)) is not None:
                 self.feed(event)
         except LocalError as error:
-            self._failed(image.task.image, error)
+            self._failed(image, error)
 
     async def _read_back(self, action: e.ReadBack) -> None:
         image = self._images.get(action.image)
@@ -345,7 +366,7 @@ class SwarmDriver:
         try:
             right = await trio.to_thread.run_sync(image.read_back)
         except LocalError as error:
-            self._failed(action.image, error)
+            self._failed(image, error)
             return
         if right:
             self._verified[action.image].set()
@@ -361,18 +382,18 @@ class SwarmDriver:
         try:
             damaged = await trio.to_thread.run_sync(image.recheck, action.pack)
         except LocalError as error:
-            self._failed(action.image, error)
+            self._failed(image, error)
             return
         self.feed(e.Damaged(action.image, damaged))
 
     async def _checkpoints(self) -> None:
         while True:
             await trio.sleep(CHECKPOINT_S)
-            for name, image in list(self._images.items()):
+            for image in list(self._images.values()):
                 try:
                     await trio.to_thread.run_sync(image.checkpoint)
                 except LocalError as error:
-                    self._failed(name, error)
+                    self._failed(image, error)
 
     def _answer_object(self, digest: Digest, data: bytes | None) -> None:
         for channel in self._objects.pop(digest, []):

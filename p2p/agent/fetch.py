@@ -22,7 +22,7 @@ from p2p.swarm.events import BaseDamaged, Event, Fetch, FetchEnded, FetchProgres
 log = logging.getLogger(__name__)
 
 STORES_MAX = 2
-PROGRESS_S = 0.5
+PROGRESS_S = 0.2
 
 
 class FrameFetch:
@@ -37,7 +37,7 @@ class FrameFetch:
         budget: RateBudget,
         *,
         feed: Callable[[Event], None],
-        failed: Callable[[Digest, LocalError], None],
+        failed: Callable[[LocalImage, LocalError], None],
         patching: trio.CapacityLimiter,
     ) -> None:
         self._action = action
@@ -53,6 +53,7 @@ class FrameFetch:
         self._received = 0
         self._stored = 0
         self._error: str | None = None
+        self.trouble: OriginError | None = None
         self._told_at = trio.current_time()
         self._told = 0
 
@@ -69,9 +70,7 @@ class FrameFetch:
                 async with trio.open_nursery() as nursery:
                     await self._stream(frames, nursery)
             except* OriginError as group:
-                error = group.exceptions[0]
-                log.info("fetch of %s: %s", self._object.hex()[:12], error)
-                self._error = self._error or (error.reason if isinstance(error, OriginError) else "origin")
+                self._blame(_leaf(group))
         if self._scope.cancelled_caught and self._error is None:
             self._error = "cancelled"
         return FetchEnded(action.fetch, self._error, self._received - self._stored)
@@ -108,28 +107,38 @@ class FrameFetch:
             else:
                 event = image.store_frame(pack, frame.number, stored)
         except ContentError as error:
-            log.warning("bad frame %d from the origin: %s", frame.number, error)
-            self._end("bad-bytes")
+            self._blame(OriginError("bad-bytes", f"frame {frame.number}: {error}"))
+            self._scope.cancel()
         except BaseDamagedError as error:
             log.warning("%s", error)
             self._feed(
                 BaseDamaged(image.task.image, frame.target_offset, frame.target_offset + frame.target_length)
             )
         except LocalError as error:
-            self._failed(image.task.image, error)
-            self._end("local")
+            self._failed(image, error)
+            self._error = self._error or "local"
+            self._scope.cancel()
         else:
             self._stored += frame.stored_size
             self._feed(event)
         finally:
             self._stores.release()
 
-    def _end(self, error: str) -> None:
-        self._error = self._error or error
-        self._scope.cancel()
+    def _blame(self, error: OriginError) -> None:
+        log.warning("fetch of %s: %s: %s", self._object.hex()[:12], error.reason, error.message)
+        self._error = self._error or error.reason
+        self.trouble = self.trouble or error
 
     def _progress(self) -> None:
         now = trio.current_time()
         if now - self._told_at >= PROGRESS_S:
             size, self._told, self._told_at = self._received - self._told, self._received, now
             self._feed(FetchProgress(self._action.fetch, size))
+
+
+def _leaf(group: BaseExceptionGroup[OriginError]) -> OriginError:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    assert isinstance(error, OriginError)
+    return error

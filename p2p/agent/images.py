@@ -53,6 +53,8 @@ class LocalImage:
         self._checked: set[tuple[Digest, int]] = set()
         self._unsynced = 0
         self._lock = threading.Lock()
+        self._spooling = threading.Lock()
+        self._closed = False
         self.maps: dict[Digest, PieceMap] = {}
 
     @property
@@ -162,13 +164,16 @@ class LocalImage:
 
     def piece_bytes(self, pack: Digest, number: int) -> bytes | None:
         """What a peer is sent; None when this node does not have it after all (or it is damaged)."""
-        piece = self.maps[pack][number]
+        pieces = self.maps.get(pack)
+        if pieces is None or number >= len(pieces):
+            return None  # asked for when this image was another try's
+        piece = pieces[number]
         key = (pack, number)
         if piece.is_patch:
             expected = self._kept.get(key)
             if expected is None:
                 return None
-            frame = self.maps[pack].index.frames[piece.frame]
+            frame = pieces.index.frames[piece.frame]
             stored = os.pread(self._spools[pack], frame.stored_size, frame.stored_offset)
             return stored if sha256(stored) == expected else None
         if self._reader is None:
@@ -182,10 +187,12 @@ class LocalImage:
 
     def close(self) -> None:
         """Give up the spool and the slot; what is durable stays."""
-        for descriptor in self._spools.values():
-            os.close(descriptor)
-        self._spools.clear()
-        self._kept.clear()
+        with self._spooling:  # a patch may still be under way in another thread
+            self._closed = True
+            for descriptor in self._spools.values():
+                os.close(descriptor)
+            self._spools.clear()
+            self._kept.clear()
         for closable in (self._writer, self._reader, self._base):
             close = getattr(closable, "close", None)
             if close is not None:
@@ -216,20 +223,26 @@ class LocalImage:
 
     def _keep(self, pack: Digest, number: int, offset: int, stored: Buffer) -> bool:
         """Spool a patch for peers; a full disk only means that this node does not serve it."""
-        try:
-            if pack not in self._spools:
-                self._spool_directory.mkdir(parents=True, exist_ok=True)
-                path = self._spool_directory / pack.hex()
-                descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-                with contextlib.suppress(OSError):
-                    path.unlink()  # nameless: it goes with the process, however that ends
-                self._spools[pack] = descriptor
-            if os.pwrite(self._spools[pack], stored, offset) != len(stored):
+        with self._spooling:
+            if self._closed:
                 return False
-        except OSError:
-            return False
-        self._kept[pack, number] = sha256(stored)
-        return True
+            try:
+                if pack not in self._spools:
+                    self._spools[pack] = self._new_spool(pack)
+                if os.pwrite(self._spools[pack], stored, offset) != len(stored):
+                    return False
+            except OSError:
+                return False
+            self._kept[pack, number] = sha256(stored)
+            return True
+
+    def _new_spool(self, pack: Digest) -> int:
+        self._spool_directory.mkdir(parents=True, exist_ok=True)
+        path = self._spool_directory / pack.hex()
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        with contextlib.suppress(OSError):
+            path.unlink()  # nameless: it goes with the process, however that ends
+        return descriptor
 
     def _copy(self, offset: int, start: int, stop: int) -> bool:
         assert self._base is not None

@@ -8,6 +8,7 @@ goes on with what it has, and peers may bring news that the origin does not.
 from __future__ import annotations
 
 import logging
+import math
 import random
 import signal
 import time
@@ -222,8 +223,8 @@ class Agent:
                 self._commit_seen(decision)
                 return None
             try:
-                changed = await self._install_while_meant(decision)
-            except LocalError as error:
+                changed = await self._install_while_meant(decision, patience_s=self._patience_s)
+            except (LocalError, OriginError) as error:
                 await self._last_word()
                 return error
             if not changed:
@@ -281,9 +282,30 @@ class Agent:
         if timestamp is not None:
             self._driver.feed(e.HoldMetadata("timestamp.json", versions["timestamp"], timestamp))
 
-    async def _install_while_meant(self, meant: Meant) -> bool:
-        """Install, asking again now and then; True if something else is meant meanwhile."""
+    @property
+    def _patience_s(self) -> float:
+        """With `--once`: how long an update may bring nothing. Who has peers waits for them first."""
+        return ONCE_PATIENCE_S + 2 * self._config.swarm.fallback_s
+
+    async def _install_while_meant(self, meant: Meant, *, patience_s: float = math.inf) -> bool:
+        """Install, asking again now and then; True if something else is meant meanwhile.
+
+        Raises `OriginError` when nothing that is of use came for `patience_s`, from peers or the origin.
+        """
         changed = False
+
+        async def despair(scope: trio.CancelScope) -> None:
+            while not self._driver.lacks or trio.current_time() - self._driver.moved_at < patience_s:
+                await trio.sleep(min(1.0, patience_s / 8))
+            last = self._driver.trouble
+            why = last.message if last is not None else "no peer and no origin has what is missing"
+            outcome.append(
+                OriginError(
+                    last.reason if last is not None else "stalled",
+                    f"release {meant.manifest.version}: nothing of use came for {patience_s:.0f} s ({why})",
+                )
+            )
+            scope.cancel()
 
         async def watch(scope: trio.CancelScope) -> None:
             nonlocal changed
@@ -302,12 +324,16 @@ class Agent:
         outcome: list[SlipstreamError] = []
         async with trio.open_nursery() as nursery:
             nursery.start_soon(watch, nursery.cancel_scope)
+            if patience_s < math.inf:
+                nursery.start_soon(despair, nursery.cancel_scope)
             try:
                 await self._updates.install(meant)
             except (LocalError, RebootPendingError) as error:
                 outcome.append(error)
             nursery.cancel_scope.cancel()
         if outcome:
+            if isinstance(outcome[0], OriginError):
+                self._updates.withdraw(outcome[0].message)
             raise outcome[0]
         if changed:
             self._updates.withdraw()

@@ -165,8 +165,10 @@ class Updates:
             )
         self._turn("committed", release)
 
-    def withdraw(self) -> None:
-        """The release is no longer meant: stop making it. What was verified stays in the slot."""
+    def withdraw(self, reason: str = "") -> None:
+        """Stop making the release: another is meant, or `reason` (nobody gives it). What was verified stays."""
+        if reason:
+            self._turn("failed", reason=reason)
         if self._installer.task is Task.FETCH:
             self._installer.supersede()
             for key, image in list(self._served.items()):
