@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -444,6 +445,31 @@ def test_a_device_cannot_be_larger_than_its_partition(tmp_path: Path) -> None:
         assert slots.image_in("b") == (sha256(image), len(image))
         assert slots.open_reader("b").read(200_000, 1) == image[-1:]
         assert slots.adopt("b", len(image)) == (sha256(image), len(image))
+    finally:
+        subprocess.run(["losetup", "-d", device], check=True)
+
+
+def test_a_mounted_partition_is_never_written(tmp_path: Path) -> None:
+    if shutil.which("mke2fs") is None:
+        pytest.skip("there is no mke2fs")
+    device = loop_device(tmp_path, 8 << 20)
+    place = tmp_path / "mounted"
+    place.mkdir()
+    try:
+        subprocess.run(["mke2fs", "-q", "-F", device], check=True, capture_output=True)
+        boot = FileBoot(str(tmp_path / "boot.env"))
+        slots = FileSlots("rootfs", {"a": str(tmp_path / "a"), "b": device}, str(tmp_path / "s"), boot)
+        slots.adopt("b")
+        held = slots.image_in("b")
+        subprocess.run(["mount", "-o", "ro", device, str(place)], check=True, capture_output=True)
+        try:
+            with pytest.raises(SlotError, match="mounted or in use"):
+                slots.open_writer("b", DIGEST, len(NEW))
+            assert slots.image_in("b") == held
+        finally:
+            subprocess.run(["umount", str(place)], check=True)
+        install(slots, NEW)
+        assert slots.image_in("b") == (DIGEST, len(NEW))
     finally:
         subprocess.run(["losetup", "-d", device], check=True)
 
