@@ -12,19 +12,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from alembic import command
-from alembic.config import Config
-from alembic.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from alembic.util.exc import CommandError
 from sqlalchemy import Engine, create_engine, event
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from p2p.errors import StoreError
 
 BUSY_TIMEOUT_MS = 10_000
 MIGRATIONS = Path(__file__).parent / "migrations"
+HEAD = "0001"
+"""The newest revision below `migrations/versions`."""
 
 
 class Database:
@@ -46,7 +43,7 @@ class Database:
         database = cls(path)
         try:
             migrate(database._durable)
-        except (SQLAlchemyError, CommandError) as error:
+        except SQLAlchemyError as error:
             database.close()
             raise StoreError(
                 f"the database {path} cannot be used: {error}",
@@ -79,16 +76,34 @@ class Database:
 
 
 def migrate(engine: Engine) -> None:
-    """Bring the schema to the newest revision; does nothing when it is there."""
+    """Bring the schema to `HEAD`; raises `StoreError` for a schema that this version does not know."""
+    if _revision(engine) == HEAD:
+        return
+    # Alembic takes long to import, and nearly always there is nothing to migrate.
+    from alembic import command
+    from alembic.config import Config
+    from alembic.util.exc import CommandError
+
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
-    head = ScriptDirectory.from_config(config).get_current_head()
-    with engine.connect() as connection:
-        if MigrationContext.configure(connection).get_current_revision() == head:
-            return
-    with engine.begin() as connection:
-        config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+    try:
+        with engine.begin() as connection:
+            config.attributes["connection"] = connection
+            command.upgrade(config, HEAD)
+    except CommandError as error:
+        raise StoreError(
+            f"the database has a schema that this version does not know: {error}",
+            kept="the database as it is",
+            next_step="use the version of Slipstream that wrote it, or a newer one",
+        ) from error
+
+
+def _revision(engine: Engine) -> str | None:
+    try:
+        with engine.connect() as connection:
+            return connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
+    except OperationalError:
+        return None  # a new database has no such table
 
 
 @contextlib.contextmanager
