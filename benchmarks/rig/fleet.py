@@ -45,7 +45,7 @@ def slipstream(*arguments: str | os.PathLike[str]) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """A published release of one image. `packs`: bytes over the WAN by base digest (None: the full pack)."""
+    """A published release of one image. `packs`: bytes over the WAN by base file (None: the full pack)."""
 
     version: str
     image: Path
@@ -53,9 +53,13 @@ class Release:
     size: int
     packs: dict[str | None, int]
 
-    @property
-    def smallest_delta(self) -> int:
-        return min(size for base, size in self.packs.items() if base is not None)
+    def smallest_pack(self, bases: Iterable[Path | None]) -> int:
+        """The fewest bytes by which any one of devices with these bases could make the image."""
+        return min(self.pack_from(base) for base in bases)
+
+    def pack_from(self, base: Path | None) -> int:
+        """Bytes of the pack that a device with this base would use."""
+        return self.packs.get(None if base is None else os.fspath(base), self.packs[None])
 
 
 class Fleet:
@@ -71,7 +75,7 @@ class Fleet:
         slipstream("repo", "init", self.repository, "--product", PRODUCT, "--insecure-plain-keys")
 
     def publish(self, version: str, image: Path, bases: Sequence[Path] = ()) -> Release:
-        """Build, sign and publish a release, and order it for every device."""
+        """Build, sign and publish a release. No device installs it before it is ordered."""
         document = self.directory / f"{version}.release.json"
         built = slipstream(
             *("release", "build", image, "--repo", self.repository, "--product", PRODUCT),
@@ -79,12 +83,15 @@ class Fleet:
             *(option for base in bases for option in ("--base", os.fspath(base))),
         )
         slipstream("release", "publish", document, "--repo", self.repository, "--sign")
-        order = self.directory / f"{version}.order.json"
-        what = ("--product", PRODUCT, "--version", version, "--all", "--out", order)
-        slipstream("order", "create", "--repo", self.repository, *what)
-        slipstream("order", "publish", order, "--repo", self.repository, "--sign")
         packs: dict[str | None, int] = {pack["base"]: pack["wan_bytes"] for pack in built["packs"]}
         return Release(version, image, file_digest(image), image.stat().st_size, packs)
+
+    def order(self, release: Release) -> None:
+        """Sign and publish the order that lets every device install it."""
+        document = self.directory / f"{release.version}.order.json"
+        what = ("--product", PRODUCT, "--version", release.version, "--all", "--out", document)
+        slipstream("order", "create", "--repo", self.repository, *what)
+        slipstream("order", "publish", document, "--repo", self.repository, "--sign")
 
     def vouchers(self, site: str, count: int) -> list[str]:
         """One-time vouchers, one per device."""
@@ -160,12 +167,23 @@ class Device:
             lines += [f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in values.items()), ""]
         self.config.write_text("\n".join(lines))
 
-    def start(self, children: Children) -> None:
-        """`slipstream agent run --once`, which then goes on serving its peers."""
-        command = [SLIPSTREAM, "agent", "run", "--config", self.config, "--once", "--linger", str(LINGER_S)]
+    def start(self, children: Children, *, once: bool = True) -> None:
+        """`slipstream agent run`; with `once` it serves its peers on when it is done."""
+        command = [SLIPSTREAM, "agent", "run", "--config", self.config]
+        command += ["--once", "--linger", str(LINGER_S)] if once else []
+        self.child = children.start(self.id, command, prefix=self.prefix)
+        self.expect()
+
+    def kill(self) -> None:
+        """SIGKILL, as when the power goes."""
+        if self.child is not None:
+            self.child.kill()
+            self.child = None
+
+    def expect(self) -> None:
+        """From now on `watch` looks for the end of another update."""
         self.started = time.monotonic()
         self.seconds = None
-        self.child = children.start(self.id, command, prefix=self.prefix)
 
     def status(self) -> dict[str, Any]:
         """What the agent says of itself; empty before it has said anything."""
@@ -186,8 +204,7 @@ class Device:
             return True
         ended = self.child is not None and self.child.exit_code is not None
         status = self.status()
-        fresh = status.get("updated", 0) >= time.time() - (time.monotonic() - self.started)
-        if fresh and status.get("state") == "committed" and status.get("release") == release.version:
+        if status.get("state") == "committed" and status.get("release") == release.version:
             self.seconds = time.monotonic() - self.started
             return True
         if ended and self.child:

@@ -86,6 +86,10 @@ class Rival:
     settings: dict[str, object] = field(default_factory=dict)
     piece_bytes: int = PIECE_BYTES
 
+    @property
+    def needs_torrent(self) -> bool:
+        return self.program != "curl"
+
     def missing(self) -> str | None:
         """What has to be installed first, or None."""
         if self.program == "libtorrent":
@@ -107,7 +111,7 @@ class Rival:
         hook.chmod(0o755)
         command: list[str | Path]
         if self.program == "curl":
-            fetch = f"exec 3>&1; curl -sSf -o '{directory / image}' '{url}' && exec '{hook}'"
+            fetch = f"curl -sSf -o '{directory / image}' '{url}' && exec '{hook}'"
             command = ["/bin/sh", "-c", fetch]
         elif self.program == "aria2c":
             command = [
