@@ -17,6 +17,9 @@ from p2p.trust import Need
 
 log = logging.getLogger(__name__)
 
+ORIGIN = ""
+"""Stands for the origin among those that were asked."""
+
 
 class MetadataSource:
     """Answers the needs of one refresh; `origin_reached` tells afterwards whether the origin answered."""
@@ -26,6 +29,7 @@ class MetadataSource:
         self._origin = origin
         self._wan = wan
         self._asked: dict[str, list[str]] = {}
+        self._origin_refused = False
         self.origin_reached = False
 
     async def answer(self, need: Need) -> bytes | None:
@@ -39,12 +43,15 @@ class MetadataSource:
 
     async def _mutable(self, need: Need) -> bytes | None:
         asked = self._asked.setdefault(need.name, [])
-        if self._wan and "" not in asked:
-            asked.append("")
+        if need.error is not None and asked == [ORIGIN]:
+            log.warning("%s from the origin is refused: %s", need.path, need.error.message)
+            self._origin_refused = True
+        if self._wan and ORIGIN not in asked:
+            asked.append(ORIGIN)
             try:
                 data = await self._origin.metadata(need.name, need.size_max)
             except OriginError as error:
-                if error.reason == "not-found" and need.may_be_absent:
+                if error.reason == "not-found" and need.role == "root":
                     self.origin_reached = True
                     return None
                 log.info("%s: %s", need.path, error.message)
@@ -61,6 +68,6 @@ class MetadataSource:
             found = await self._driver.metadata(device, need.name)
             if found is not None:
                 return found
-        if need.may_be_absent:
-            return None
+        if need.may_be_absent and not self._origin_refused:
+            return None  # bad bytes of a peer do not keep this device from going on with what it holds
         raise OriginError("unreachable", f"{need.path}: neither the origin nor a peer gives it")

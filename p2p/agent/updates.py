@@ -166,7 +166,7 @@ class Updates:
         self._turn("committed", release)
 
     def withdraw(self, reason: str = "") -> None:
-        """Stop making the release: another is meant, or `reason` (nobody gives it). What was verified stays."""
+        """Stop making the release: another is meant, or `reason` says why. What was verified stays."""
         if reason:
             self._turn("failed", reason=reason)
         if self._installer.task is Task.FETCH:

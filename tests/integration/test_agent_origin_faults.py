@@ -14,7 +14,7 @@ import pytest
 import trio
 
 from p2p.errors import OriginError
-from tests.support.fleet import DIGESTS, IMAGES, Device, FleetRig, flip, until
+from tests.support.fleet import DIGESTS, IMAGES, Device, FleetRig, flip
 from tests.support.hostile_origin import Answer, Fault, HostileOrigin, Request
 
 pytestmark = pytest.mark.usefixtures("quick")
