@@ -19,6 +19,8 @@ from p2p.errors import ConfigError
 
 
 def _check_certificate(config: AgentConfig) -> list[str]:
+    if not config.certificate_path.exists():
+        raise ConfigError("this device is not enrolled", next_step="slipstream agent enroll --voucher …")
     credentials = load_credentials(config.key_path, config.certificate_path, config.fleet_ca_path)
     identity = credentials.identity
     if identity.device != config.device.id:
