@@ -6,7 +6,7 @@ the seam above translates.
 
 TLS goes through memory BIOs rather than `ssl.SSLSocket`: one system call moves up to 256 KiB of
 records instead of two per 16 KiB record, and the bytes on the wire can be counted
-(`docs/adr/0004-tls-channel.md` has the figures).
+(`docs/adr/0006-tls-channel.md` has the figures).
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 It does what a device needs of an origin and of the coordinator: GET and POST, kept-alive connections,
 HTTPS with a pinned CA or the system's roots, a few redirects. Every wait is held against a least rate
 and a deadline (`Pace`), heads against a size, and nothing is read ahead of the consumer. Why not a
-larger client: `docs/adr/0005-http-client.md`.
+larger client: `docs/adr/0007-http-client.md`.
 
 Not for ranges and digests (`p2p.adapters.origin`), nor for deciding when to try again: retries are
 the caller's. The one exception is a kept-alive connection that the server had closed already.

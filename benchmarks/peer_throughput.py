@@ -1,0 +1,472 @@
+"""One node to one node on loopback: MB/s and CPU-seconds per GB, beside libtorrent in the same run.
+
+    python -m benchmarks.peer_throughput [--size-mib 512] [--rounds 3] [--json]
+
+Each contender is two processes, one that has a file of random bytes and one that fetches, verifies and
+writes it to another file, both on a file system in memory. Contenders take turns; medians are compared.
+
+- `slipstream`: TLS 1.3 both ways with device certificates, the wire codec, 16 wants in flight, SHA-256 of
+  every piece before it is written. What runs over the stream is a `Workload`, so that the same figures
+  can be taken of a bare stream and of the agent's whole message loop.
+- `libtorrent`: tuned (see `TUNED`), TCP only, one peer; v1 and v2 torrents, plain and with its RC4
+  encryption forced. It authenticates nobody. The fastest of its variants is what the goal is held against.
+
+Time runs from the first request to the last piece verified and handed to the file. CPU is user and system
+time of both processes over the same span (threads included).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+import trio
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from coordinator.publishing.authority import FleetAuthority
+from p2p.adapters.identity import Credentials, load_credentials, make_key
+from p2p.adapters.tls import TlsTransport
+from p2p.content.digests import Digest, sha256
+from p2p.ports import PeerAddress, PeerStream
+from p2p.swarm import messages as m
+from p2p.swarm import wire
+
+PIECE = 256 * 1024
+IN_FLIGHT = 16
+CHILD_S_MAX = 60.0
+ZERO_DIGEST = Digest(bytes(32))
+
+TUNED: dict[str, Any] = {
+    # one peer on loopback, as fast as it goes
+    "enable_outgoing_utp": False,
+    "enable_incoming_utp": False,
+    "allow_multiple_connections_per_ip": True,
+    "max_out_request_queue": 4000,
+    "max_allowed_in_request_queue": 8000,
+    "request_queue_time": 10,
+    "whole_pieces_threshold": 60,
+    "send_buffer_watermark": 16 << 20,
+    "send_buffer_low_watermark": 1 << 20,
+    "send_buffer_watermark_factor": 200,
+    "send_socket_buffer_size": 4 << 20,
+    "recv_socket_buffer_size": 4 << 20,
+    "max_peer_recv_buffer_size": 16 << 20,
+    "max_queued_disk_bytes": 64 << 20,
+    "aio_threads": 2,
+    "hashing_threads": 2,
+    "unchoke_slots_limit": -1,
+    "no_atime_storage": True,
+    "ssrf_mitigation": False,
+    # nothing that is not the transfer
+    "enable_dht": False,
+    "enable_lsd": False,
+    "enable_upnp": False,
+    "enable_natpmp": False,
+    "alert_mask": 0,
+}
+
+
+class Workload(Protocol):
+    """What the two ends do with an open stream."""
+
+    async def serve(self, stream: PeerStream, source: Path) -> None:
+        """Answer until the far end closes."""
+
+    async def fetch(self, stream: PeerStream, target: Path, digests: list[Digest], size: int) -> None:
+        """Fetch all pieces, verify each against `digests`, write them to `target`."""
+
+
+class Pieces:
+    """The wire codec straight over the stream: wants one way, pieces the other."""
+
+    async def serve(self, stream: PeerStream, source: Path) -> None:
+        descriptor = os.open(source, os.O_RDONLY)
+        reader = _Reader(stream)
+        try:
+            while (message := await reader.message()) is not None:
+                assert isinstance(message, m.Want)
+                data = os.pread(descriptor, PIECE, message.piece * PIECE)
+                await stream.send(*wire.encode(m.Piece(message.request, data)))
+        finally:
+            os.close(descriptor)
+
+    async def fetch(self, stream: PeerStream, target: Path, digests: list[Digest], size: int) -> None:
+        descriptor = os.open(target, os.O_WRONLY | os.O_CREAT, 0o600)
+        reader = _Reader(stream)
+        wants = [wire.encode(m.Want(n, ZERO_DIGEST, ZERO_DIGEST, n))[0] for n in range(len(digests))]
+        try:
+            await stream.send(b"".join(wants[:IN_FLIGHT]))
+            for n, digest in enumerate(digests):
+                message = await reader.message()
+                assert isinstance(message, m.Piece)
+                assert message.request == n
+                assert sha256(message.payload) == digest
+                os.pwrite(descriptor, message.payload, n * PIECE)
+                if n + IN_FLIGHT < len(digests):
+                    await stream.send(wants[n + IN_FLIGHT])
+        finally:
+            os.close(descriptor)
+
+
+WORKLOADS: dict[str, Callable[[], Workload]] = {"pieces": Pieces}
+
+
+class _Reader:
+    """Messages out of a stream: one buffer for prefixes and headers, payloads straight into their own."""
+
+    def __init__(self, stream: PeerStream) -> None:
+        self._stream = stream
+        self._small = memoryview(bytearray(wire.PREFIX.size))
+
+    async def message(self) -> m.Message | None:
+        if not await self._fill(self._small):
+            return None
+        header_length, payload_length = wire.parse_prefix(self._small)
+        rest = memoryview(bytearray(header_length + payload_length))
+        await self._fill(rest)
+        return wire.decode(rest[:header_length], rest[header_length:])
+
+    async def _fill(self, view: memoryview) -> bool:
+        filled = 0
+        while filled < len(view):
+            count = await self._stream.receive_into(view[filled:])
+            if not count:
+                return False
+            filled += count
+        return True
+
+
+# Child processes: each prints one JSON line per step and reads commands on its standard input
+
+
+def _cpu() -> float:
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
+
+
+def _say(**facts: object) -> None:
+    print(json.dumps(facts), flush=True)
+
+
+def slipstream_sender(directory: Path, workload: Workload) -> None:
+    """Child: serve the file to one peer."""
+
+    async def main() -> None:
+        transport = TlsTransport(_credentials(directory, "one"), time.time, host="127.0.0.1")
+        _say(port=transport.port)
+        started = 0.0
+
+        async def handle(stream: PeerStream) -> None:
+            nonlocal started
+            started = _cpu()
+            try:
+                await workload.serve(stream, directory / "source")
+            finally:
+                _say(cpu_s=_cpu() - started)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(transport.serve, handle)
+            await trio.to_thread.run_sync(sys.stdin.readline, abandon_on_cancel=True)
+            nursery.cancel_scope.cancel()
+
+    trio.run(main)
+
+
+def slipstream_fetcher(directory: Path, workload: Workload, port: int) -> None:
+    """Child: fetch the file from the other one."""
+    source = directory / "source"
+    size = source.stat().st_size
+    digests = [Digest(bytes.fromhex(line)) for line in (directory / "digests").read_text().split()]
+
+    async def main() -> None:
+        transport = TlsTransport(_credentials(directory, "two"), time.time, host="127.0.0.1")
+        stream = await transport.connect(PeerAddress("127.0.0.1", port))
+        clock, cpu = time.perf_counter(), _cpu()
+        await workload.fetch(stream, directory / "target", digests, size)
+        _say(seconds=time.perf_counter() - clock, cpu_s=_cpu() - cpu)
+        await stream.aclose()
+        transport.close()
+
+    trio.run(main)
+
+
+def _libtorrent_session(encrypted: bool) -> Any:
+    import libtorrent as lt
+
+    policy = lt.enc_policy.forced if encrypted else lt.enc_policy.disabled
+    return lt.session(
+        TUNED
+        | {
+            "listen_interfaces": "127.0.0.1:0",
+            "in_enc_policy": int(policy),
+            "out_enc_policy": int(policy),
+            "allowed_enc_level": int(lt.enc_level.rc4 if encrypted else lt.enc_level.plaintext),
+        }
+    )
+
+
+def _add(session: Any, torrent: Path, directory: Path, *, seeding: bool) -> Any:
+    import libtorrent as lt
+
+    parameters = lt.add_torrent_params()
+    parameters.ti = lt.torrent_info(str(torrent))
+    parameters.save_path = str(directory)
+    if seeding:
+        parameters.flags |= lt.torrent_flags.seed_mode
+    return session.add_torrent(parameters)
+
+
+def libtorrent_sender(directory: Path, torrent: Path, encrypted: bool) -> None:
+    """Child: seed the file."""
+    session = _libtorrent_session(encrypted)
+    handle = _add(session, torrent, directory, seeding=True)
+    while not (session.listen_port() and handle.status().is_seeding):
+        time.sleep(0.02)
+    _say(port=session.listen_port())
+    sys.stdin.readline()
+    before = _cpu()
+    _say(ready=True)
+    sys.stdin.readline()
+    _say(cpu_s=_cpu() - before)
+
+
+def libtorrent_fetcher(directory: Path, torrent: Path, encrypted: bool, port: int) -> None:
+    """Child: download the file from the other one."""
+    import libtorrent as lt
+
+    session = _libtorrent_session(encrypted)
+    target = directory / "leech"
+    handle = _add(session, torrent, target, seeding=False)
+    states = lt.torrent_status.states
+    while handle.status().state in (states.checking_files, states.checking_resume_data):
+        time.sleep(0.005)
+    clock, cpu = time.perf_counter(), _cpu()
+    handle.connect_peer(("127.0.0.1", port))
+    while not handle.status().is_seeding:
+        time.sleep(0.005)
+    _say(seconds=time.perf_counter() - clock, cpu_s=_cpu() - cpu)
+
+
+# The parent
+
+
+def run_slipstream(directory: Path, workload: str) -> dict[str, float]:
+    """One transfer."""
+    common = [str(directory), "--workload", workload]
+    with _child("slipstream-sender", *common) as sender:
+        port = _hear(sender)["port"]
+        with _child("slipstream-fetcher", *common, "--port", str(port)) as fetcher:
+            received = _hear(fetcher)
+        sent = _hear(sender)
+    _same(directory / "source", directory / "target")
+    (directory / "target").unlink()
+    return _figures(directory, received, sent)
+
+
+def run_libtorrent(directory: Path, version: str, encrypted: bool) -> dict[str, float]:
+    """One transfer."""
+    common = [str(directory), "--torrent", str(directory / f"{version}.torrent")]
+    common += ["--encrypted"] if encrypted else []
+    shutil.rmtree(directory / "leech", ignore_errors=True)
+    with _child("libtorrent-sender", *common) as sender:
+        port = _hear(sender)["port"]
+        _tell(sender)
+        _hear(sender)
+        with _child("libtorrent-fetcher", *common, "--port", str(port)) as fetcher:
+            received = _hear(fetcher)
+            _tell(sender)
+            sent = _hear(sender)
+    _same(directory / "source", directory / "leech" / "source")
+    shutil.rmtree(directory / "leech")
+    return _figures(directory, received, sent)
+
+
+def _figures(directory: Path, received: dict[str, Any], sent: dict[str, Any]) -> dict[str, float]:
+    gigabytes = (directory / "source").stat().st_size / 1e9
+    return {
+        "MB_per_s": gigabytes * 1000 / received["seconds"],
+        "send_cpu_s_per_GB": sent["cpu_s"] / gigabytes,
+        "receive_cpu_s_per_GB": received["cpu_s"] / gigabytes,
+    }
+
+
+def _same(one: Path, other: Path) -> None:
+    if subprocess.run(["cmp", "-s", one, other], check=False).returncode:
+        raise SystemExit(f"{other.name}: what arrived is not what was sent")
+
+
+@contextmanager
+def _child(role: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-m", "benchmarks.peer_throughput", "--role", role, "--directory", *arguments]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        watchdog = threading.Timer(CHILD_S_MAX, process.kill)
+        watchdog.start()
+        try:
+            yield process
+            process.communicate()
+        finally:
+            watchdog.cancel()
+            process.kill()
+
+
+def _hear(process: subprocess.Popen[str]) -> dict[str, Any]:
+    line = _pipe(process.stdout).readline()
+    if not line:
+        raise SystemExit(f"{process.args}: ended without an answer")
+    found: dict[str, Any] = json.loads(line)
+    return found
+
+
+def _tell(process: subprocess.Popen[str]) -> None:
+    pipe = _pipe(process.stdin)
+    pipe.write("\n")
+    pipe.flush()
+
+
+def _pipe(pipe: IO[str] | None) -> IO[str]:
+    assert pipe is not None
+    return pipe
+
+
+def _prepare(directory: Path, size: int) -> None:
+    digests = []
+    with (directory / "source").open("wb") as file:
+        for _ in range(size // PIECE):
+            data = os.urandom(PIECE)
+            digests.append(sha256(data).hex())
+            file.write(data)
+    (directory / "digests").write_text("\n".join(digests))
+    _make_credentials(directory)
+
+
+def _make_torrents(directory: Path, piece_size: int) -> None:
+    import libtorrent as lt
+
+    for version, flag in (("v1", lt.create_torrent.v1_only), ("v2", lt.create_torrent.v2_only)):
+        entry = lt.create_file_entry("source", (directory / "source").stat().st_size)
+        torrent = lt.create_torrent([entry], piece_size, flag)
+        lt.set_piece_hashes(torrent, str(directory))
+        (directory / f"{version}.torrent").write_bytes(lt.bencode(torrent.generate()))
+
+
+def _make_credentials(directory: Path) -> None:
+    """A fleet of two devices."""
+    now = datetime.now(UTC)
+    (directory / "ca").mkdir()
+    authority = FleetAuthority.create(directory, None, "benchmark", now)
+    for device in ("one", "two"):
+        key = make_key(directory / f"{device}.key")
+        certificate = authority.issue(key.public_key(), device, "bench", (), now, 30)
+        (directory / f"{device}.pem").write_bytes(certificate.public_bytes(Encoding.PEM))
+
+
+def _credentials(directory: Path, device: str) -> Credentials:
+    return load_credentials(directory / f"{device}.key", directory / f"{device}.pem", directory / "ca.pem")
+
+
+def measure(size: int, rounds: int, workload: str, piece_size: int, directory: Path) -> dict[str, Any]:
+    """All contenders in turn, `rounds` times; medians per contender and our ratio to the fastest rival."""
+    _prepare(directory, size)
+    contenders: dict[str, Callable[[], dict[str, float]]] = {
+        "slipstream": lambda: run_slipstream(directory, workload)
+    }
+    unavailable = None
+    try:
+        _make_torrents(directory, piece_size)
+    except ImportError as error:
+        unavailable = f"libtorrent: {error} (pip install libtorrent)"
+    else:
+        for version in ("v1", "v2"):
+            for encrypted in (False, True):
+                name = f"libtorrent {version}{' encrypted' if encrypted else ''}"
+                contenders[name] = lambda v=version, e=encrypted: run_libtorrent(directory, v, e)  # type: ignore[misc]
+    runs: dict[str, list[dict[str, float]]] = {name: [] for name in contenders}
+    for _ in range(rounds):
+        for name, run in contenders.items():
+            runs[name].append(run())
+    medians = {
+        name: {key: statistics.median(r[key] for r in of_one) for key in of_one[0]}
+        for name, of_one in runs.items()
+    }
+    rivals = {name: m["MB_per_s"] for name, m in medians.items() if name != "slipstream"}
+    fastest = max(rivals, key=lambda name: rivals[name]) if rivals else None
+    return {
+        "bytes": size,
+        "rounds": rounds,
+        "workload": workload,
+        "medians": medians,
+        "fastest_rival": fastest,
+        "ratio": medians["slipstream"]["MB_per_s"] / rivals[fastest] if fastest else None,
+        "goal": 2.0,
+        "unavailable": unavailable,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--size-mib", type=int, default=512)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--workload", choices=sorted(WORKLOADS), default="pieces")
+    parser.add_argument("--torrent-piece-kib", type=int, default=1024)
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--role", help=argparse.SUPPRESS)
+    parser.add_argument("--directory", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--torrent", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--encrypted", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--port", type=int, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    workload = WORKLOADS[options.workload]()
+    match options.role:
+        case "slipstream-sender":
+            slipstream_sender(options.directory, workload)
+        case "slipstream-fetcher":
+            slipstream_fetcher(options.directory, workload, options.port)
+        case "libtorrent-sender":
+            libtorrent_sender(options.directory, options.torrent, options.encrypted)
+        case "libtorrent-fetcher":
+            libtorrent_fetcher(options.directory, options.torrent, options.encrypted, options.port)
+        case _:
+            in_memory = "/dev/shm" if Path("/dev/shm").is_dir() else None
+            with tempfile.TemporaryDirectory(dir=in_memory) as directory:
+                result = measure(
+                    options.size_mib << 20,
+                    options.rounds,
+                    options.workload,
+                    options.torrent_piece_kib << 10,
+                    Path(directory),
+                )
+            print(json.dumps(result, indent=2) if options.json else _table(result))
+
+
+def _table(result: dict[str, Any]) -> str:
+    lines = [f"{'':24}{'MB/s':>8}{'CPU s/GB send':>16}{'receive':>10}"]
+    for name, median in result["medians"].items():
+        sent, received = median["send_cpu_s_per_GB"], median["receive_cpu_s_per_GB"]
+        lines.append(f"{name:24}{median['MB_per_s']:8.0f}{sent:16.2f}{received:10.2f}")
+    if result["ratio"] is None:
+        lines.append(result["unavailable"])
+    else:
+        lines.append(
+            f"slipstream is {result['ratio']:.2f} x {result['fastest_rival']} (goal {result['goal']:g})"
+        )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
