@@ -1,0 +1,3 @@
+"""Building, signing and publishing: the only code that touches private keys."""
+
+__all__: list[str] = []

@@ -254,6 +254,7 @@ def decode_proposal(data: bytes, what: str = "proposal") -> Proposal:
 def _targets(fields: Fields, key: str) -> Metadata[Targets]:
     try:
         metadata: Metadata[Targets] = Metadata.from_dict(fields.raw_object(key))
+        metadata.signed_bytes  # noqa: B018 (what has no canonical form cannot be signed either)
     except ContentError:
         raise
     except Exception as error:  # python-tuf documents no closed set for hostile dictionaries

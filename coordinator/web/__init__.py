@@ -1,0 +1,3 @@
+"""The operators' pages (none yet)."""
+
+__all__: list[str] = []
