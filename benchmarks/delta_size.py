@@ -35,7 +35,8 @@ import sys, hdiffpatch
 from pathlib import Path
 old, new, out = map(Path, sys.argv[1:])
 config = hdiffpatch.Lzma2Config(level=9, window=26, threads=1)
-out.write_bytes(hdiffpatch.diff(old.read_bytes(), new.read_bytes(), config, validate=False, big_cache_match=True))
+patch = hdiffpatch.diff(old.read_bytes(), new.read_bytes(), config, validate=False, big_cache_match=True)
+out.write_bytes(patch)
 """
 _BSDIFF = """
 import sys, bsdiff4
