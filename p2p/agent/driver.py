@@ -153,7 +153,12 @@ class SwarmDriver:
         async with trio.open_nursery() as self._nursery:
             self._nursery.start_soon(self._checkpoints)
             task_status.started()
-            await self._timer()
+            try:
+                await self._timer()
+            finally:
+                self._nursery.cancel_scope.cancel()
+                for image in self._images.values():
+                    image.close()
 
     def feed(self, event: e.Event) -> None:
         """Give the node an event and carry out what it says; events that follow from that queue up."""

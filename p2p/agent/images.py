@@ -186,7 +186,9 @@ class LocalImage:
         return data
 
     def close(self) -> None:
-        """Give up the spool and the slot; what is durable stays."""
+        """Give up the spool and the slot; what was verified stays, durably where the medium lets it."""
+        with contextlib.suppress(LocalError):
+            self.checkpoint()
         with self._spooling:  # a patch may still be under way in another thread
             self._closed = True
             for descriptor in self._spools.values():

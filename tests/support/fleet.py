@@ -55,6 +55,7 @@ from p2p.errors import SlipstreamError
 from p2p.install import InstallRecord
 from p2p.swarm import Policy, gateway
 from p2p.swarm import image as swarm_image
+from tests.support.fleet_repository import quick_packs
 
 PRODUCT = "engine"
 HARDWARE = "board-a"
@@ -187,14 +188,13 @@ class FleetRig:
     def release(
         self, version: str, payloads: dict[str, tuple[Path, tuple[Path, ...]]], **request: Any
     ) -> None:
-        """Build, sign and publish a further release."""
+        """Build, sign and publish a further release of small images, without any process."""
         inputs = tuple(PayloadInput(name, path, bases) for name, (path, bases) in payloads.items())
         request.setdefault("hardware", (HARDWARE,))
         asked = ReleaseRequest(product=PRODUCT, version=version, payloads=inputs, **request)
         repository = self.repository
-        built = build_release(
-            asked, repository.state(), repository.objects, repository.expiry("release"), workers=1
-        )
+        with quick_packs():
+            built = build_release(asked, repository.state(), repository.objects, repository.expiry("release"))
         publish_release(repository, [built.proposal], None, sign_here=True)
 
     def manifest(self, version: str) -> Manifest:

@@ -1,0 +1,230 @@
+"""What an agent installs, refuses, stops, rolls back, and says about it, over real files and sockets."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import trio
+
+from p2p.adapters.device import boot_of
+from p2p.agent.updates import NothingMeantError, RebootPendingError, UpdateFailedError
+from p2p.content.order import Audience, Phase
+from p2p.errors import SlotError
+from tests.support.fleet import DIGESTS, HARDWARE, IMAGES, SMALL, Device, FleetRig, until
+from tests.support.hostile_origin import Answer, HostileOrigin, Request
+
+pytestmark = pytest.mark.usefixtures("quick")
+
+
+@pytest.fixture
+async def origin(fleet: FleetRig) -> AsyncIterator[HostileOrigin]:
+    async with HostileOrigin(fleet.repository.directory).serving() as serving:
+        yield serving
+
+
+def assert_untouched(device: Device, held: str = "1.0") -> None:
+    """Nothing was installed nor begun."""
+    assert (device.running_slot, device.running_version()) == ("a", held)
+    assert not device.slot("b").exists()
+
+
+async def assert_nothing_meant(device: Device, reason: str) -> None:
+    outcome = await device.once()
+    assert isinstance(outcome, NothingMeantError)
+    assert outcome.exit_code == 8
+    assert f"({reason})" in outcome.message
+    assert_untouched(device)
+
+
+async def assert_installs(device: Device, version: str = "2.0") -> None:
+    assert await device.once() is None
+    assert device.running_version() == version
+
+
+async def test_a_manifest_without_an_order_installs_nothing(fleet: FleetRig, origin: HostileOrigin) -> None:
+    device = fleet.device("d1", origin=origin.url)
+    await assert_nothing_meant(device, "no-order")
+    fleet.order("2.0")
+    await assert_installs(device)
+
+
+async def test_an_order_without_its_manifest_installs_nothing(
+    fleet: FleetRig, origin: HostileOrigin, tmp_path: Path
+) -> None:
+    image = tmp_path / "four.img"
+    image.write_bytes(b"four" * 1000)
+    fleet.release("4.0", {"rootfs": (image, ())})
+    fleet.order("4.0")
+    fleet.release("5.0", {"rootfs": (image, ())}, retire=("4.0",))
+    device = fleet.device("d1", origin=origin.url)
+    await assert_nothing_meant(device, "no-manifest")
+    fleet.order("5.0")
+    assert await device.once() is None
+
+
+async def test_an_order_for_others_is_not_for_this_device(fleet: FleetRig, origin: HostileOrigin) -> None:
+    fleet.order("2.0", Audience(groups=frozenset({"trucks"})))
+    await assert_nothing_meant(fleet.device("d1", origin=origin.url, groups=("ships",)), "no-order")
+    await assert_installs(fleet.device("d2", origin=origin.url, groups=("trucks",)))
+
+
+async def test_a_release_for_other_hardware_is_not_for_this_device(
+    fleet: FleetRig, origin: HostileOrigin
+) -> None:
+    fleet.order("2.0")
+    await assert_nothing_meant(fleet.device("d1", origin=origin.url, hardware="board-b"), "hardware")
+    await assert_installs(fleet.device("d2", origin=origin.url, hardware=HARDWARE))
+
+
+async def test_a_phase_that_is_not_open_installs_nothing(fleet: FleetRig, origin: HostileOrigin) -> None:
+    phases = (Phase("canary", Audience(devices=frozenset({"other"}))), Phase("all", Audience(all=True)))
+    order = fleet.order("2.0", phases=phases)
+    device = fleet.device("d1", origin=origin.url)
+    await assert_nothing_meant(device, "not-open")
+    fleet.open(order, 2)
+    await assert_installs(device)
+
+
+@pytest.mark.parametrize("lost", ["nothing", "trust", "both floors but one"])
+async def test_a_downgrade_is_refused_by_the_floor_whatever_else_is_lost(
+    fleet: FleetRig, origin: HostileOrigin, lost: str
+) -> None:
+    device = fleet.device("d1", origin=origin.url, holds="2.0")
+    fleet.order("3.0")
+    await assert_installs(device, "3.0")
+    fleet.order("2.0")
+    state = device.config.device.state_dir
+    if lost == "trust":
+        shutil.rmtree(state / "trust")
+    elif lost != "nothing":
+        shutil.rmtree(state / "trust")
+        shutil.rmtree(state / "floor")
+    outcome = await device.once()
+    assert isinstance(outcome, NothingMeantError)
+    assert "(below-floor)" in outcome.message
+    assert (device.running_slot, device.running_version()) == ("b", "3.0")
+    fleet.order("2.0", allow_downgrade=("d1",))
+    await assert_installs(device, "2.0")
+
+
+@pytest.mark.parametrize(
+    ("script", "says"),
+    [("import sys; sys.exit(3)", "ended with status 3"), ("import time; time.sleep(60)", "within 1.5 s")],
+)
+async def test_a_health_check_that_fails_rolls_back_and_blocks(
+    fleet: FleetRig, origin: HostileOrigin, script: str, says: str
+) -> None:
+    fleet.order("2.0")
+    health = (sys.executable, "-c", script)
+    device = fleet.device("d1", origin=origin.url, health=health, health_s=1.5)
+    outcome = await device.once()
+    assert isinstance(outcome, UpdateFailedError)
+    assert outcome.exit_code == 9
+    assert says in outcome.message
+    assert (device.running_slot, device.running_version()) == ("a", "1.0")
+    blocked = device.record.blocked
+    assert len(blocked) == 1
+    spent = origin.object_bytes()
+    again = await device.once()
+    assert isinstance(again, SlotError)
+    assert "is blocked" in again.message
+    assert origin.object_bytes() == spent  # not fetched for nothing once more
+    assert (device.running_slot, device.record.blocked) == ("a", blocked)
+    device.configure(origin=origin.url, health=(sys.executable, "-c", "pass"))
+    fleet.order("3.0")
+    await assert_installs(device, "3.0")
+
+
+async def test_a_device_that_reboots_waits_for_it(fleet: FleetRig, origin: HostileOrigin) -> None:
+    fleet.order("2.0")
+    device = fleet.device("d1", origin=origin.url, reboot=("true",))
+    outcome = await device.once()
+    assert isinstance(outcome, RebootPendingError)
+    assert outcome.exit_code == 10
+    assert (device.running_slot, device.record.state.value) == ("a", "armed")
+    boot_of(device.config).started()  # the boot loader's part
+    assert await device.once() is None
+    assert (device.running_slot, device.running_version()) == ("b", "2.0")
+    assert device.record.installed is not None
+
+
+async def test_two_payloads_of_one_release_are_switched_together(
+    fleet: FleetRig, origin: HostileOrigin, tmp_path: Path
+) -> None:
+    new = tmp_path / "new.img"
+    new.write_bytes(bytes(range(256)) * 1000)
+    fleet.release(
+        "4.0",
+        {
+            "rootfs": (new, ()),
+            "config": (fleet.template / "small.img", ()),
+        },
+    )
+    fleet.order("4.0")
+    lacking = fleet.device("d0", origin=origin.url)
+    outcome = await lacking.once()
+    assert isinstance(outcome, SlotError)
+    assert "no slot for payload config" in outcome.message
+    assert_untouched(lacking)
+    device = fleet.device("d1", origin=origin.url, payloads=("rootfs", "config"))
+    assert await device.once() is None
+    assert device.slot("b").read_bytes() == new.read_bytes()
+    assert device.slot("b", "config").read_bytes() == SMALL
+
+
+def _held_back(frames: bytes, gate: trio.Event):  # type: ignore[no-untyped-def]
+    """The frames arrive only half until the gate is opened."""
+
+    def fault(request: Request, answer: Answer) -> Answer | None:
+        if not request.is_for(frames) or gate.is_set():
+            return None
+        answer.block, answer.pause_s = max(1, len(answer.body) // 40), 0.05
+        return answer
+
+    return fault
+
+
+@pytest.mark.parametrize("end", ["pause", "abort"])
+async def test_an_order_stopped_in_mid_update_stops_it(
+    fleet: FleetRig, origin: HostileOrigin, end: str
+) -> None:
+    order = fleet.order("2.0")
+    gate = trio.Event()
+    frames = fleet.pack("2.0", "1.0").frames.sha256
+    origin.fault = _held_back(frames, gate)
+    device = fleet.device("d1", origin=origin.url)
+    async with device.running() as run:
+        await until(lambda: origin.sent[f"objects/{frames.hex()}"] > 100_000, "the fetch is under way")
+        fleet.pause(order) if end == "pause" else fleet.abort(order)
+        await until(lambda: device.record.state.value == "idle", "the update was stopped")
+        assert origin.sent[f"objects/{frames.hex()}"] < fleet.pack("2.0", "1.0").frames.size
+        assert device.running_slot == "a"
+        assert device.valid_slots() == {"a": DIGESTS["1.0"].hex()}
+        gate.set()
+        if end == "pause":
+            fleet.resume(order)
+            await run.committed("2.0")
+        else:
+            fleet.order("2.0")
+            await run.committed("2.0")
+    assert device.slot("a").read_bytes() == IMAGES["1.0"]
+
+
+async def test_a_superseding_release_in_mid_update_is_what_ends_installed(
+    fleet: FleetRig, origin: HostileOrigin
+) -> None:
+    fleet.order("2.0")
+    frames = fleet.pack("2.0", "1.0").frames.sha256
+    origin.fault = _held_back(frames, trio.Event())
+    device = fleet.device("d1", origin=origin.url)
+    async with device.running() as run:
+        await until(lambda: origin.sent[f"objects/{frames.hex()}"] > 100_000, "the fetch is under way")
+        fleet.order("3.0")
+        await run.committed("3.0")
+    assert device.running_version() == "3.0"
+    assert device.slot("a").read_bytes() == IMAGES["1.0"]
+    assert origin.sent[f"objects/{frames.hex()}"] < fleet.pack("2.0", "1.0").frames.size
