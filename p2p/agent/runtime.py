@@ -1,7 +1,7 @@
 """The running agent: what is opened at the start, and the tasks that go on until the end.
 
-`Agent` holds one device's adapters and wires them to the node: polling for what is meant, checking
-in with the coordinator, discovery, the status file. A poll that fails changes nothing: the device
+`Agent` holds one device's adapters and wires them to the node, starts discovery and reporting, and
+polls for what is meant. A poll that fails changes nothing: the device
 goes on with what it has, and peers may bring news that the origin does not.
 """
 
@@ -13,7 +13,6 @@ import random
 import signal
 import time
 from contextlib import AsyncExitStack
-from typing import Any
 
 import trio
 
@@ -23,17 +22,16 @@ from p2p.adapters.durable import DirectoryBlobStore
 from p2p.adapters.http import HttpClient
 from p2p.adapters.identity import load_credentials
 from p2p.adapters.origin import HttpOrigin
-from p2p.adapters.roster import RosterDiscovery, StaticDiscovery
-from p2p.adapters.status import write_status
+from p2p.adapters.roster import StaticDiscovery
 from p2p.adapters.tls import TlsTransport
 from p2p.agent.budget import RateBudget
 from p2p.agent.driver import SwarmDriver
 from p2p.agent.links import PeerLinks
 from p2p.agent.metadata import MetadataSource
+from p2p.agent.reporting import Reporting
 from p2p.agent.updates import RebootPendingError, Updates, explain
 from p2p.config import AgentConfig
 from p2p.content import limits
-from p2p.content.digests import Digest
 from p2p.content.order import Member
 from p2p.errors import (
     ConfigError,
@@ -41,7 +39,6 @@ from p2p.errors import (
     OriginError,
     PeerError,
     SlipstreamError,
-    StoreError,
     TrustError,
 )
 from p2p.install import Release
@@ -56,9 +53,10 @@ STATUS_S = 0.5
 ONCE_PATIENCE_S = 30.0
 """With `--once`: how long neither origin nor peers may tell anything."""
 
+NEWS_PAUSE_S = 2.0
+"""Claims of news lead to no more than one question in this time."""
+
 RETRY_S = (1.0, 60.0)
-EXPECTED_AGE_S = 900
-"""A device of the roster that was heard of within this long may be waking up beside us."""
 
 
 def run(config: AgentConfig, *, once: bool = False, linger_s: float = 0.0) -> int:
@@ -163,13 +161,18 @@ class Agent:
             lan=RateBudget(config.budgets.lan_rate_max),
         )
         self._driver.links = self._links
-        self._updates = Updates(
-            config, self._installer, self._slots, boot, self._driver, self._raise_floor, self._report_soon
+        self._updates = Updates(config, self._installer, self._slots, boot, self._driver, self._raise_floor)
+        self._reporting = Reporting(
+            config,
+            self._credentials,
+            self._api,
+            self._client,
+            self._installer,
+            boot,
+            self._driver,
+            self._updates,
         )
-        self._roster = RosterDiscovery(identity.device)
-        self._report = trio.Event()
-        self._poll_s = config.coordinator.poll_s
-        self._written: dict[str, Any] | None = None
+        self._asked_at = -math.inf
 
     async def run(self, nursery: trio.Nursery, *, once: bool, linger_s: float) -> SlipstreamError | None:
         """Until cancelled; with `once`, until what is meant is committed, or the error that prevents it."""
@@ -180,8 +183,8 @@ class Agent:
         for source in self._sources():
             nursery.start_soon(source.run, self._links.found)
         if self._config.swarm.wan:
-            nursery.start_soon(self._check_in_always)
-        nursery.start_soon(self._write_status_always)
+            nursery.start_soon(self._reporting.check_in_always)
+        nursery.start_soon(self._reporting.write_status_always)
         outcome: SlipstreamError | None = None
         try:
             await self._updates.settle()
@@ -192,12 +195,10 @@ class Agent:
         except RebootPendingError as pending:
             outcome = pending
         finally:
-            with trio.CancelScope(shield=True):
-                self._write_status()
+            self._reporting.write_status()
+        if once:
+            await self._reporting.last_word()
         if once and outcome is None:
-            with trio.move_on_after(10):
-                await self._check_in()
-            self._write_status()
             await trio.sleep(linger_s)
         return outcome
 
@@ -225,7 +226,6 @@ class Agent:
             try:
                 changed = await self._install_while_meant(decision, patience_s=self._patience_s)
             except (LocalError, OriginError) as error:
-                await self._last_word()
                 return error
             if not changed:
                 self._updates.serve(decision)
@@ -247,7 +247,7 @@ class Agent:
                 else:
                     log.info("nothing to install: %s %s", decision.reason, decision.detail)
                 pause = first
-                wait = self._poll_s * (0.5 + random.random())
+                wait = self._reporting.poll_s * (0.5 + random.random())
             except RebootPendingError:
                 raise
             except SlipstreamError as error:
@@ -259,6 +259,7 @@ class Agent:
     async def _ask(self) -> Decision:
         """Refresh the metadata from origin or peers and decide what this device should run."""
         config = self._config
+        self._asked_at = trio.current_time()
         source = MetadataSource(self._driver, self._origin, wan=config.swarm.wan)
         floor = self._floors.get(config.device.product)
         decision = await run_async(
@@ -310,7 +311,7 @@ class Agent:
         async def watch(scope: trio.CancelScope) -> None:
             nonlocal changed
             while True:
-                await self._wait_for_news(self._poll_s * (0.5 + random.random()))
+                await self._wait_for_news(self._reporting.poll_s * (0.5 + random.random()))
                 try:
                     decision = await self._ask()
                 except SlipstreamError as error:
@@ -345,121 +346,11 @@ class Agent:
         self._updates.serve(meant)
 
     async def _wait_for_news(self, seconds: float) -> None:
-        """Wait, but not longer than until a peer has newer metadata."""
+        """Wait, but not longer than until a peer has newer metadata (which it may only claim)."""
         self._driver.news = trio.Event()
         with trio.move_on_after(seconds):
             await self._driver.news.wait()
-
-    # The coordinator
-
-    async def _check_in_always(self) -> None:
-        first, longest = RETRY_S
-        pause = first
-        while True:
-            self._report = trio.Event()
-            if await self._check_in():
-                pause, wait = first, self._poll_s * (0.5 + random.random())
-            else:
-                wait = pause * (0.5 + random.random())
-                pause = min(longest, pause * 2)
-            with trio.move_on_after(wait):
-                await self._report.wait()
-
-    async def _check_in(self) -> bool:
-        """Report to the coordinator and learn who is on the site; False if that failed."""
-        try:
-            answer = await self._api.checkin(
-                self._config.device.id, self._credentials.key, self._status_report()
-            )
-        except OriginError as error:
-            log.info("check-in: %s", error.message)
-            return False
-        self._poll_s = min(self._poll_s, answer.poll_s)
-        if self._config.discovery.roster:
-            self._roster.update(answer.roster)
-            expected: dict[str, Digest | None] = {
-                r.device: r.image for r in answer.roster if r.age_s <= EXPECTED_AGE_S
-            }
-            self._driver.feed(e.Expect(expected))
-        return True
-
-    async def _last_word(self) -> None:
-        if self._config.swarm.wan:
-            with trio.move_on_after(10):
-                await self._check_in()
-
-    def _report_soon(self) -> None:
-        """Something worth a check-in happened (only ends of an update are)."""
-        if self._updates.progress.state in ("committed", "failed", "rolled-back"):
-            self._report.set()
-
-    def _status_report(self) -> dict[str, object]:
-        running = self._boot.read().running
-        images = {
-            name: held[0].hex()
-            for name, slots in self._slots.items()
-            if (held := slots.image_in(running)) is not None
-        }
-        installed = self._installer.record.installed
-        report: dict[str, object] = {
-            "listen_port": self._transport.port,
-            "release": installed.release.version if installed else None,
-            "slot": running,
-            "state": self._updates.progress.state,
-            "images": images,
-            "ledger": self._node.ledger.to_json(),
-            "role": self._role(),
-        }
-        host = self._config.network.advertise
-        if host is not None:
-            report["listen_host"] = host
-        return report
-
-    # Status
-
-    async def _write_status_always(self) -> None:
-        while True:
-            self._write_status()
-            await trio.sleep(STATUS_S)
-
-    def _write_status(self) -> None:
-        facts = self._status()
-        if facts == self._written:
-            return
-        self._written = facts
-        try:
-            write_status(self._config.status_path, {**facts, "updated": time.time()})
-        except StoreError as error:
-            log.warning("%s", error.message)
-
-    def _status(self) -> dict[str, Any]:
-        progress = self._updates.progress
-        status = self._node.status(progress.image) if progress.image is not None else None
-        gateways = status.gateways if status is not None else ()
-        facts: dict[str, Any] = {
-            "device": self._config.device.id,
-            "site": self._credentials.identity.site,
-            "listen_port": self._transport.port,
-            "state": progress.state,
-            "release": progress.release,
-            "reason": progress.reason or None,
-            "role": self._role(),
-            "gateways": list(gateways),
-            "ledger": self._node.ledger.to_json(),
-            "wan_wire_bytes": self._client.wire_received,
-            "peers": [
-                {"device": device, "role": "gateway" if device in gateways else "rider"}
-                for device in self._node.peers
-            ],
-        }
-        if status is not None:
-            facts["progress"] = {"done": status.size - status.left, "total": status.size}
-        return facts
-
-    def _role(self) -> str:
-        image = self._updates.progress.image
-        status = self._node.status(image) if image is not None else None
-        return status.role if status is not None else "idle"
+            await trio.sleep_until(self._asked_at + NEWS_PAUSE_S)
 
     # Inside
 
@@ -476,7 +367,7 @@ class Agent:
         discovery = self._config.discovery
         sources: list[Discovery] = []
         if discovery.roster:
-            sources.append(self._roster)
+            sources.append(self._reporting.roster)
         if discovery.peers:
             sources.append(StaticDiscovery((p.host, p.port) for p in discovery.peers))
         if discovery.mdns:

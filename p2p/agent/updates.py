@@ -35,6 +35,9 @@ RETRY_S = (2.0, 300.0)
 """First and longest pause after an update that this device could not carry out."""
 
 
+ENDS = frozenset({"committed", "failed", "rolled-back"})
+
+
 class NothingMeantError(SlipstreamError):
     """No release is meant for this device (the message says why)."""
 
@@ -64,7 +67,7 @@ class Progress:
 
 
 class Updates:
-    """One device's updates. `ask` gives the release that is meant now; `changed` is called at each turn."""
+    """One device's updates. `ended` is set, and replaced, whenever one of them ends, well or not."""
 
     def __init__(
         self,
@@ -74,7 +77,6 @@ class Updates:
         boot: Boot,
         driver: SwarmDriver,
         raise_floor: Callable[[Release], None],
-        changed: Callable[[], None],
     ) -> None:
         self._config = config
         self._installer = installer
@@ -82,7 +84,7 @@ class Updates:
         self._boot = boot
         self._driver = driver
         self._raise_floor = raise_floor
-        self._changed = changed
+        self.ended = trio.Event()
         self._served: dict[tuple[str, str], Digest] = {}
         self._failure: LocalError | None = None
         self._making: trio.CancelScope | None = None
@@ -285,7 +287,9 @@ class Updates:
         if release is not None:
             self.progress.release = release.version
         log.info("%s %s%s", state, self.progress.release or "", f": {reason}" if reason else "")
-        self._changed()
+        if state in ENDS:
+            self.ended.set()
+            self.ended = trio.Event()
 
 
 def explain(nothing: Nothing) -> NothingMeantError:

@@ -109,11 +109,10 @@ class HealthConfig:
 
 @dataclass(frozen=True, slots=True)
 class BudgetsConfig:
-    """Bytes per second, None for no limit; `memory_max`: bytes of frames under way at once."""
+    """Bytes per second, None for no limit."""
 
     wan_rate_max: int | None
     lan_rate_max: int | None
-    memory_max: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -123,7 +123,6 @@ def _read(root: Table) -> AgentConfig | None:
     budgets_config = BudgetsConfig(
         wan_rate_max=budgets.optional("wan_rate_max", budgets.rate),
         lan_rate_max=budgets.optional("lan_rate_max", budgets.rate),
-        memory_max=budgets.size("memory_max", 16 << 20, 1 << 40, default=64 << 20),
     )
     swarm = root.table("swarm")
     swarm_config = SwarmConfig(

@@ -189,13 +189,6 @@ class Table:
         )
         return self._amount(key, what, _rate, 1, 1 << 50)
 
-    def size(self, key: str, low: int, high: int, *, default: int) -> int:
-        self._known.add(key)
-        if not self.has(key):
-            return default
-        what = f"bytes: a number or text such as '64MiB', at least {low}"
-        return self._amount(key, what, _size, low, high)
-
     def moment(self, key: str) -> float:
         what = "a date and time such as 2025-01-31T12:00:00Z"
         self._known.add(key)

@@ -74,7 +74,7 @@ class SwarmNode:
         self._objects = ObjectExchange(self._context)
         self._images: dict[Digest, _Pursuit] = {}
         self._fetch_numbers = count(1)
-        self._port = port
+        self.port = port
         self._housekeeping_at: float | None = None
         self._settled = False
 
@@ -249,7 +249,7 @@ class SwarmNode:
         self._on_lost(device)
         context.peers[device] = Peer(device, context.now)
         context.members_changed()
-        context.send(device, m.Hello(PROTOCOL, context.site, self._port, context.wan))
+        context.send(device, m.Hello(PROTOCOL, context.site, self.port, context.wan))
         context.send(device, self._objects.news())
         for pursuit in self._images.values():
             pursuit.gateway.greet(device)

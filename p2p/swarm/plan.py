@@ -19,7 +19,7 @@ from p2p.content.manifest import PackRef
 
 @dataclass(frozen=True, slots=True)
 class Participant:
-    """What one node told of itself for one image. `weight` 0 means: never a gateway."""
+    """What one node told of itself for one image. `weight` 0: a gateway only if nobody else can be."""
 
     device: str
     base: Digest | None
@@ -46,7 +46,8 @@ def make_plan(
     members = sorted(participants, key=lambda p: p.device)
     if any(p.complete for p in members):
         return SitePlan(None)
-    fetchers = [p for p in members if p.wan and p.weight > 0]
+    online = [p for p in members if p.wan]
+    fetchers = [p for p in online if p.weight > 0] or online
     best: tuple[int, bytes] | None = None
     plan = SitePlan(None)
     for pack in packs:

@@ -117,7 +117,6 @@ def test_what_is_missing_is_named() -> None:
         ('[boot]\ndefault_slot = "c"', "line 14: boot.default_slot must be 'a' or 'b', not 'c'"),
         ('[budgets]\nwan_rate_max = "2MB"', "line 14: budgets.wan_rate_max must be bytes per second"),
         ('[budgets]\nwan_rate_max = 0', "line 14: budgets.wan_rate_max must be bytes per second"),
-        ('[budgets]\nmemory_max = "1MiB"', "line 14: budgets.memory_max must be bytes"),
         ("[swarm]\ngateways_max = 4", "line 14: swarm.gateways_max must be a whole number of 1..3, not 4"),
         ("[swarm]\nstall_s = nan", "line 14: swarm.stall_s must be a number of 0.5..3600"),
         ('[trust]\nbuild_time = "yesterday"', "line 14: trust.build_time must be a date and time"),
@@ -141,7 +140,6 @@ def test_a_wrong_value_is_told_with_what_is_allowed(addition: str, fault: str) -
         ('[budgets]\nwan_rate_max = "16Mbit/s"', ("budgets.wan_rate_max", 2_000_000)),
         ('[budgets]\nlan_rate_max = "1.5 MiB/s"', ("budgets.lan_rate_max", 1_572_864)),
         ("[budgets]\nlan_rate_max = 1000", ("budgets.lan_rate_max", 1000)),
-        ('[budgets]\nmemory_max = "16MiB"', ("budgets.memory_max", 16 << 20)),
         ('[discovery]\npeers = ["10.0.0.1:1"]', ("discovery.peers", (Endpoint("10.0.0.1", 1),))),
         ('[discovery]\nmdns_interfaces = ["127.0.0.1"]', ("discovery.mdns_interfaces", ("127.0.0.1",))),
         (

@@ -1,0 +1,164 @@
+"""What others are told of this device: signed check-ins for the coordinator, a status file for people here.
+
+A check-in brings the site's roster back, for discovery and for the node to know whom to expect. A
+coordinator that cannot be reached costs nothing but its knowledge.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from typing import Any
+
+import trio
+
+from p2p.adapters.device_api import DeviceApi
+from p2p.adapters.http import HttpClient
+from p2p.adapters.identity import Credentials
+from p2p.adapters.installer import Installer
+from p2p.adapters.roster import RosterDiscovery
+from p2p.adapters.status import write_status
+from p2p.agent.driver import SwarmDriver
+from p2p.agent.updates import Updates
+from p2p.config import AgentConfig
+from p2p.errors import OriginError, StoreError
+from p2p.ports import Boot
+from p2p.swarm.events import Expect
+
+log = logging.getLogger(__name__)
+
+STATUS_S = 0.5
+RETRY_S = (1.0, 60.0)
+LAST_WORD_S = 10.0
+EXPECTED_AGE_S = 900
+"""A device of the roster that was heard of within this long may be waking up beside us."""
+
+
+class Reporting:
+    """`poll_s` is how often the coordinator wants to hear of this device, at least."""
+
+    def __init__(
+        self,
+        config: AgentConfig,
+        credentials: Credentials,
+        api: DeviceApi,
+        client: HttpClient,
+        installer: Installer,
+        boot: Boot,
+        driver: SwarmDriver,
+        updates: Updates,
+    ) -> None:
+        self._config = config
+        self._credentials = credentials
+        self._api = api
+        self._client = client
+        self._installer = installer
+        self._boot = boot
+        self._driver = driver
+        self._updates = updates
+        self._written: dict[str, Any] | None = None
+        self.roster = RosterDiscovery(credentials.identity.device)
+        self.poll_s = config.coordinator.poll_s
+
+    async def check_in_always(self) -> None:
+        """Check in at the start, every `poll_s`, and whenever an update ended."""
+        first, longest = RETRY_S
+        pause = first
+        while True:
+            ended = self._updates.ended
+            if await self._check_in():
+                pause, wait = first, self.poll_s * (0.5 + random.random())
+            else:
+                wait = pause * (0.5 + random.random())
+                pause = min(longest, pause * 2)
+            with trio.move_on_after(wait):
+                await ended.wait()
+
+    async def last_word(self) -> None:
+        """One more check-in before the agent ends, if there is a way to the coordinator."""
+        if self._config.swarm.wan:
+            with trio.move_on_after(LAST_WORD_S):
+                await self._check_in()
+        self.write_status()
+
+    async def write_status_always(self) -> None:
+        """Keep the status file up to date."""
+        while True:
+            self.write_status()
+            await trio.sleep(STATUS_S)
+
+    def write_status(self) -> None:
+        """Write the status file if anything changed."""
+        facts = self._facts()
+        if facts == self._written:
+            return
+        self._written = facts
+        try:
+            write_status(self._config.status_path, {**facts, "updated": time.time()})
+        except StoreError as error:
+            log.warning("%s", error.message)
+
+    async def _check_in(self) -> bool:
+        """Report to the coordinator and learn who is on the site; False if that failed."""
+        try:
+            answer = await self._api.checkin(self._config.device.id, self._credentials.key, self._report())
+        except OriginError as error:
+            log.info("check-in: %s", error.message)
+            return False
+        self.poll_s = min(self.poll_s, answer.poll_s)
+        if self._config.discovery.roster:
+            self.roster.update(answer.roster)
+            recent = {r.device: r.image for r in answer.roster if r.age_s <= EXPECTED_AGE_S}
+            self._driver.feed(Expect(recent))
+        return True
+
+    def _report(self) -> dict[str, object]:
+        running = self._boot.read().running
+        images = {
+            name: held[0].hex()
+            for name, slots in self._installer.slots.items()
+            if (held := slots.image_in(running)) is not None
+        }
+        installed = self._installer.record.installed
+        report: dict[str, object] = {
+            "listen_port": self._driver.node.port,
+            "release": installed.release.version if installed else None,
+            "slot": running,
+            "state": self._updates.progress.state,
+            "images": images,
+            "ledger": self._driver.node.ledger.to_json(),
+            "role": self._role(),
+        }
+        if self._config.network.advertise is not None:
+            report["listen_host"] = self._config.network.advertise
+        return report
+
+    def _facts(self) -> dict[str, Any]:
+        node, progress = self._driver.node, self._updates.progress
+        status = node.status(progress.image) if progress.image is not None else None
+        gateways = status.gateways if status is not None else ()
+        facts: dict[str, Any] = {
+            "device": self._config.device.id,
+            "site": self._credentials.identity.site,
+            "listen_port": node.port,
+            "state": progress.state,
+            "release": progress.release,
+            "reason": progress.reason or None,
+            "role": self._role(),
+            "gateways": list(gateways),
+            "ledger": node.ledger.to_json(),
+            "wan_wire_bytes": self._client.wire_received,
+            "peers": [
+                {"device": device, "role": "gateway" if device in gateways else "rider"}
+                for device in node.peers
+            ],
+        }
+        if status is not None:
+            facts["progress"] = {"done": status.size - status.left, "total": status.size}
+        return facts
+
+    def _role(self) -> str:
+        image = self._updates.progress.image
+        status = self._driver.node.status(image) if image is not None else None
+        return status.role if status is not None else "idle"
