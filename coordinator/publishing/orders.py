@@ -17,6 +17,7 @@ from coordinator.publishing.proposal import Proposal, merge, propose, review
 from coordinator.publishing.releases import check_current, check_signatures
 from coordinator.publishing.repository import Repository
 from coordinator.publishing.state import PHASES_ROLE, State, orders_role, product_role
+from p2p.content import limits
 from p2p.content.digests import sha256
 from p2p.content.fields import check_name
 from p2p.content.manifest import Manifest, decode_manifest, manifest_path
@@ -79,6 +80,12 @@ def create_order(repository: Repository, state: State, request: OrderRequest) ->
     decode_order(encoded)  # what devices would refuse is not proposed
     states = {o.id: s for o, s in orders if s is not None}
     gone = outdated([o for o, _ in orders], states)
+    if len(orders) - len(gone) >= limits.ORDERS_PER_PRODUCT_MAX:
+        raise OperatorError(
+            f"{request.product} has {len(orders)} orders in force, and devices read no more than that",
+            kept="what is published",
+            next_step="abort orders that are over: slipstream order phase ORDER --abort --reason TEXT",
+        )
     return propose(
         role,
         delegation,

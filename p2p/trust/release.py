@@ -86,7 +86,7 @@ def _listed_orders(client: TrustClient, product: str) -> Steps[dict[str, TargetF
     try:
         listed = yield from client.listing(orders_role(product))
     except TrustError as error:
-        if error.reason == "not-delegated":
+        if error.reason in ("not-delegated", "not-in-snapshot"):  # no such product, or no order of it yet
             return {}
         raise
     if len(listed) > limits.ORDERS_PER_PRODUCT_MAX:
