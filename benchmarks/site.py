@@ -54,6 +54,8 @@ class Workload:
     kill: bool = False
     bases: int = 0
     delay_ms: float = 0
+    strangers: bool = False
+    """No device has ever run before, so that no roster names any."""
 
     @property
     def title(self) -> str:
@@ -65,6 +67,7 @@ class Workload:
         parts += [f"started over {self.stagger_s:g} s"] if self.stagger_s else []
         parts += ["busiest killed half-way"] if self.kill else []
         parts += [f"{self.bases} bases"] if self.bases else []
+        parts += ["first start ever"] if self.strangers else []
         parts += [f"{self.delay_ms:g} ms each way"] if self.delay_ms else []
         return ", ".join(parts)
 
@@ -224,9 +227,11 @@ class _SlipstreamRun(_Run):
         fleet = Fleet(self.directory, self.children)
         fleet.init()
         release = fleet.publish("1.0.0", self.site.image, self.site.bases)
-        fleet.order(release)
         _, url = fleet.serve(self.network.origin.address, prefix=self.network.origin.prefix)
         devices = self._devices(fleet, url)
+        if not self.workload.strangers:
+            fleet.introduce(devices)
+        fleet.order(release)
         packs = [release.pack_from(self._base(n)) for n in range(len(devices))]
         self.result.fewest = min(packs) if self.workload.bases else self.workload.size
 
@@ -333,6 +338,7 @@ def size_of(text: str) -> int:
 @click.option("--stagger", type=float, default=0, help="Start the devices over so many seconds.")
 @click.option("--kill-busiest", type=click.Choice(["half"]), help="SIGKILL Slipstream's busiest gateway.")
 @click.option("--bases", type=click.IntRange(0, 16), default=0, help="Different bases among the devices.")
+@click.option("--strangers", is_flag=True, help="The devices start for the first time ever: no roster.")
 @click.option(
     "--against",
     default="",
@@ -350,6 +356,7 @@ def main(
     stagger: float,
     kill_busiest: str | None,
     bases: int,
+    strangers: bool,
     against: str,
     without_slipstream: bool,
     work: Path | None,
@@ -362,7 +369,7 @@ def main(
         raise click.ClickException(reason)
     rivals = [_rival(name) for name in against.split(",") if name]
     workload = Workload(
-        devices, size_of(size), int(rate * 1e6), stagger, kill_busiest is not None, bases, delay
+        devices, size_of(size), int(rate * 1e6), stagger, kill_busiest is not None, bases, delay, strangers
     )
     if work is not None:
         work.mkdir(parents=True, exist_ok=True)

@@ -26,6 +26,7 @@ SLIPSTREAM = Path(sys.executable).with_name("slipstream")
 PRODUCT = "engine"
 HARDWARE = "board-a"
 PAYLOAD = "rootfs"
+PORT = 7470
 READY_S = 30
 ENROLL_S = 60
 LINGER_S = 900
@@ -101,6 +102,28 @@ class Fleet:
         vouchers: list[str] = made["vouchers"]
         return vouchers
 
+    def introduce(self, devices: Sequence[Device]) -> None:
+        """Run all agents until each has reported once, and end them: they have been at work before.
+
+        From then on the roster of their site names them, as it does at a site that did not come into being
+        a second ago.
+        """
+        for device in devices:
+            device.start(self._children, once=False)
+        running = [device.child for device in devices if device.child is not None]
+        sites = {device.site for device in devices}
+
+        def all_seen() -> bool:
+            found = [
+                known
+                for site in sites
+                for known in slipstream("coordinator", "site", site, "--repo", self.repository)["devices"]
+            ]
+            return sum(known["seen_s_ago"] is not None for known in found) >= len(devices)
+
+        until("report of every device", all_seen, READY_S + 2 * len(devices), alive=running)
+        self._children.stop(running)
+
     def serve(self, host: str = "127.0.0.1", *, prefix: Sequence[str] = ()) -> tuple[Child, str]:
         """Start the coordinator; its process and its URL once it takes requests."""
         ready = self.directory / "coordinator.url"
@@ -156,7 +179,7 @@ class Device:
                 "root": str(fleet.repository / "root.json"),
                 "fleet_ca": str(fleet.repository / "ca.pem"),
             },
-            "network": {"listen": f"{self.host}:0", "advertise": self.host},
+            "network": {"listen": f"{self.host}:{PORT}", "advertise": self.host},
             "discovery": {},
             f"slots.{PAYLOAD}": {"a": "slot-a.img", "b": "slot-b.img"},
         }
