@@ -31,7 +31,7 @@ from coordinator.cli.common import (
     table,
 )
 from coordinator.errors import KeyUnavailable
-from coordinator.publishing.files import hash_file, import_object
+from coordinator.publishing.files import hash_file, import_object, make_directory
 from coordinator.publishing.keys import Passphrases
 from coordinator.publishing.proposal import (
     Proposal,
@@ -156,7 +156,7 @@ def build(
         retire=retire,
     )
     check_request(request, state)
-    objects.mkdir(parents=True, exist_ok=True)
+    make_directory(objects)
     request = _with_attachments(request, objects, sbom, provenance)
     days = repository.settings.expiry("release") if repository is not None else DEFAULT_EXPIRY_DAYS["release"]
     expires = utc_now() + timedelta(days=days)

@@ -59,6 +59,14 @@ def sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
+def make_directory(path: Path, mode: int = 0o755) -> None:
+    """Make a directory and its parents if need be; raises `LocalError`."""
+    try:
+        path.mkdir(parents=True, exist_ok=True, mode=mode)
+    except OSError as error:
+        raise LocalError(f"cannot make {path}: {error.strerror or error}") from error
+
+
 def read_file(path: Path, size_max: int) -> bytes:
     """All of a small file; `OperatorError` when it cannot be read or is over `size_max` bytes."""
     try:
@@ -135,7 +143,10 @@ def import_object(source: Path, directory: Path, expected: ObjectRef) -> bool:
 def locked(directory: Path, wait_s: float = LOCK_WAIT_S) -> Iterator[None]:
     """Hold the repository's lock; raises `RepositoryInUse` naming the holder after `wait_s` seconds."""
     path = directory / ".lock"
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise LocalError(f"cannot lock {path}: {error.strerror or error}") from error
     try:
         deadline = time.monotonic() + wait_s
         while True:

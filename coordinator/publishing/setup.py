@@ -28,7 +28,7 @@ from tuf.api.metadata import (
 
 from coordinator.errors import KeyUnavailable
 from coordinator.publishing.authority import CA_DIRECTORY, FleetAuthority
-from coordinator.publishing.files import locked, write_atomic
+from coordinator.publishing.files import locked, make_directory, write_atomic
 from coordinator.publishing.keys import Passphrases, create_signing_key, read_public
 from coordinator.publishing.repository import Clock, Repository, utc_now
 from coordinator.publishing.settings import SETTINGS_FILE, RoleKeys, Settings, render_settings
@@ -90,7 +90,7 @@ def init_repository(
     check_name(fleet, "fleet")
     for product in products:
         check_name(product, "product")
-    if directory.exists() and any(directory.iterdir()):
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise OperatorError(
             f"{directory} is not empty", kept="everything in it", next_step="choose another directory"
         )
@@ -98,7 +98,7 @@ def init_repository(
     passphrase = passphrases.new()
     service_passphrase = passphrases.new(service=True)
     for name in ("metadata", "objects", "keys", CA_DIRECTORY):
-        (directory / name).mkdir(parents=True, mode=0o700 if name in ("keys", CA_DIRECTORY) else 0o755)
+        make_directory(directory / name, 0o700 if name in ("keys", CA_DIRECTORY) else 0o755)
     settings = Settings(
         roles={
             "root": _make_keys(directory, "root", wanted.root, passphrase),

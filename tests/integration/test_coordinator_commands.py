@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -111,6 +113,31 @@ def test_from_nothing_to_an_open_order(shell: Shell) -> None:
         "repository.created", "product.added", "release.published", "release.published",
         "order.published", "order.phase",
     ]  # fmt: skip
+
+
+def test_a_release_built_without_the_repository(shell: Shell) -> None:
+    shell.run("repo", "init", "apart", "--product", "pump")
+    shutil.copytree(shell.directory / "apart/metadata", shell.directory / "copy")
+    (shell.directory / "sbom.json").write_text('{"components": []}')
+    built = shell.facts(
+        "release", "build", "old.img", "--objects", "out", "--metadata", "copy", "--product", "pump",
+        "--version", "1", "--hardware", "h", "--sbom", "sbom.json", "--option", "verify=strict",
+        "--out", "p.json",
+    )  # fmt: skip
+    assert built["objects"] == "out"
+    assert len(list((shell.directory / "out").iterdir())) == 3
+    shown = shell.run("release", "sign", "p.json", "--key", "apart/keys/release.pem").stdout
+    sbom = hashlib.sha256((shell.directory / "sbom.json").read_bytes()).hexdigest()
+    assert f"SBOM sha256 {sbom}" in shown
+    assert "option verify = strict" in shown
+    assert "is missing" in shell.run("release", "publish", "p.json", "--repo", "apart", code=3).stderr
+    shell.run("release", "publish", "p.json", "--repo", "apart", "--objects", "out")
+    assert (shell.directory / "apart/objects" / sbom).read_bytes() == (
+        shell.directory / "sbom.json"
+    ).read_bytes()
+    assert shell.run("release", "publish", "p.json", "--repo", "apart", code=2).stderr.startswith(
+        "error: this release is published already"
+    )
 
 
 def test_mistakes_are_explained(shell: Shell) -> None:
