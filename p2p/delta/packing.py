@@ -18,7 +18,8 @@ from p2p.content.index import Chunk, Codec, Copy, Data, Entry, PackIndex, Patch,
 from p2p.content.intervals import IntervalSet
 from p2p.delta.codecs import CODECS
 from p2p.delta.compression import compress, compress_fast
-from p2p.delta.views import RUN_MIN, Cutter, Run, ViewChooser, find_runs, zero_runs
+from p2p.delta.framing import spans
+from p2p.delta.views import RUN_MIN, Cutter, Run, ViewChooser, find_repeats, find_runs, zero_runs
 from p2p.errors import ContentError
 
 DATA_FRAME_TARGET = limits.MIB
@@ -84,16 +85,16 @@ def plan_delta(target: Buffer, base: Buffer, cut: Cutter) -> Iterator[Step]:
     """Steps of a delta pack, in target order.
 
     Unchanged runs and zero runs cost nothing, wherever they are. What is left is covered by as few
-    patch jobs as possible: each begins at a changed byte, reaches as far as a patch frame may, and
-    gives back the unchanged bytes at its end. Unchanged runs inside a job stay in it, because the codec
-    copies them for less than another frame costs, unless they are so long that reading and patching
-    them would be the device's main work.
+    patch jobs as is cheap (`framing`): each begins and ends at changed bytes. Unchanged runs inside a
+    job stay in it, because the codec copies them for less than another frame costs, unless they are so
+    long that reading and patching them would be the device's main work.
     """
     runs = find_runs(target, base, cut)
     chooser = ViewChooser(runs, len(base))
     free = _free(runs, zero_runs(target, RUN_MIN))
     at = 0
-    for job_start, job_stop in _spans(free, len(target)):
+    gaps = list(_gaps(free, len(target)))
+    for job_start, job_stop in spans(gaps, find_repeats(target, gaps, cut), SPLIT_RUN_MIN):
         yield from _entries(free, at, job_start)
         yield PatchJob(job_start, job_stop - job_start, chooser.choose(job_start, job_stop))
         at = job_stop
@@ -124,26 +125,6 @@ def _free(runs: Iterable[Run], zeros: Iterable[tuple[int, int]]) -> list[_Free]:
     for zero in zero_list:
         found += (_Free(a, b, None) for a, b in taken.gaps(*zero) if b - a >= RUN_MIN)
     return sorted(found, key=lambda f: f.start)
-
-
-def _spans(free: Sequence[_Free], size: int) -> Iterator[tuple[int, int]]:
-    """Few spans of at most `PATCH_TARGET_MAX` bytes that hold every byte that is not free."""
-    start = stop = -1
-    for low, high in _gaps(free, size):
-        if start >= 0 and low - stop >= SPLIT_RUN_MIN:
-            yield start, stop
-            start = -1
-        while low < high:
-            if start < 0:
-                start = low
-            take = min(high, start + limits.PATCH_TARGET_MAX)
-            if take > low:
-                stop = low = take
-            if low < high:
-                yield start, stop
-                start = -1
-    if start >= 0:
-        yield start, stop
 
 
 def _gaps(free: Iterable[_Free], size: int) -> Iterator[tuple[int, int]]:

@@ -21,6 +21,7 @@ from p2p.content import limits
 from p2p.content.digests import Buffer
 from p2p.content.index import ViewRange
 from p2p.content.intervals import IntervalSet
+from p2p.delta.framing import Repeat
 
 Cutter = Callable[[memoryview, int], Iterable[tuple[int, int]]]
 """`cut(data, average)`: offsets and lengths of content-defined chunks that cover `data` in order."""
@@ -91,6 +92,25 @@ def find_runs(target: Buffer, base: Buffer, cut: Cutter) -> list[Run]:
         runs.append(run)
         stop = run.target_stop
     return runs
+
+
+def find_repeats(target: Buffer, gaps: Iterable[tuple[int, int]], cut: Cutter) -> list[Repeat]:
+    """Chunks of new content (in `gaps`) that were there before within the reach of a frame, in order."""
+    view = memoryview(target)
+    size = anchor_size(len(view))
+    last: dict[bytes, int] = {}
+    repeats: list[Repeat] = []
+    for low, high in gaps:
+        if high - low < size:
+            continue
+        for offset, length in cut(view[low:high], size):
+            at = low + offset
+            name = _name(view[at : at + length])
+            before = last.get(name)
+            if before is not None and at + length - before <= limits.PATCH_TARGET_MAX:
+                repeats.append(Repeat(before, at, length))
+            last[name] = at
+    return repeats
 
 
 def _name(chunk: memoryview) -> bytes:
