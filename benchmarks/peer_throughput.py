@@ -40,10 +40,13 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from coordinator.publishing.authority import FleetAuthority
 from p2p.adapters.identity import Credentials, load_credentials, make_key
 from p2p.adapters.tls import TlsTransport
+from p2p.agent.budget import RateBudget
+from p2p.agent.links import Link
 from p2p.content.digests import Digest, sha256
 from p2p.ports import PeerAddress, PeerStream
 from p2p.swarm import messages as m
 from p2p.swarm import wire
+from p2p.swarm.events import Serve
 
 PIECE = 256 * 1024
 IN_FLIGHT = 16
@@ -122,7 +125,62 @@ class Pieces:
             os.close(descriptor)
 
 
-WORKLOADS: dict[str, Callable[[], Workload]] = {"pieces": Pieces}
+class Links:
+    """The agent's own connections (`p2p.agent.links`): a reader and a writer each, answers read late."""
+
+    async def serve(self, stream: PeerStream, source: Path) -> None:
+        descriptor = os.open(source, os.O_RDONLY)
+
+        def answer(serve: Serve) -> m.Message:
+            return m.Piece(serve.request, os.pread(descriptor, PIECE, serve.piece * PIECE))
+
+        def received(message: m.Message) -> None:
+            assert isinstance(message, m.Want)
+            link.send(Serve("two", message.request, message.image, message.pack, message.piece))
+
+        link = Link(stream, "two", answer, RateBudget(None))
+        try:
+            await self._until_closed(link, received)
+        finally:
+            os.close(descriptor)
+
+    async def fetch(self, stream: PeerStream, target: Path, digests: list[Digest], size: int) -> None:
+        descriptor = os.open(target, os.O_WRONLY | os.O_CREAT, 0o600)
+        wants = iter([m.Want(n, ZERO_DIGEST, ZERO_DIGEST, n) for n in range(len(digests))])
+        missing = len(digests)
+
+        def ask() -> None:
+            if (want := next(wants, None)) is not None:
+                link.send(want)
+
+        def received(message: m.Message) -> None:
+            nonlocal missing
+            assert isinstance(message, m.Piece)
+            assert sha256(message.payload) == digests[message.request]
+            os.pwrite(descriptor, message.payload, message.request * PIECE)
+            missing -= 1
+            ask()
+            if not missing:
+                link.scope.cancel()
+
+        link = Link(stream, "two", lambda _: m.Bye("nothing to serve"), RateBudget(None))
+        for _ in range(IN_FLIGHT):
+            ask()
+        try:
+            await self._until_closed(link, received)
+        finally:
+            os.close(descriptor)
+        assert not missing
+
+    async def _until_closed(self, link: Link, received: Callable[[m.Message], None]) -> None:
+        with link.scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(link.write)
+                await link.read(received)
+                nursery.cancel_scope.cancel()
+
+
+WORKLOADS: dict[str, Callable[[], Workload]] = {"links": Links, "pieces": Pieces}
 
 
 class _Reader:
@@ -422,7 +480,7 @@ def main() -> None:
     )
     parser.add_argument("--size-mib", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--workload", choices=sorted(WORKLOADS), default="pieces")
+    parser.add_argument("--workload", choices=sorted(WORKLOADS), default="links")
     parser.add_argument("--torrent-piece-kib", type=int, default=1024)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--role", help=argparse.SUPPRESS)

@@ -15,6 +15,8 @@ import contextlib
 import errno
 import socket
 import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Protocol
 
 import trio
@@ -24,6 +26,12 @@ from p2p.content.limits import KIB
 
 BLOCK = 256 * KIB
 """Bytes moved per system call, and the plaintext that is encrypted before it is handed to the kernel."""
+
+TURN = 1024 * KIB
+CALL = 16 * KIB
+"""A task lets the others run at the latest after moving this much; a call counts as at least `CALL`.
+
+Yielding to trio's scheduler on every call would cost more than the call where much arrives."""
 
 _scratch = memoryview(bytearray(BLOCK))  # shared: filled and emptied without an await in between
 
@@ -75,6 +83,7 @@ class _Pipe:
         self._sock = sock
         self._send_lock = trio.Lock()
         self._broken = False
+        self._turn_left = TURN
         self.bytes_received = 0
         self.bytes_sent = 0
 
@@ -89,6 +98,35 @@ class _Pipe:
         except OSError:
             return True
         return True
+
+    async def _take_turn(self) -> None:
+        """A checkpoint for cancellation always, for other tasks when this one's turn is over."""
+        if self._turn_left > 0:
+            await trio.lowlevel.checkpoint_if_cancelled()
+        else:
+            self._turn_left = TURN
+            await trio.lowlevel.checkpoint()
+
+    @asynccontextmanager
+    async def _sending(self) -> AsyncIterator[None]:
+        """One sender at a time; whatever ends it early leaves the channel broken."""
+        await self._take_turn()
+        try:
+            self._send_lock.acquire_nowait()
+        except trio.WouldBlock:
+            await self._send_lock.acquire()
+        try:
+            self._check_usable()
+            self._broken = True
+            sent = self.bytes_sent
+            try:
+                yield
+            except trio.ClosedResourceError as error:
+                raise OSError(errno.EBADF, "the channel is closed") from error
+            self._turn_left -= CALL + self.bytes_sent - sent
+            self._broken = False
+        finally:
+            self._send_lock.release()
 
     async def _send_all(self, data: memoryview) -> None:
         sent = 0
@@ -107,6 +145,7 @@ class _Pipe:
                 await trio.lowlevel.wait_readable(self._sock)
             else:
                 self.bytes_received += count
+                self._turn_left -= CALL + count
                 return count
 
     def _check_usable(self) -> None:
@@ -125,18 +164,12 @@ class TcpChannel(_Pipe):
     """A plain TCP channel."""
 
     async def send(self, *parts: Buffer) -> None:
-        async with self._send_lock:
-            self._check_usable()
-            self._broken = True
-            try:
-                for part in parts:
-                    await self._send_all(memoryview(part))
-            except trio.ClosedResourceError as error:
-                raise OSError(errno.EBADF, "the channel is closed") from error
-            self._broken = False
+        async with self._sending():
+            for part in parts:
+                await self._send_all(memoryview(part))
 
     async def receive_into(self, buffer: memoryview) -> int:
-        await trio.lowlevel.checkpoint()
+        await self._take_turn()
         self._check_usable()
         try:
             return await self._receive(buffer)
@@ -192,23 +225,17 @@ class TlsChannel(_Pipe):
                 return
 
     async def send(self, *parts: Buffer) -> None:
-        async with self._send_lock:
-            self._check_usable()
-            self._broken = True
-            try:
-                for part in parts:
-                    view = memoryview(part)
-                    for start in range(0, len(view), BLOCK):
-                        self._tls.write(view[start : start + BLOCK])
-                        if self._outgoing.pending >= BLOCK:
-                            await self._flush()
-                await self._flush()
-            except trio.ClosedResourceError as error:
-                raise OSError(errno.EBADF, "the channel is closed") from error
-            self._broken = False
+        async with self._sending():
+            for part in parts:
+                view = memoryview(part)
+                for start in range(0, len(view), BLOCK):
+                    self._tls.write(view[start : start + BLOCK])
+                    if self._outgoing.pending >= BLOCK:
+                        await self._flush()
+            await self._flush()
 
     async def receive_into(self, buffer: memoryview) -> int:
-        await trio.lowlevel.checkpoint()
+        await self._take_turn()
         if self._sock.fileno() < 0:
             raise OSError(errno.EBADF, "the channel is closed")
         filled = 0
@@ -231,6 +258,7 @@ class TlsChannel(_Pipe):
                 raise
             if not count:
                 break
+            self._turn_left -= CALL
             filled += count  # type: ignore[operator]  # typeshed: with a buffer, read returns a count
         return filled
 
