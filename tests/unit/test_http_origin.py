@@ -30,9 +30,9 @@ DIGEST = sha256(DATA)
 START, STOP = 1000, 201_000
 
 
-def client() -> HttpClient:
-    """Guards as in production, but in tenths of a second: 0.3 s windows, 1000 bytes/s."""
-    return HttpClient(connect_s=2.0, idle_s=0.3, rate_min=1000)
+def client(idle_s: float = 10.0) -> HttpClient:
+    """A least rate of 1,000 bytes/s; tests of the guard itself take windows of tenths of a second."""
+    return HttpClient(idle_s=idle_s, rate_min=1000)
 
 
 def says(*parts: bytes, then: Callable[[Channel], Awaitable[None]] | None = None) -> Answer:
@@ -58,8 +58,8 @@ async def right(request: Request, channel: Channel) -> None:
         await channel.send(partial(DATA, *request.range))
 
 
-async def read(server: ScriptedServer, start: int = START, stop: int = STOP) -> bytes:
-    origin = HttpOrigin(server.url, client())
+async def read(server: ScriptedServer, start: int = START, stop: int = STOP, idle_s: float = 10.0) -> bytes:
+    origin = HttpOrigin(server.url, client(idle_s))
     try:
         async with origin.stream(DIGEST, start, stop) as parts:
             return b"".join([bytes(part) async for part in parts])
@@ -67,10 +67,10 @@ async def read(server: ScriptedServer, start: int = START, stop: int = STOP) -> 
         await origin.aclose()
 
 
-async def failure(answer: Answer, start: int = START, stop: int = STOP) -> OriginError:
+async def failure(answer: Answer, start: int = START, stop: int = STOP, idle_s: float = 10.0) -> OriginError:
     async with scripted(answer) as server:
         with pytest.raises(OriginError) as caught:
-            await read(server, start, stop)
+            await read(server, start, stop, idle_s)
     return caught.value
 
 
@@ -151,7 +151,7 @@ async def test_nothing_is_read_beyond_what_is_taken() -> None:
             sent += 1 << 20
 
     async with scripted(pour) as server:
-        origin = HttpOrigin(server.url, client())
+        origin = HttpOrigin(server.url, client(0.3))
         async with origin.stream(DIGEST, 0, 1 << 30) as parts:
             first = await anext(parts)
             assert 0 < len(first) <= 1 << 16
@@ -238,7 +238,7 @@ async def drip(channel: Channel) -> None:
 )
 async def test_a_dripping_origin_is_cut_off(answer: Answer) -> None:
     with trio.fail_after(5):
-        assert (await failure(answer)).reason == "too-slow"
+        assert (await failure(answer, idle_s=0.3)).reason == "too-slow"
 
 
 async def test_an_origin_just_above_the_least_rate_is_waited_for() -> None:
@@ -251,7 +251,7 @@ async def test_an_origin_just_above_the_least_rate_is_waited_for() -> None:
             await trio.sleep(0.1)
 
     async with scripted(answer) as server:
-        assert await read(server) == DATA[START:STOP]
+        assert await read(server, idle_s=0.5) == DATA[START:STOP]
 
 
 async def test_endless_heads_and_bodies_are_bounded() -> None:
