@@ -100,9 +100,12 @@ def _wheel_tar(cache: Path, package: str, version: str, out: Path) -> None:
 
 
 def _kernel_packages() -> tuple[str, str]:
-    found = _run("apt-cache", "search", "--names-only", r"^linux-image-[0-9.-]+-cloud-(amd64|arm64)$").split(
-        "\n"
-    )
+    found = _run(
+        "apt-cache",
+        "search",
+        "--names-only",
+        r"^linux-image-[0-9]+\.[0-9]+\.[0-9]+-[0-9]+-cloud-(amd64|arm64)$",
+    ).split("\n")
     names = sorted(
         (line.split(" ")[0] for line in found if line), key=lambda n: [int(x) for x in re.findall(r"\d+", n)]
     )
