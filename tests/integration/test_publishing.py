@@ -377,6 +377,21 @@ def test_the_second_of_two_operators_is_told_and_can_go_on(fleet: Fleet) -> None
         publish_release(fleet.repository, [again], None, sign_here=True)
 
 
+def test_a_first_version_cannot_come_twice(fleet: Fleet) -> None:
+    """Even the role's own people cannot set it back: devices would refuse the lower version for ever."""
+    fleet.release("1.0")
+    proposal = fleet.build("1.1")
+    proposal.previous = None
+    signed = proposal.metadata.signed
+    signed.version = 1
+    del signed.targets["manifests/engine/1.0.json"]
+    before = snapshot_of(fleet.directory)
+    with pytest.raises(ObsoleteDocument, match="proposes version 1 of product-engine, but version 2"):
+        publish_release(fleet.repository, [proposal], None, sign_here=True)
+    assert snapshot_of(fleet.directory) == before
+    publish_release(fleet.repository, [fleet.build("1.1")], None, sign_here=True)
+
+
 def test_a_retired_release_leaves_the_role(fleet: Fleet) -> None:
     fleet.release("1.0")
     fleet.release("1.1", retire=("1.0",))
