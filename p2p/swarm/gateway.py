@@ -27,6 +27,9 @@ from p2p.swarm.policy import penalty_s
 RATE_MIN = 4096
 """Bytes per second below which a lease is not kept alive by promises alone."""
 
+RELIEFS_MAX = 2
+"""How often in a row, without progress, the end of a stalled lease may put off fetching alone."""
+
 CONFLICT_S = 2.0
 """A fetch older than this no longer yields: two that began without knowing of each other find out sooner."""
 
@@ -58,6 +61,8 @@ class Gateway:
         self._failures = 0
         self._alone = False
         self._idle_since: float | None = None
+        self._relief_at = 0.0
+        self._reliefs = 0
         self._frame_at = 0.0
         self._frame_s: float | None = None
         self._impatience = 1 + image.context.rng.random()
@@ -75,7 +80,7 @@ class Gateway:
         image, context = self._image, self._context
         if image.complete or not context.wan or not (context.settled or context.roster_known):
             return
-        idle_s = context.now - image.last_progress
+        idle_s = context.now - max(image.last_progress, self._relief_at)
         if not self._alone and idle_s > context.policy.fallback_s and idle_s > self._deadline_s():
             self._alone = self.dirty = True
         if not self.dirty or context.now < image.wan_blocked_until:
@@ -204,8 +209,16 @@ class Gateway:
 
     def _next_run(self) -> tuple[Digest, int, int] | None:
         image = self._image
-        if self._alone and image.route is not None:
-            return self._run_of(image.route, image.maps[image.route], selfish=True)
+        run = self._shared_run()
+        if run is not None or not self._alone or image.route is None:
+            return run
+        if self._context.now - image.last_progress < self._context.policy.help_s:
+            return None  # what others have or fetch may be arriving
+        return self._run_of(image.route, image.maps[image.route], selfish=True)
+
+    def _shared_run(self) -> tuple[Digest, int, int] | None:
+        """What is for this node to fetch for the site."""
+        image = self._image
         full = image.task.full_pack.index.sha256
         if len(image.repair) and full in image.maps and image.route != full:
             run = self._run_of(full, image.maps[full], selfish=False, repair=True)
@@ -319,7 +332,15 @@ class Gateway:
                 self._context.actions.append(CancelFetch(number))
 
     def _stalled(self, remote: RemoteImage) -> None:
-        """Its leases count for nothing for a while, longer each time, whatever becomes of its connection."""
+        """Its leases count for nothing for a while, longer each time, whatever becomes of its connection.
+
+        Others take over, so there is no need yet to fetch alone (all would, and at the same moment).
+        """
+        if self._relief_at < self._image.last_progress:
+            self._reliefs = 0
+        if self._reliefs < RELIEFS_MAX:
+            self._reliefs += 1
+            self._relief_at = self._context.now
         conduct = remote.conduct
         conduct.stalls += 1
         conduct.stalled_until = self._context.now + penalty_s(self._context.policy, conduct.stalls)

@@ -360,7 +360,7 @@ class ImageSwarm:
             self.context.ban(peer.device, "bad-have")
             return set()
         known = remote.haves.setdefault(pack, set())
-        new = pieces - known
+        new = {n for n in pieces - known if (pack, n) not in remote.late}
         known |= new
         remote.totals[pack] = count
         for n in new:

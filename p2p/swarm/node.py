@@ -396,8 +396,6 @@ class SwarmNode:
                 image.tell_haves(peer.device)  # it lost some, and was told nothing of those while it had them
             known &= pieces
             remote.useful = {k: None for k in remote.useful if k[0] != message.pack or k[1] in pieces}
-            for key in [k for k in remote.late if k[0] == message.pack]:
-                pieces.discard(key[1])
             new = image.heard(peer, remote, message.pack, pieces, total=message.total)
         pursuit.gateway.renewed_by(remote, message.pack, new)
 

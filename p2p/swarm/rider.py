@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import islice
 
+from p2p.content.limits import KIB
 from p2p.swarm import messages as m
 from p2p.swarm.context import Context
 from p2p.swarm.events import Store
@@ -14,6 +15,9 @@ from p2p.swarm.policy import penalty_s
 
 SAMPLE = 24
 """How many useful pieces are compared for rarity at each choice: enough to spread, cheap to do."""
+
+RATE_MIN, RATE_EXPECTED = 64 * KIB, 512 * KIB
+"""Bytes per second that a slow peer is waited for with, and one that has not answered anything yet."""
 
 WITNESSES = 12
 """How many peers' pieces are counted to find the rarest."""
@@ -137,7 +141,8 @@ class Rider:
                 if asked.image != image.task.image or asked.piece is None:
                     continue
                 age = context.now - asked.at
-                patience = policy.request_s + 2 * asked.size * (peer.in_flight + 1) / max(peer.rate, 65536)
+                rate = max(peer.rate, RATE_MIN) if peer.rate else RATE_EXPECTED
+                patience = policy.request_s + 2 * asked.size * (peer.in_flight + 1) / rate
                 if age > patience:
                     peer.abandon(number)
                     self._forget(peer, asked.piece)

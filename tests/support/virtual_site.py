@@ -1,20 +1,23 @@
 """A site in virtual time for tests: real `SwarmNode`s, an event heap, a shared WAN and a LAN.
 
 Payload bytes are shared blocks of zeros (a byte of 1 marks a bad one); everything else is real,
-the indexes included. One seed gives one run. `sim` will hold the full-grown version of this.
+the indexes included. Each driver keeps what was verified into its slot, and `Site.violations` collects
+what must never happen: a piece served that is not in the slot, an image called right that is not
+whole. One seed gives one run. `sim` will hold the full-grown version of this.
 """
 
 from __future__ import annotations
 
 import heapq
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import count
 
 from p2p.content import index as pack_index
 from p2p.content.digests import Digest, sha256
 from p2p.content.index import Chunk, Codec, Compression, Copy, Data, PackIndex, Patch, ViewRange
+from p2p.content.intervals import IntervalSet
 from p2p.content.limits import KIB, MIB
 from p2p.content.manifest import ObjectRef, PackRef
 from p2p.content.pieces import PieceMap
@@ -25,6 +28,8 @@ from p2p.swarm.policy import Policy
 
 GOOD = memoryview(bytes(8 * MIB))
 BAD = memoryview(b"\1" * MIB)
+SEGMENT = 64 * KIB
+"""The WAN carries transfers in turn, this much of each at a time."""
 
 
 @dataclass
@@ -109,14 +114,20 @@ class Driver:
     wan_bytes: int = 0
     serve: Callable[[e.Serve], m.Message] | None = None
     mute: Callable[[m.Message], bool] | None = None
+    wan_wasted: int = 0
+    wan_cut: int = 0
+    origin_down: bool = False
     bad_base: list[tuple[int, int]] = field(default_factory=list)
     read_backs: list[tuple[tuple[int, int], ...]] = field(default_factory=list)
     banned: dict[str, str] = field(default_factory=dict)
+    parted: list[tuple[str, str]] = field(default_factory=list)
     fetches: dict[int, bool] = field(default_factory=dict)
+    received: dict[int, int] = field(default_factory=dict)
+    slot: IntervalSet = field(default_factory=IntervalSet)
+    kept: set[tuple[Digest, int]] = field(default_factory=set)
     ready: dict[Digest, bytes] = field(default_factory=dict)
     failed: list[Digest] = field(default_factory=list)
     stored: list[e.Stored] = field(default_factory=list)
-    bad_stored: int = 0
     _timer: float | None = None
 
     def feed(self, event: e.Event) -> None:
@@ -135,7 +146,19 @@ class Driver:
             self.feed(e.Tick())
 
     def pursue(self) -> None:
-        self.feed(e.Pursue(self.release.task(self.base)))
+        """Start, or start again, from what the slot holds."""
+        self.feed(e.Pursue(self.release.task(self.base), tuple(self.slot)))
+
+    def restart(self, *, policy: Policy | None = None, wan: bool = True) -> None:
+        """A new process on the same slot: the node's memory and kept patches are gone."""
+        rng = random.Random(f"{self.site.rng.random()}{self.device}")
+        self.node = SwarmNode(device=self.device, site="site", port=1, rng=rng, policy=policy, wan=wan)
+        self.fetches.clear()
+        self.kept.clear()
+        self.ready.clear()
+        self._timer = None
+        self.up = True
+        self.pursue()
 
     def _do(self, action: e.Action) -> None:
         site = self.site
@@ -144,15 +167,18 @@ class Driver:
                 if self.mute is None or not self.mute(action.message):
                     site.deliver(self.device, action.device, action.message)
             case e.Disconnect():
+                self.parted.append((action.device, action.reason))
                 if action.ban_s:
                     self.banned[action.device] = action.reason
                 site.disconnect(self.device, action.device)
             case e.Fetch():
                 self.fetches[action.fetch] = True
+                span = f"{action.start}..{action.stop}"
+                site.trace.append(f"{site.now:.6f} {self.device} fetches {span}")
                 self._fetch(action, action.start)
             case e.CancelFetch():
-                if self.fetches.pop(action.fetch, None):
-                    site.soon(lambda: self.feed(e.FetchEnded(action.fetch, "cancelled")))
+                if action.fetch in self.fetches:
+                    self._end_fetch(action.fetch, "cancelled")
             case e.FetchObject():
                 self._fetch_object(action)
             case e.ObjectReady():
@@ -172,28 +198,34 @@ class Driver:
                 site.soon(lambda: self.feed(e.Damaged(action.image, damage)))
 
     def _fetch(self, action: e.Fetch, frame: int) -> None:
-        if not self.fetches.get(action.fetch) or not self.up:
+        node = self.node
+        if action.fetch not in self.fetches or not self.up:
+            return
+        if self.site.origin_down or self.origin_down:
+            self._end_fetch(action.fetch, "unreachable")
             return
         if frame == action.stop:
-            del self.fetches[action.fetch]
-            self.feed(e.FetchEnded(action.fetch))
+            self._end_fetch(action.fetch, None)
             return
         pieces = self.release.maps[action.pack]
-        size = pieces.index.frames[frame].stored_size
-        if self.site.origin_down:
-            del self.fetches[action.fetch]
-            self.site.soon(lambda: self.feed(e.FetchEnded(action.fetch, "unreachable")))
-            return
+        target = pieces.index.frames[frame]
 
-        def arrived() -> None:
-            if not self.fetches.get(action.fetch) or not self.up:
-                return
+        def arrived(size: int, last: bool) -> bool:
+            if action.fetch not in self.fetches or not self.up or self.node is not node:
+                self.wan_cut += size
+                return False
+            self.received[action.fetch] = self.received.get(action.fetch, 0) + size
             self.feed(e.FetchProgress(action.fetch, size))
-            target = pieces.index.frames[frame]
+            if self.site.origin_down or self.origin_down:
+                self._end_fetch(action.fetch, "truncated")
+                return False
+            if not last:
+                return action.fetch in self.fetches
             stop = target.target_offset + target.target_length
             if self._damaged_base(action.pack, target.target_offset, stop):
                 self.feed(e.BaseDamaged(action.image, target.target_offset, stop))
             else:
+                self.received[action.fetch] -= target.stored_size
                 numbers = tuple(pieces.of_frame(frame))
                 self._stored(
                     e.Stored(
@@ -202,8 +234,15 @@ class Driver:
                     )
                 )  # fmt: skip
             self._fetch(action, frame + 1)
+            return False
 
-        self.site.over_wan(self, size, arrived)
+        self.site.over_wan(self, target.stored_size, arrived, first=frame == action.start)
+
+    def _end_fetch(self, fetch: int, error: str | None) -> None:
+        del self.fetches[fetch]
+        wasted = self.received.pop(fetch, 0)
+        self.wan_wasted += wasted
+        self.site.soon(lambda: self.feed(e.FetchEnded(fetch, error, wasted)))
 
     def _damaged_base(self, pack: Digest, start: int, stop: int) -> bool:
         if self.release.maps[pack].index.base is None:
@@ -211,9 +250,19 @@ class Driver:
         return any(s < stop and start < t for s, t in self.bad_base)
 
     def _fetch_object(self, action: e.FetchObject) -> None:
-        data = None if self.site.origin_down else self.site.objects.get(action.digest)
-        size = 0 if data is None else len(data)
-        self.site.over_wan(self, size, lambda: self.feed(e.ObjectFetched(action.digest, data)))
+        down = self.site.origin_down or self.origin_down
+        data = None if down else self.site.objects.get(action.digest)
+        if data is not None and len(data) != action.size:
+            data = None  # the adapter stops at the size that it was given
+        self.site.object_requests += 1
+        node = self.node
+
+        def arrived(size: int, last: bool) -> bool:
+            if last and self.node is node:
+                self.feed(e.ObjectFetched(action.digest, data))
+            return not last
+
+        self.site.over_wan(self, len(data) if data is not None else 0, arrived, first=True)
 
     def _route(self, action: e.Route) -> None:
         for local in action.index.local_entries:
@@ -239,15 +288,22 @@ class Driver:
         self.site.soon(lambda: self._stored(event) if isinstance(event, e.Stored) else self.feed(event))
 
     def _stored(self, event: e.Stored) -> None:
+        if not self.up:
+            return
         self.stored.append(event)
+        self.slot.add(event.start, event.stop)
+        if event.kept and event.pack is not None:
+            self.kept |= {(event.pack, n) for n in event.pieces}
         self.feed(event)
 
     def _serve(self, action: e.Serve) -> None:
+        piece = self.release.maps[action.pack][action.piece]
+        whole = self.finished_at is not None or self.slot.covers(piece.target_offset, piece.target_stop)
+        if not whole or (piece.is_patch and (action.pack, action.piece) not in self.kept):
+            self.site.violations.append(f"{self.device} serves piece {action.piece} that it does not have")
+        message: m.Message = m.Piece(action.request, GOOD[: piece.wire_size])
         if self.serve is not None:
             message = self.serve(action)
-        else:
-            piece = self.release.maps[action.pack][action.piece]
-            message = m.Piece(action.request, GOOD[: piece.wire_size])
         self.site.deliver(self.device, action.device, message)
         size = len(message.payload) if isinstance(message, m.Piece) else 0
         self.site.soon(lambda: self.feed(e.PieceSent(action.device, size)))
@@ -256,8 +312,72 @@ class Driver:
         if self.read_backs:
             self.site.soon(lambda: self.feed(e.ReadBackFailed(image)))
             return
+        if not self.slot.covers(0, self.release.size):
+            self.site.violations.append(f"{self.device} reads back an image that is not whole")
         self.finished_at = self.site.now
         self.site.soon(lambda: self.feed(e.ImageVerified(image)))
+
+
+class Hostile:
+    """A device with a certificate of the fleet and no `SwarmNode`: `say` and `answer` make its messages.
+
+    `say(peer)` gives what it sends when a connection is up (after a right `Hello`, unless `hello` is
+    False), `answer(peer, message)` what it sends back. Cut off, it reconnects after a second, unless
+    banned.
+    """
+
+    def __init__(
+        self,
+        site: Site,
+        device: str,
+        say: Callable[[str], Iterable[m.Message]],
+        answer: Callable[[str, m.Message], Iterable[m.Message]],
+        *,
+        hello: bool = True,
+    ) -> None:
+        self.site = site
+        self.device = device
+        self.up = True
+        self.finished_at: float | None = 0.0
+        self.banned: dict[str, str] = {}
+        self.connections = 0
+        self.peers: set[str] = set()
+        self.heard: list[m.Message] = []
+        self._say = say
+        self._answer = answer
+        self._hello = hello
+
+    def feed(self, event: e.Event) -> None:
+        """Only what a network shows."""
+        match event:
+            case e.PeerConnected(device):
+                self.connections += 1
+                self.peers.add(device)
+                if self._hello:
+                    self.send(device, m.Hello(1, "site", 1, True))
+                for message in self._say(device):
+                    self.send(device, message)
+            case e.PeerLost(device):
+                self.peers.discard(device)
+                self.site.at(self.site.now + 1.0, lambda: self.site.connect(self.device, device))
+            case e.Received(device, message):
+                self.heard.append(message)
+                for reply in self._answer(device, message):
+                    self.send(device, reply)
+
+    def send(self, device: str, message: m.Message) -> None:
+        self.site.deliver(self.device, device, message)
+
+    def every(self, seconds: float, messages: Callable[[], Iterable[m.Message]]) -> None:
+        """Say this to all peers, again and again."""
+
+        def say() -> None:
+            for device in sorted(self.peers):
+                for message in messages():
+                    self.send(device, message)
+            self.site.at(self.site.now + seconds, say)
+
+        self.site.at(self.site.now + seconds, say)
 
 
 class Site:
@@ -273,9 +393,13 @@ class Site:
         self.lan_bytes = 0
         self.origin_down = False
         self.objects: dict[Digest, bytes] = {}
-        self.drivers: dict[str, Driver] = {}
+        self.drivers: dict[str, Driver | Hostile] = {}
+        self.violations: list[str] = []
+        self.object_requests = 0
+        self.release: Release | None = None
+        self.apart: set[frozenset[str]] = set()
         self.trace: list[str] = []
-        self._links: set[tuple[str, str]] = set()
+        self._links: dict[tuple[str, str], int] = {}
         self._wan_free = 0.0
         self._lan_free: dict[str, float] = {}
         self._heap: list[tuple[float, int, Callable[[], None]]] = []
@@ -292,6 +416,42 @@ class Site:
         self.objects.update(release.objects)
         return driver
 
+    @property
+    def honest(self) -> list[Driver]:
+        return [d for d in self.drivers.values() if isinstance(d, Driver)]
+
+    def add_hostile(
+        self,
+        device: str,
+        say: Callable[[str], Iterable[m.Message]],
+        answer: Callable[[str, m.Message], Iterable[m.Message]] = lambda peer, message: (),
+        *,
+        hello: bool = True,
+    ) -> Hostile:
+        hostile = self.drivers[device] = Hostile(self, device, say, answer, hello=hello)
+        return hostile
+
+    def partition(self, left: Iterable[str], right: Iterable[str]) -> None:
+        """No connection between the two until `heal`."""
+        self.apart |= {frozenset((a, b)) for a in left for b in right}
+        for pair in self.apart:
+            self.disconnect(*sorted(pair))
+
+    def heal(self) -> None:
+        """All connections may be made again, and are."""
+        self.apart.clear()
+        self.connect_all()
+
+    def check_ledgers(self) -> None:
+        """All bytes that moved are in the ledgers, once (when nothing is under way and nobody restarted)."""
+        ledgers = [d.node.ledger for d in self.honest]
+        for driver in self.honest:
+            assert driver.node.ledger.wan == driver.wan_bytes - driver.wan_cut
+        wan_wasted = sum(d.wan_wasted for d in self.honest)
+        lan_wasted = sum(x.wasted for x in ledgers) - wan_wasted
+        assert lan_wasted >= 0
+        assert sum(sum(x.sent.values()) for x in ledgers) == sum(x.from_peers for x in ledgers) + lan_wasted
+
     def at(self, time: float, call: Callable[[], None]) -> None:
         heapq.heappush(self._heap, (time, next(self._order), call))
 
@@ -307,13 +467,15 @@ class Site:
     def connect(self, a: str, b: str) -> None:
         if (a, b) in self._links or not (self.drivers[a].up and self.drivers[b].up):
             return
-        self._links |= {(a, b), (b, a)}
+        if frozenset((a, b)) in self.apart or b in self.drivers[a].banned or a in self.drivers[b].banned:
+            return
+        self._links[a, b] = self._links[b, a] = next(self._order)
         self.drivers[a].feed(e.PeerConnected(b))
         self.drivers[b].feed(e.PeerConnected(a))
 
     def disconnect(self, a: str, b: str) -> None:
         if (a, b) in self._links:
-            self._links -= {(a, b), (b, a)}
+            del self._links[a, b], self._links[b, a]
             self.soon(lambda: self.drivers[a].feed(e.PeerLost(b)))
             self.soon(lambda: self.drivers[b].feed(e.PeerLost(a)))
 
@@ -321,12 +483,13 @@ class Site:
         self.drivers[device].up = False
         for a, b in list(self._links):
             if a == device:
-                self._links -= {(a, b), (b, a)}
+                del self._links[a, b], self._links[b, a]
                 self.soon(lambda b=b: self.drivers[b].feed(e.PeerLost(device)))
 
     def deliver(self, source: str, target: str, message: m.Message) -> None:
         if (source, target) not in self._links:
             return
+        link = self._links[source, target]
         size = 64 + (len(message.payload) if isinstance(message, m.Piece | m.Blob) else 0)
         self.lan_bytes += size
         start = max(self.now, self._lan_free.get(source, 0.0))
@@ -334,16 +497,29 @@ class Site:
         self.trace.append(f"{self.now:.6f} {source}>{target} {_label(message)}")
 
         def arrive() -> None:
-            if (source, target) in self._links:
+            if self._links.get((source, target)) == link:
                 self.drivers[target].feed(e.Received(source, message))
 
         self.at(start + size / self.lan_rate + self.delay_s, arrive)
 
-    def over_wan(self, driver: Driver, size: int, arrived: Callable[[], None]) -> None:
-        self.wan_bytes += size
-        driver.wan_bytes += size
-        self._wan_free = max(self.now, self._wan_free) + size / self.wan_rate
-        self.at(self._wan_free + 0.02, arrived)
+    def over_wan(
+        self, driver: Driver, size: int, arrived: Callable[[int, bool], bool], *, first: bool
+    ) -> None:
+        """Carry `size` bytes; `arrived(segment, last)` says whether to go on."""
+        segment = min(size, SEGMENT)
+        delay = 0.02 if first else 0.0
+
+        def begin() -> None:
+            self._wan_free = max(self.now, self._wan_free) + segment / self.wan_rate
+            self.at(self._wan_free, end)
+
+        def end() -> None:
+            self.wan_bytes += segment
+            driver.wan_bytes += segment
+            if arrived(segment, segment == size):
+                self.over_wan(driver, size - segment, arrived, first=False)
+
+        self.at(self.now + delay, begin)
 
     def run(self, until: float, *, done: Callable[[], bool] | None = None) -> bool:
         """Step to `until`, or until `done`; whether it was done."""
@@ -355,7 +531,7 @@ class Site:
         return done is not None and done()
 
     def finished(self) -> bool:
-        return all(d.finished_at is not None for d in self.drivers.values() if d.up)
+        return all(d.finished_at is not None for d in self.drivers.values() if d.up) and not self.violations
 
 
 def _label(message: m.Message) -> str:
