@@ -26,8 +26,8 @@ from p2p.content.manifest import ObjectRef, PackRef
 from p2p.delta.packing import DataJob, PackAssembly, PatchJob, Step, plan_data, plan_delta, plan_full
 from p2p.errors import LocalError, OperatorError, StoreError
 
-BSDIFF_TRIED_MAX = limits.MIB
-"""Target plus base view up to which bsdiff is tried beside HDiffPatch (docs/adr/0003-codecs.md)."""
+BSDIFF_TRIED_MAX = 3 * limits.MIB
+"""Target plus base view up to which bsdiff is tried beside HDiffPatch (docs/adr/0008-delta-codecs.md)."""
 _PATCH_ENTRY_SIZE = 110
 _CHUNK_ENTRY_SIZE = 36
 _Frames = list[tuple[Entry, bytes]]

@@ -24,6 +24,7 @@ DICTIONARY_MIN = 4096
 DICTIONARY_MAX = 8 * limits.MIB
 ZSTD_WINDOW_LOG_MAX = 23
 ZSTD_LEVEL = 19
+_PROPERTIES_TRIED_MAX = limits.MIB  # larger deltas are mostly new content, where the settings matter little
 _ZSTD_TRIED_MAX = 64 * limits.KIB  # over this, LZMA2 won on every delta measured
 _PROPERTIES: tuple[tuple[int, int, int], ...] = ((3, 0, 0), (4, 0, 0), (2, 0, 0), (0, 0, 0), (3, 0, 2))
 """(lc, lp, pb) that the compressor tries; a decoder reads them from the stream. Measured on deltas of
@@ -87,8 +88,9 @@ def compress_zstd(data: Buffer, level: int = ZSTD_LEVEL) -> bytes:
 
 
 def compress_lzma2(data: Buffer) -> bytes:
-    """One raw LZMA2 stream."""
-    return min((_lzma2(data, p) for p in _PROPERTIES), key=len)
+    """One raw LZMA2 stream, the smallest of several settings where trying them is cheap."""
+    tried = _PROPERTIES if len(data) <= _PROPERTIES_TRIED_MAX else _PROPERTIES[:1]
+    return min((_lzma2(data, p) for p in tried), key=len)
 
 
 def _lzma2(data: Buffer, properties: tuple[int, int, int]) -> bytes:
