@@ -1,8 +1,8 @@
 """A fleet made with Slipstream's own commands: a repository, its coordinator, devices as real processes.
 
-Everything goes through `slipstream` as an operator or a technician would run it; nothing is imported from it.
-`Device.right` reads the slot that the boot environment names and hashes it: an agent's own word for it does
-not count. Not for what devices run in: a namespace is a prefix, a relayed WAN is another coordinator URL.
+Everything is done through `slipstream` as an operator or a technician would run it. `Device.right` hashes the
+slot that the boot environment names: an agent's own word for it does not count. Not for what devices run in:
+a namespace is a prefix of commands, a relayed WAN is another URL of the coordinator.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from typing import Any
 
 from benchmarks.rig.images import file_digest
 from benchmarks.rig.processes import Child, Children, RigError, until, wait_all
+from p2p.adapters.device import boot_of
+from p2p.config import read_config
 
 __all__ = ["SLIPSTREAM", "Device", "Fleet", "Release", "enroll", "slipstream"]
 
@@ -87,10 +89,11 @@ class Fleet:
         packs: dict[str | None, int] = {pack["base"]: pack["wan_bytes"] for pack in built["packs"]}
         return Release(version, image, file_digest(image), image.stat().st_size, packs)
 
-    def order(self, release: Release) -> None:
-        """Sign and publish the order that lets every device install it."""
-        document = self.directory / f"{release.version}.order.json"
-        what = ("--product", PRODUCT, "--version", release.version, "--all", "--out", document)
+    def order(self, release: Release, site: str | None = None) -> None:
+        """Sign and publish the order that lets every device, or those of one site, install it."""
+        document = self.directory / f"{release.version}-{site or 'all'}.order.json"
+        audience = ("--all",) if site is None else ("--site", site)
+        what = ("--product", PRODUCT, "--version", release.version, *audience, "--out", document)
         slipstream("order", "create", "--repo", self.repository, *what)
         slipstream("order", "publish", document, "--repo", self.repository, "--sign")
 
@@ -239,9 +242,9 @@ class Device:
 
     def right(self, release: Release) -> bool:
         """Whether the slot that it would boot from holds the release's image, byte for byte."""
-        facts = slipstream("agent", "status", "--config", self.config)
-        active = [slot["path"] for slot in facts["slots"] if slot["active"]]
-        return len(active) == 1 and file_digest(Path(active[0])) == release.digest
+        config = read_config(self.config)
+        running = boot_of(config).read().running
+        return file_digest(Path(config.slots[PAYLOAD].places[running])) == release.digest
 
 
 def enroll(children: Children, devices: Iterable[tuple[Device, str]]) -> None:
