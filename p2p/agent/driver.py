@@ -160,6 +160,14 @@ class SwarmDriver:
                 for image in self._images.values():
                     image.close()
 
+    def received(self, event: e.PeerConnected | e.PeerLost | e.Received) -> None:
+        """What the links report. Objects that are in this device's own stores are at hand for peers."""
+        if isinstance(event, e.Received) and isinstance(event.message, m.ObjectWant):
+            held = self._stored_object(event.message.digest)
+            if held is not None:
+                self.feed(e.HoldObject(event.message.digest, held))
+        self.feed(event)
+
     def feed(self, event: e.Event) -> None:
         """Give the node an event and carry out what it says; events that follow from that queue up."""
         self._queue.append(event)
@@ -301,8 +309,8 @@ class SwarmDriver:
         self.feed(ended)
 
     async def _fetch_object(self, action: e.FetchObject) -> None:
-        held = self._held(action.digest) or self._indexes.read(f"index-{action.digest.hex()}")
-        if held is not None and sha256(held) == action.digest:
+        held = self._stored_object(action.digest)
+        if held is not None:
             self.feed(e.HoldObject(action.digest, held))
             return
         try:
@@ -316,6 +324,14 @@ class SwarmDriver:
             self.trouble = error
             data = None
         self.feed(e.ObjectFetched(action.digest, data))
+
+    def _stored_object(self, digest: Digest) -> bytes | None:
+        try:
+            held = self._held(digest) or self._indexes.read(f"index-{digest.hex()}")
+        except StoreError as error:
+            log.warning("%s", error.message)
+            return None
+        return held if held is not None and sha256(held) == digest else None
 
     # The slot
 

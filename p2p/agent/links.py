@@ -30,6 +30,9 @@ YIELD_S = 0.25
 """How long the higher of two device ids lets the lower one dial first."""
 
 BUFFER = 256 * limits.KIB
+BYE_S = 2.0
+"""How long the last word to a peer may take."""
+
 QUEUE_MAX = 4096
 """Messages that may wait for one peer; one that reads too slowly for this is cut off."""
 
@@ -49,11 +52,11 @@ class Link:
         self._queue: deque[m.Message | Serve] = deque()
         self._more = trio.Event()
         self.scope = trio.CancelScope()
-        self._closing = False
+        self.closing = False
 
     def send(self, message: m.Message | Serve) -> None:
         """Queue a message."""
-        if self._closing:
+        if self.closing:
             return
         if len(self._queue) >= QUEUE_MAX:
             log.info("peer %s reads too slowly, closing", self.device)
@@ -64,8 +67,12 @@ class Link:
 
     def close(self, reason: str) -> None:
         """Say why, then close."""
+        if self.closing:
+            return
+        self._queue.clear()
         self.send(m.Bye(reason))
-        self._closing = True
+        self.closing = True
+        self.scope.deadline = min(self.scope.deadline, trio.current_time() + BYE_S)
 
     async def write(self) -> None:
         """Send what is queued until the link is closed; small messages go out together."""
@@ -79,8 +86,9 @@ class Link:
                     parts += encoded
                     size += sum(len(p) for p in encoded)
                 await self._lan.spend(size)
-                await self.stream.send(*_joined(parts))
-            if self._closing:
+                with trio.fail_after(limits.PEER_IDLE_S):
+                    await self.stream.send(*_joined(parts))
+            if self.closing:
                 return
             self._more = trio.Event()
             await self._more.wait()
@@ -201,36 +209,43 @@ class PeerLinks:
     async def _keep(self, stream: PeerStream, initiator: str) -> None:
         """Run one connection to its end."""
         link = Link(stream, initiator, self._answer, self._lan)
+        try:
+            if self._take_up(link):
+                with link.scope:
+                    await self._run(link)
+        finally:
+            if self._links.get(link.device) is link:
+                del self._links[link.device]
+                self._feed(PeerLost(link.device))
+            with trio.CancelScope(shield=True):
+                await stream.aclose()
+
+    def _take_up(self, link: Link) -> bool:
+        """Whether this connection is to be kept; it then takes the place of an older one."""
+        if not self.admits(link.stream.identity):
+            return False
         old = self._links.get(link.device)
         if old is not None:
-            if initiator != old.initiator and initiator != min(self._me, link.device):
-                await stream.aclose()
-                return
+            if link.initiator != old.initiator and link.initiator != min(self._me, link.device):
+                return False
             old.scope.cancel()
             self._feed(PeerLost(link.device))
-        if not self.admits(stream.identity):
-            await stream.aclose()
-            return
         self._links[link.device] = link
         self._feed(PeerConnected(link.device))
-        with link.scope:
-            await self._run(link)
-        if self._links.get(link.device) is link:
-            del self._links[link.device]
-            self._feed(PeerLost(link.device))
-        with trio.CancelScope(shield=True):
-            await stream.aclose()
+        return True
 
     async def _run(self, link: Link) -> None:
         def received(message: m.Message) -> None:
-            if self._links.get(link.device) is link:
+            if isinstance(message, m.Hello) and message.site != link.stream.identity.site:
+                raise ContentError(f"hello: site {message.site} is not what its certificate says")
+            if self._links.get(link.device) is link and not link.closing:
                 self._feed(Received(link.device, message))
 
         async def write() -> None:
             try:
                 await link.write()
-            except PeerError as error:
-                log.debug("peer %s: %s", link.device, error.message)
+            except (PeerError, trio.TooSlowError) as error:
+                log.info("peer %s: %s", link.device, str(error) or "takes nothing of what it is sent")
             link.scope.cancel()
 
         try:

@@ -156,7 +156,7 @@ class Agent:
         self._links = PeerLinks(
             identity.device,
             self._transport,
-            self._driver.feed,
+            self._driver.received,
             self._driver.answer,
             lan=RateBudget(config.budgets.lan_rate_max),
         )
@@ -258,19 +258,29 @@ class Agent:
 
     async def _ask(self) -> Decision:
         """Refresh the metadata from origin or peers and decide what this device should run."""
-        config = self._config
         self._asked_at = trio.current_time()
-        source = MetadataSource(self._driver, self._origin, wan=config.swarm.wan)
+        decision = await self._decide(wan=self._config.swarm.wan)
+        version = self._trust.versions.get("timestamp", 0)
+        if any(claimed > version for _, claimed in self._driver.news_from.values()):
+            # An origin that lags behind (a stale cache, a replay): peers can bring forward, never back.
+            try:
+                decision = await self._decide(wan=False)
+            except (TrustError, OriginError, PeerError) as error:
+                log.info("what peers claim to know: %s", error.message)
+        self._pass_on()
+        return decision
+
+    async def _decide(self, *, wan: bool) -> Decision:
+        config = self._config
+        source = MetadataSource(self._driver, self._origin, wan=wan)
         floor = self._floors.get(config.device.product)
-        decision = await run_async(
+        return await run_async(
             release_for(
                 self._trust, self._member, config.device.product, config.device.hardware, time.time(),
                 floor=floor,
             ),
             source.answer,
         )  # fmt: skip
-        self._pass_on()
-        return decision
 
     def _pass_on(self) -> None:
         """Let peers have the mutable metadata that is trusted now."""

@@ -209,7 +209,7 @@ class ImageSwarm:
                 share = len(self.serves.get(name, ())) / max(1, len(self.maps[name]))
             for _, remote in self.context.remotes(self.task.image):
                 if not remote.distrusted and remote.totals.get(name):
-                    share = max(share, len(remote.haves.get(name, ())) / remote.totals[name])
+                    share = max(share, remote.count(name) / remote.totals[name])
             if share or name in self.maps:
                 held[name] = pack.index.size + int(pack.frames.size * share)
         return held
@@ -252,6 +252,12 @@ class ImageSwarm:
             r.participant is not None and not r.participant.complete and r.participant.base not in mine
             for _, r in self.context.remotes(self.task.image)
         )
+
+    def asked_for_index(self, name: Digest) -> None:
+        """A peer wants the full pack's index: it cannot do with patches, so chunks will be asked for."""
+        full = self.task.full_pack
+        if name == full.index.sha256 and self.left != self.task.size:
+            self._need_index(full)
 
     def _serves_own_kind(self) -> bool:
         """Whether nodes of the same base get, or will get, all that they need as patches."""

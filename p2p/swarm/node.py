@@ -310,6 +310,8 @@ class SwarmNode:
                 self._objects.on_news(peer, message)
             case m.ObjectWant():
                 self._objects.on_object_want(peer, message)
+                for pursuit in self._images.values():
+                    pursuit.image.asked_for_index(message.digest)
             case m.MetadataWant():
                 self._objects.on_metadata_want(peer, message)
             case m.Peers():

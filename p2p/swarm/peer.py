@@ -11,7 +11,7 @@ from p2p.swarm.messages import Hello
 from p2p.swarm.plan import Participant
 from p2p.swarm.policy import Policy
 
-CLAIM_COST = 64
+CLAIM_COST = 512
 """What remembering a bitmap costs beside its bytes, so that empty ones are counted too."""
 
 PieceKey = tuple[Digest, int]
@@ -91,7 +91,14 @@ class RemoteImage:
 
     def has_all(self, pack: Digest) -> bool:
         total = self.totals.get(pack)
-        return not self.distrusted and total is not None and len(self.haves.get(pack, ())) >= total
+        return not self.distrusted and total is not None and self.count(pack) >= total
+
+    def count(self, pack: Digest) -> int:
+        """How many pieces of a pack it says it has."""
+        claimed = self.claims.get(pack)
+        if claimed is not None:
+            return int.from_bytes(claimed, "big").bit_count()
+        return len(self.haves.get(pack, ()))
 
 
 @dataclass(slots=True)

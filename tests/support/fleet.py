@@ -136,6 +136,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     monkeypatch.setattr(runtime, "ONCE_PATIENCE_S", 1.0)
     monkeypatch.setattr(runtime, "RETRY_S", (0.1, 0.5))
+    monkeypatch.setattr(runtime, "NEWS_PAUSE_S", 0.3)
     monkeypatch.setattr(gateway, "BACKOFF_S", (0.1, 0.5))
     monkeypatch.setattr(swarm_image, "INDEX_RETRY_S", 0.3)
 
