@@ -30,6 +30,13 @@ lint: $(STAMP) ## ruff, mypy, import-linter
 test: $(STAMP) lint ## every test (those in network namespaces need root)
 	$(BIN)/pytest -n auto
 
+bench: $(VENV)/.bench ## every figure beside its goal (root for the site; SUITE=<tuf-conformance checkout>; WORK=<cache>)
+	$(BIN)/python -m benchmarks $(if $(SUITE),--suite "$(SUITE)") $(if $(WORK),--work "$(WORK)") $(if $(ONLY),--only "$(ONLY)")
+
+$(VENV)/.bench: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,bench]'
+	@touch $@
+
 conformance: $(STAMP) ## the public tuf-conformance suite against the trust client (SUITE=<its checkout>; needs faketime)
 	@test -d "$(SUITE)/tuf_conformance" || { echo "make conformance SUITE=<a checkout of github.com/theupdateframework/tuf-conformance>" >&2; exit 2; }
 	@command -v faketime >/dev/null || { echo "the suite needs the program 'faketime' (Debian: apt install faketime)" >&2; exit 2; }
@@ -37,4 +44,4 @@ conformance: $(STAMP) ## the public tuf-conformance suite against the trust clie
 	cd "$(SUITE)" && "$(abspath $(VENV))/conformance/bin/pytest" tuf_conformance -q --entrypoint "$(abspath $(BIN))/python -m p2p.cli.tuf_shim"
 
 clean: ## remove what the tasks made
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis work-demo
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis work-demo work-bench
