@@ -306,7 +306,7 @@ class Driver:
             message = self.serve(action)
         self.site.deliver(self.device, action.device, message)
         size = len(message.payload) if isinstance(message, m.Piece) else 0
-        self.site.soon(lambda: self.feed(e.PieceSent(action.device, size)))
+        self.site.after_sending(self.device, lambda: self.feed(e.PieceSent(action.device, size)))
 
     def _read_back(self, image: Digest) -> None:
         if self.read_backs:
@@ -454,6 +454,9 @@ class Site:
 
     def at(self, time: float, call: Callable[[], None]) -> None:
         heapq.heappush(self._heap, (time, next(self._order), call))
+
+    def after_sending(self, device: str, call: Callable[[], None]) -> None:
+        self.at(max(self.now + 1e-6, self._lan_free.get(device, 0.0)), call)
 
     def soon(self, call: Callable[[], None]) -> None:
         self.at(self.now + 1e-6, call)
