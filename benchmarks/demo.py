@@ -21,7 +21,7 @@ from rich.live import Live
 from rich.table import Table
 
 from benchmarks.rig.fleet import Device, Fleet, Release, enroll
-from benchmarks.rig.images import RealImages, real_images
+from benchmarks.rig.images import RealImages, made_up_images, real_images
 from benchmarks.rig.link import Link
 from benchmarks.rig.processes import Children, RigError, until
 
@@ -149,7 +149,10 @@ class Update:
     help="Where everything is made; downloads in it are used again.",
 )
 @click.option("--keep", is_flag=True, help="Keep the sites, the repository and the logs afterwards.")
-def main(work: Path, keep: bool) -> None:
+@click.option(
+    "--quick", is_flag=True, help="Small made-up images: the same path, nothing to learn from figures."
+)
+def main(work: Path, keep: bool, quick: bool) -> None:
     """Update two sites of real agents on loopback, then once more while a gateway is killed."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     work = work.absolute()
@@ -157,7 +160,7 @@ def main(work: Path, keep: bool) -> None:
     shutil.rmtree(run, ignore_errors=True)
     run.mkdir(parents=True)
     try:
-        right = _demo(work, run)
+        right = _demo(work, run, quick)
     except RigError as error:
         out.print(f"[red]the demo failed:[/red] {error}", markup=True)
         right = False
@@ -168,9 +171,9 @@ def main(work: Path, keep: bool) -> None:
     sys.exit(0 if right else 1)
 
 
-def _demo(work: Path, run: Path) -> bool:
+def _demo(work: Path, run: Path, quick: bool) -> bool:
     begun = time.monotonic()
-    images = real_images(work / "images")
+    images = made_up_images(work / "quick") if quick else real_images(work / "images")
     out.print(f"images: {images.source}")
     with Children(run / "logs") as children:
         fleet = Fleet(run, children)

@@ -18,12 +18,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["RealImages", "edited_image", "file_digest", "random_image", "real_images"]
+__all__ = ["RealImages", "edited_image", "file_digest", "made_up_images", "random_image", "real_images"]
 
 WHEEL = "cryptography"
 WHEEL_VERSIONS = ("46.0.4", "46.0.5", "46.0.6", "46.0.7")
 DOWNLOAD_S = 120
 LOCAL_BYTES_MAX = 14 << 20
+QUICK_BYTES = 2 << 20
 
 
 def random_image(path: Path, size: int, seed: int) -> Path:
@@ -78,6 +79,16 @@ def real_images(directory: Path) -> RealImages:
         tuple(paths),
         f"the native wheel {WHEEL}, four successive patch releases from PyPI, unpacked into images",
     )
+
+
+def made_up_images(directory: Path) -> RealImages:
+    """Four small images, each an edit of the one before."""
+    directory.mkdir(parents=True, exist_ok=True)
+    paths = [random_image(directory / "made-up-1.img", QUICK_BYTES, 1)]
+    for number in (2, 3, 4):
+        path = directory / f"made-up-{number}.img"
+        paths.append(edited_image(path, paths[-1], number, changed=QUICK_BYTES // 8, runs=16))
+    return RealImages(("1.0", "2.0", "3.0", "4.0"), tuple(paths), "made up, small (--quick)")
 
 
 def _download(version: str, directory: Path) -> Path:
