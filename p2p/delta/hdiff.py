@@ -2,14 +2,13 @@
 
 `hdiffpatch` finds the matches and applies them. Its applier takes sizes from the delta, so the header
 is read here first: whatever does not describe exactly this base view, this target length and these
-bytes is refused before the library allocates anything for it.
+bytes is refused before the library allocates anything for it. The library is loaded at its first use:
+most agents that run never come to that.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-import hdiffpatch
 
 from p2p.content import limits
 from p2p.content.digests import Buffer
@@ -64,6 +63,8 @@ class Hdiff:
 
     def diff(self, view: Buffer, target: Buffer) -> bytes | None:
         """The delta, or None when the library fails or the delta is over the limit."""
+        import hdiffpatch
+
         try:
             delta: bytes = hdiffpatch.diff(
                 bytes(view), bytes(target), None, validate=False, big_cache_match=True
@@ -85,6 +86,8 @@ class Hdiff:
             )
         if header.delta_size != len(delta):
             raise ContentError("hdiffpatch delta: streams do not end where the delta ends")
+        import hdiffpatch
+
         try:
             output: bytes = hdiffpatch.apply(bytes(view), bytes(delta))
         except (hdiffpatch.HDiffPatchError, MemoryError, ValueError) as error:
