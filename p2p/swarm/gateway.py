@@ -30,7 +30,7 @@ RATE_MIN = 4096
 RELIEFS_MAX = 2
 """How often in a row, without progress, the end of a stalled lease may put off fetching alone."""
 
-CONFLICT_S = 2.0
+CONFLICT_S = 0.25
 """A fetch older than this no longer yields: two that began without knowing of each other find out sooner."""
 
 BACKOFF_S = (1.0, 60.0)
@@ -78,7 +78,7 @@ class Gateway:
     def step(self) -> None:
         """Start as many fetches as are due."""
         image, context = self._image, self._context
-        if image.complete or not context.wan or not (context.settled or context.roster_known):
+        if image.complete or not context.wan or not image.ready:
             return
         idle_s = context.now - max(image.last_progress, self._relief_at)
         if not self._alone and idle_s > context.policy.fallback_s and idle_s > self._deadline_s():
@@ -146,8 +146,8 @@ class Gateway:
         remote.leases[message.slot] = LeaseState(message.pack, message.start, message.stop, now, progressed)
         if not old:
             self._image.replan = True
-        if not same and remote.participant is not None:
-            self._settle_conflict(peer, message)
+        if not same:
+            self._settle_conflict(peer, message, greeting=remote.participant is None)
 
     def renewed_by(self, remote: RemoteImage, pack: Digest, pieces: AbstractSet[int]) -> None:
         """A peer serves pieces that it did not serve before: the leases that they belong to made progress."""
@@ -319,15 +319,18 @@ class Gateway:
         context.actions.append(Fetch(number, image.task.image, pack, start, stop))
         context.broadcast(self._lease(running), image.task.image)
 
-    def _settle_conflict(self, peer: Peer, message: m.Lease) -> None:
-        """Two leases on the same frames: both sides compute the same winner, the other yields."""
+    def _settle_conflict(self, peer: Peer, message: m.Lease, *, greeting: bool) -> None:
+        """Two leases on the same frames: both sides compute the same winner, the other yields.
+
+        A lease that is part of a greeting was there before the two knew each other, so the newcomer yields.
+        """
         for number, running in self._running.items():
             overlap = message.pack == running.pack and message.start < running.stop
             young = self._context.now - running.since <= CONFLICT_S
             if running.cancelled or not overlap or message.stop <= running.start or self._alone or not young:
                 continue
             key = running.pack + max(message.start, running.start).to_bytes(8, "big")
-            if rank(key, {peer.device: 100, self._context.device: 100})[0] == peer.device:
+            if greeting or rank(key, {peer.device: 100, self._context.device: 100})[0] == peer.device:
                 running.cancelled = True
                 self._context.actions.append(CancelFetch(number))
 
@@ -353,11 +356,11 @@ class Gateway:
         return silent or now - lease.progressed > self._patience(lease)
 
     def _patience(self, lease: LeaseState) -> float:
-        """How long a lease may live on promises: as long as its largest frame takes at the least rate."""
+        """How long a lease may live on promises: its largest frame at the least rate, the link shared."""
         pieces = self._image.maps.get(lease.pack)
         frames = pieces.index.frames[lease.start : lease.stop] if pieces is not None else ()
         largest = max((f.stored_size for f in frames), default=limits.STORED_FRAME_MAX)
-        return self._context.policy.stall_s + largest / RATE_MIN
+        return self._context.policy.stall_s + largest * max(1, len(self._image.gateways)) / RATE_MIN
 
     def _lease(self, running: _Running) -> m.Lease:
         return m.Lease(self._image.task.image, running.pack, running.lease, running.start, running.stop)

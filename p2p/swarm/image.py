@@ -65,6 +65,7 @@ class ImageSwarm:
         self.wan_blocked_until = 0.0
         self._objects = objects
         self._unannounced: dict[Digest, list[int]] = {}
+        self._gathered = complete
         self._announce_at: float | None = None
         self._index_asked: dict[Digest, float] = {}
         self._announced_wan = self.wan
@@ -80,6 +81,16 @@ class ImageSwarm:
     def wan(self) -> bool:
         """Whether this node offers itself as a gateway for this image."""
         return self.context.wan and self.context.now >= self.wan_blocked_until
+
+    @property
+    def ready(self) -> bool:
+        """Whether those who start together have been heard, so that the plan counts them."""
+        context = self.context
+        if not self._gathered:
+            over = context.now - self.started >= context.policy.gather_s
+            joined = len(context.remotes(self.task.image)) == len(context.peers)
+            self._gathered = over or (joined and all(d in context.peers for d in context.expected))
+        return self._gathered and (context.settled or context.roster_known)
 
     def join_message(self) -> m.Join:
         return m.Join(self.task.image, self.task.base, self.wan, self.context.weight, self.complete)
@@ -129,7 +140,7 @@ class ImageSwarm:
         if self.replan:
             self.replan = False
             self._make_plan()
-            if self.context.settled or self.context.roster_known:
+            if self.ready:
                 if not self.complete:
                     self._follow(self._choose_route())
                 if self._full_index_needed():

@@ -13,6 +13,8 @@ class Policy:
 
     - `settle_s`: no WAN bytes for this long after the start, so that nodes that wake together count
       each other.
+    - `gather_s`: nor for this long after an image is taken up, unless all of the roster and all that are
+      connected have taken it up too: nodes that have run for days hear of a release at almost the same time.
     - `stall_s`: a lease or a fetch without progress for this long ends.
     - `fallback_s`: without any progress for this long (jittered, up to twice) a node serves itself.
     - `request_s`, `hedge_s`: when an unanswered request is given up, and when it is asked of
@@ -33,6 +35,7 @@ class Policy:
     """
 
     settle_s: float = 2.0
+    gather_s: float = 1.0
     stall_s: float = 8.0
     fallback_s: float = 30.0
     request_s: float = 10.0

@@ -509,7 +509,7 @@ class Site:
         self, driver: Driver, size: int, arrived: Callable[[int, bool], bool], *, first: bool
     ) -> None:
         """Carry `size` bytes; `arrived(segment, last)` says whether to go on."""
-        segment = min(size, SEGMENT)
+        segment = min(size, SEGMENT, int(self.wan_rate / 4))
         delay = 0.02 if first else 0.0
 
         def begin() -> None:
