@@ -78,7 +78,8 @@ def read(data: bytes) -> m.Message | None:
 @given(messages)
 @settings(deadline=None)
 def test_every_message_survives(message: m.Message) -> None:
-    assert decode(*split(wire(message))) == message
+    found = decode(*split(wire(message)))
+    assert (type(found), found) == (type(message), message)
 
 
 def test_every_code_has_a_message_in_the_strategy() -> None:
