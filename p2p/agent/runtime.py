@@ -92,6 +92,8 @@ class Agent:
     def __init__(self, config: AgentConfig, stack: AsyncExitStack) -> None:
         self._config = config
         state = config.device.state_dir
+        if not config.certificate_path.exists():
+            raise ConfigError("this device is not enrolled", next_step="slipstream agent enroll --voucher …")
         self._credentials = load_credentials(config.key_path, config.certificate_path, config.fleet_ca_path)
         identity = self._credentials.identity
         if identity.device != config.device.id:

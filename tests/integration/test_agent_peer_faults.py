@@ -20,7 +20,7 @@ from p2p.ports import PeerStream
 from p2p.swarm import messages as m
 from p2p.swarm import wire
 from tests.support.certificates import Fleet as OtherFleet
-from tests.support.fleet import DIGESTS, Device, FleetRig, flip, until
+from tests.support.fleet import DIGESTS, FleetRig, flip, until
 from tests.support.hostile_origin import HostileOrigin
 from tests.support.puppet import Puppet
 

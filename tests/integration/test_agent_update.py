@@ -1,0 +1,91 @@
+"""Agents of one process over real sockets, TLS and files: what an update does when nothing is wrong."""
+
+from __future__ import annotations
+
+import pytest
+
+from p2p.content.limits import KIB, MIB
+from tests.support.fleet import DIGESTS, IMAGES, FleetRig, flip_file, until
+from tests.support.hostile_origin import HostileOrigin
+
+pytestmark = pytest.mark.usefixtures("quick")
+
+
+async def test_a_device_alone_takes_the_delta_from_a_static_origin(fleet: FleetRig) -> None:
+    fleet.order("2.0")
+    async with HostileOrigin(fleet.repository.directory).serving() as origin:
+        device = fleet.device("d1", origin=origin.url)
+        assert await device.once() is None
+    assert (device.running_slot, device.running_version()) == ("b", "2.0")
+    assert device.slot("a").read_bytes() == IMAGES["1.0"]
+    pack = fleet.pack("2.0", "1.0")
+    assert origin.sent[f"objects/{pack.frames.sha256.hex()}"] == pack.frames.size
+    full = fleet.pack("2.0", None)
+    assert origin.sent[f"objects/{full.frames.sha256.hex()}"] == 0
+    assert device.valid_slots() == {"a": DIGESTS["1.0"].hex(), "b": DIGESTS["2.0"].hex()}
+    assert device.status["state"] == "committed"
+    assert device.status["ledger"]["base"] > 0
+
+
+async def test_a_latecomer_takes_all_from_a_complete_peer(fleet: FleetRig) -> None:
+    """Each base: the same one rides on patches, others on chunks."""
+    fleet.order("2.0")
+    async with HostileOrigin(fleet.repository.directory).serving() as origin:
+        first = fleet.device("d1", origin=origin.url)
+        async with first.running() as run:
+            await run.committed("2.0")
+            spent = origin.object_bytes()
+            for name, holds in (("same", "1.0"), ("none", None), ("other", "3.0")):
+                device = fleet.device(name, peers=(first,), wan=False, holds=holds)
+                assert await device.once() is None
+                assert device.running_version() == "2.0"
+            assert set(run.ledger.sent) == {"same", "none", "other"}
+            assert run.ledger.sent["same"] < fleet.pack("2.0", "1.0").wan_bytes + 20_000
+        assert origin.object_bytes() - spent <= fleet.pack("2.0", None).index.size
+
+
+async def test_a_carrier_that_restarted_updates_a_site_without_wan(fleet: FleetRig) -> None:
+    """All that it passes on, metadata and indexes too, comes from its own disk."""
+    fleet.order("2.0")
+    carrier = fleet.device("van", holds=None)
+    async with HostileOrigin(fleet.repository.directory).serving() as origin:
+        carrier.configure(origin=origin.url)
+        assert await carrier.once() is None
+    carrier.configure(wan=False)
+    devices = [
+        fleet.device("d1", peers=(carrier,), wan=False, holds=None),
+        fleet.device("d2", peers=(carrier,), wan=False, holds="3.0"),
+    ]
+    async with carrier.running():
+        for device in devices:
+            assert await device.once() is None
+            assert device.running_version() == "2.0"
+
+
+async def test_a_damaged_base_without_wan_is_mended_by_peers(fleet: FleetRig) -> None:
+    fleet.order("2.0")
+    async with HostileOrigin(fleet.repository.directory).serving() as origin:
+        sound = fleet.device("d1", origin=origin.url)
+        damaged = fleet.device("d2", peers=(sound,), wan=False)
+        damaged.adopt()
+        flip_file(damaged.slot("a"), 200 * KIB, 1 * MIB)
+        async with sound.running() as run:
+            await run.committed("2.0")
+            assert await damaged.once() is None
+    assert damaged.running_version() == "2.0"
+
+
+async def test_a_site_of_mixed_bases_pays_once(fleet: FleetRig) -> None:
+    """Also when the order comes while all run, and one that has no use for the delta hears of it first."""
+    async with HostileOrigin(fleet.repository.directory).serving() as origin:
+        first = fleet.device("d1", origin=origin.url, holds="2.0", poll_s=5)
+        second = fleet.device("d2", origin=origin.url, holds="1.0", poll_s=5, peers=(first,))
+        third = fleet.device("d3", origin=origin.url, holds=None, poll_s=0.3, peers=(first, second))
+        async with first.running() as one, second.running() as two, third.running() as three:
+            await until(lambda: len(three.node.peers) == len(one.node.peers) == 2, "all are connected")
+            fleet.order("3.0")
+            for run in (one, two, three):
+                await run.committed("3.0")
+    delta, full = fleet.pack("3.0", "2.0"), fleet.pack("3.0", None)
+    assert origin.sent[f"objects/{delta.frames.sha256.hex()}"] == delta.frames.size
+    assert origin.sent[f"objects/{full.frames.sha256.hex()}"] == 0
