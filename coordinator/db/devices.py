@@ -98,13 +98,16 @@ def record_report(session: Session, report: LatestReport) -> None:
 
 
 def presence(session: Session, site: str, since: int) -> list[Presence]:
-    """Where the devices of a site that were seen since then listen."""
+    """Where the devices of a site that were seen or enrolled since then listen."""
     rows = session.execute(
-        select(LatestReport.device, LatestReport.host, LatestReport.port, LatestReport.at, LatestReport.image)
-        .join(Device, Device.id == LatestReport.device)
-        .where(Device.site == site, LatestReport.at >= since)
-    )
-    return [Presence(*row) for row in rows]
+        select(
+            Device.id, LatestReport.host, LatestReport.port,
+            func.coalesce(LatestReport.at, Device.enrolled_at), LatestReport.image,
+        )
+        .outerjoin(LatestReport, LatestReport.device == Device.id)
+        .where(Device.site == site, func.coalesce(LatestReport.at, Device.enrolled_at) >= since)
+    )  # fmt: skip
+    return [Presence(device, host or "", port or 0, seen, image) for device, host, port, seen, image in rows]
 
 
 def sites(session: Session) -> list[str]:

@@ -17,7 +17,10 @@ ROSTER_MAX = 64
 
 @dataclass(frozen=True, slots=True)
 class Presence:
-    """A device's last check-in: where it listens, when it was seen (seconds since 1970), what it has."""
+    """A device's last check-in: where it listens, when it was seen (seconds since 1970), what it has.
+
+    One that was enrolled but never seen has no host, port 0 and the time of its enrolment.
+    """
 
     device: str
     host: str
@@ -29,8 +32,12 @@ class Presence:
 def choose_roster(
     present: Iterable[Presence], caller: str, now: float, age_max_s: float, count_max: int = ROSTER_MAX
 ) -> list[Presence]:
-    """At most `count_max` others that were seen within `age_max_s`, the most recently seen first."""
-    fresh = [p for p in present if p.device != caller and now - p.seen_at <= age_max_s and p.port > 0]
+    """At most `count_max` others that were seen within `age_max_s`, the most recently seen first.
+
+    Those that were just enrolled are among them: they cannot be dialled yet, but a site that starts
+    for the first time then knows for whom to wait.
+    """
+    fresh = [p for p in present if p.device != caller and now - p.seen_at <= age_max_s]
     if len(fresh) > count_max:
         fresh = sorted(fresh, key=lambda p: _distance(caller, p.device))[:count_max]
     return sorted(fresh, key=lambda p: (-p.seen_at, p.device))

@@ -35,9 +35,9 @@ class Context:
         self.ledger = Ledger()
         self.peers: dict[str, Peer] = {}
         self.expected: dict[str, Digest | None] = {}
-        self.roster_known = False
         self.now = 0.0
         self.settle_until: float | None = None
+        self._settled = False
         self.actions: list[Action] = []
         self.closing: list[str] = []
         self._members: dict[Digest, list[tuple[Peer, RemoteImage]]] = {}
@@ -66,16 +66,35 @@ class Context:
 
     @property
     def settled(self) -> bool:
-        """Whether nodes that woke together have had the time to see each other."""
-        return self.settle_until is not None and self.now >= self.settle_until
+        """Whether nodes that woke together have had the time to see each other.
+
+        The window is longer while devices of the roster are silent: starting up takes its time.
+        """
+        if not self._settled and self.settle_until is not None and self.now >= self.settle_until:
+            over = self.now >= self.settle_until + self.policy.settle_silent_s
+            self._settled = over or not self._silent()
+        return self._settled
+
+    @property
+    def settles_at(self) -> float | None:
+        """When the window closes if nothing else happens; None when it is closed or not yet open."""
+        if self.settled or self.settle_until is None:
+            return None
+        late = self.now >= self.settle_until
+        return self.settle_until + (self.policy.settle_silent_s if late else 0.0)
+
+    @property
+    def roster_known(self) -> bool:
+        """Whether the roster tells all that the plan needs, so that nothing has to be waited for."""
+        return bool(self.expected) and all(image is not None for _, image in self._silent())
 
     def absent(self) -> Iterator[tuple[str, Digest | None]]:
         """Devices of the roster that may still be waking up: counted in until the window closes."""
-        if self.settled:
-            return
-        for device, image in self.expected.items():
-            if device not in self.peers and device != self.device:
-                yield device, image
+        if not self.settled:
+            yield from self._silent()
+
+    def _silent(self) -> list[tuple[str, Digest | None]]:
+        return [(d, image) for d, image in self.expected.items() if d not in self.peers]
 
     def remotes(self, image: Digest) -> Sequence[tuple[Peer, RemoteImage]]:
         """Peers that take part in an image."""

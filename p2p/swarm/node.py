@@ -116,8 +116,8 @@ class SwarmNode:
         if self._housekeeping_at is not None:
             times.append(self._housekeeping_at)
         context = self._context
-        if context.settle_until is not None and not context.settled and self._images:
-            times.append(context.settle_until)
+        if (settles_at := context.settles_at) is not None and self._images:
+            times.append(settles_at)
         return min(times, default=None)
 
     def handle(self, event: e.Event, now: float) -> list[e.Action]:
@@ -161,7 +161,6 @@ class SwarmNode:
             case e.Expect():
                 context.expected = dict(event.devices)
                 context.expected.pop(context.device, None)
-                context.roster_known = bool(context.expected)
                 self._changed()
             case e.WanChanged():
                 context.wan = event.up

@@ -12,7 +12,7 @@ class Policy:
     """How patient, how greedy and how parallel a node is.
 
     - `settle_s`: no WAN bytes for this long after the start, so that nodes that wake together count
-      each other.
+      each other; `settle_silent_s` longer while the roster names devices that are silent.
     - `gather_s`: nor for this long after an image is taken up, unless all of the roster and all that are
       connected have taken it up too: nodes that have run for days hear of a release at almost the same time.
     - `stall_s`: a lease or a fetch without progress for this long ends.
@@ -35,6 +35,7 @@ class Policy:
     """
 
     settle_s: float = 2.0
+    settle_silent_s: float = 4.0
     gather_s: float = 1.0
     stall_s: float = 8.0
     fallback_s: float = 30.0

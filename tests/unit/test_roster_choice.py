@@ -17,13 +17,13 @@ def test_a_small_site_gets_everybody_but_the_caller() -> None:
     assert [p.device for p in found] == ["d0", "d1", "d3", "d4"]
 
 
-def test_who_was_not_seen_or_does_not_listen_is_left_out() -> None:
+def test_who_was_not_seen_lately_is_left_out_but_not_who_was_just_enrolled() -> None:
     present = [
         Presence("fresh", "h", 1, 40.0),
         Presence("old", "h", 1, 39.9),
-        Presence("deaf", "h", 0, 100.0),
+        Presence("enrolled", "", 0, 100.0),
     ]
-    assert [p.device for p in choose_roster(present, "me", 100.0, 60.0)] == ["fresh"]
+    assert [p.device for p in choose_roster(present, "me", 100.0, 60.0)] == ["enrolled", "fresh"]
 
 
 def test_a_large_site_is_shared_out_evenly_and_stays_connected() -> None:
