@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import sys
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ import trio
 from p2p.adapters.device import boot_of
 from p2p.agent.updates import NothingMeantError, RebootPendingError, UpdateFailedError
 from p2p.content.order import Audience, Phase
-from p2p.errors import SlotError
+from p2p.errors import OriginError, SlotError, TrustError
 from tests.support.fleet import DIGESTS, HARDWARE, IMAGES, SMALL, Device, FleetRig, until
 from tests.support.hostile_origin import Answer, HostileOrigin, Request
 
@@ -228,3 +230,83 @@ async def test_a_superseding_release_in_mid_update_is_what_ends_installed(
     assert device.running_version() == "3.0"
     assert device.slot("a").read_bytes() == IMAGES["1.0"]
     assert origin.sent[f"objects/{frames.hex()}"] < fleet.pack("2.0", "1.0").frames.size
+
+
+def _resign(fleet: FleetRig, days_ago: float) -> None:
+    """Publish snapshot and timestamp as if it were `days_ago`."""
+    past = dataclasses.replace(fleet.repository, clock=lambda: datetime.now(UTC) - timedelta(days=days_ago))
+    with past.locked() as state:
+        past.refresh(state, snapshot=True)
+
+
+async def test_expired_metadata_installs_nothing_and_changes_nothing(
+    fleet: FleetRig, origin: HostileOrigin
+) -> None:
+    device = fleet.device("d1", origin=origin.url)
+    fleet.order("2.0")
+    await assert_installs(device)
+    fleet.order("3.0")
+    _resign(fleet, days_ago=3650)
+    outcome = await device.once()
+    assert isinstance(outcome, TrustError)
+    assert (outcome.exit_code, outcome.reason) == (4, "expired")
+    assert (device.running_slot, device.running_version()) == ("b", "2.0")
+    assert set(device.valid_slots()) == {"a", "b"}
+    _resign(fleet, days_ago=0)
+    await assert_installs(device, "3.0")
+
+
+@pytest.mark.parametrize("role", ["snapshot", "product-engine", "orders-engine", "phases"])
+async def test_metadata_of_two_releases_is_not_mixed(
+    fleet: FleetRig, origin: HostileOrigin, role: str
+) -> None:
+    """The origin gives an older, rightly signed file under the newer one's name."""
+
+    def newest() -> Path:
+        found = fleet.repository.metadata.glob(f"*.{role}.json")
+        return max(found, key=lambda path: int(path.name.split(".")[0]))
+
+    old = newest().read_bytes()
+    fleet.order("2.0")
+    if role == "product-engine":
+        image = fleet.template / "small.img"
+        fleet.release("4.0", {"rootfs": (image, ())})
+    name = f"metadata/{newest().name}"
+    assert newest().read_bytes() != old
+
+    def mixed(request: Request, answer: Answer) -> Answer | None:
+        if request.path != name:
+            return None
+        return Answer("200 OK", {"Content-Length": str(len(old))}, old)
+
+    origin.fault = mixed
+    device = fleet.device("d1", origin=origin.url)
+    outcome = await device.once()
+    assert isinstance(outcome, OriginError | TrustError)
+    assert origin.faults > 0
+    assert_untouched(device)
+    origin.fault = None
+    await assert_installs(device)
+
+
+async def test_a_replayed_older_timestamp_is_refused(
+    fleet: FleetRig, origin: HostileOrigin, caplog: pytest.LogCaptureFixture
+) -> None:
+    old = (fleet.repository.metadata / "timestamp.json").read_bytes()
+    fleet.order("2.0")
+    device = fleet.device("d1", origin=origin.url)
+    await assert_installs(device)
+
+    def replayed(request: Request, _: Answer) -> Answer | None:
+        if request.path != "metadata/timestamp.json":
+            return None
+        return Answer("200 OK", {"Content-Length": str(len(old))}, old)
+
+    origin.fault = replayed
+    outcome = await device.once()
+    assert isinstance(outcome, TrustError)
+    assert outcome.reason == "rollback"
+    assert "metadata/timestamp.json from the origin is refused" in caplog.text
+    assert device.running_version() == "2.0"
+    origin.fault = None
+    await assert_installs(device)
