@@ -1,0 +1,51 @@
+"""Rate budgets in virtual time."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from p2p.agent.budget import BURST_S, RateBudget
+
+
+@pytest.mark.parametrize("users", [1, 4])
+async def test_all_users_together_keep_to_the_rate(autojump_clock: MockClock, users: int) -> None:
+    budget = RateBudget(1000)
+    started = trio.current_time()
+
+    async def use() -> None:
+        for _ in range(20):
+            await budget.spend(500)
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(users):
+            nursery.start_soon(use)
+    seconds = trio.current_time() - started
+    assert seconds == pytest.approx(users * 20 * 500 / 1000 - BURST_S, abs=0.01)
+
+
+async def test_what_was_not_used_is_saved_only_for_a_short_burst(autojump_clock: MockClock) -> None:
+    budget = RateBudget(1000)
+    await budget.spend(100)
+    await trio.sleep(3600)
+    started = trio.current_time()
+    await budget.spend(int(1000 * BURST_S))
+    assert trio.current_time() == started
+    await budget.spend(1000)
+    assert trio.current_time() - started == pytest.approx(1)
+
+
+async def test_no_limit_waits_for_nothing(autojump_clock: MockClock) -> None:
+    started = trio.current_time()
+    await RateBudget(None).spend(1 << 40)
+    assert trio.current_time() == started
+
+
+async def test_a_user_that_is_cancelled_leaves_the_budget_usable(autojump_clock: MockClock) -> None:
+    budget = RateBudget(1000)
+    with trio.move_on_after(1) as scope:
+        await budget.spend(100_000)
+    assert scope.cancelled_caught
+    with trio.fail_after(200):
+        await budget.spend(1)

@@ -1,0 +1,303 @@
+"""Connections between agents over streams in memory, in virtual time."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+import pytest
+import trio
+from trio.testing import MockClock, memory_stream_pair
+
+from p2p.agent.budget import RateBudget
+from p2p.agent.links import BYE_S, QUEUE_MAX, PeerLinks
+from p2p.content.digests import Buffer, Digest, sha256
+from p2p.errors import PeerError
+from p2p.ports import PeerAddress, PeerIdentity, PeerStream
+from p2p.swarm import messages as m
+from p2p.swarm import wire
+from p2p.swarm.events import PeerConnected, PeerLost, Received, Serve
+
+
+def identity(device: str, site: str = "depot") -> PeerIdentity:
+    return PeerIdentity(device, site, frozenset(), sha256(device.encode()))
+
+
+class MemoryPeerStream:
+    """One end of a pair; `identity` is the far end's."""
+
+    def __init__(self, stream: trio.StapledStream, far: PeerIdentity, *, stuck: bool = False) -> None:
+        self._stream = stream
+        self.identity = far
+        self.stuck = stuck
+        self.closed = False
+
+    async def send(self, *parts: Buffer) -> None:
+        if self.stuck:
+            await trio.sleep_forever()
+        try:
+            await self._stream.send_all(b"".join(bytes(p) for p in parts))
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            raise PeerError("lost") from error
+
+    async def receive_into(self, buffer: memoryview) -> int:
+        try:
+            data = await self._stream.receive_some(len(buffer))
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            raise PeerError("lost") from error
+        buffer[: len(data)] = data
+        return len(data)
+
+    async def aclose(self) -> None:
+        self.closed = True
+        await self._stream.aclose()
+
+
+class MemoryNet:
+    """Who listens where. `down` ports refuse; `delay_s` is the time that a connection takes."""
+
+    def __init__(self) -> None:
+        self.nodes: dict[int, MemoryTransport] = {}
+        self.down: set[int] = set()
+        self.dials: Counter[int] = Counter()
+        self.delay_s = 0.01
+
+
+@dataclass
+class MemoryTransport:
+    net: MemoryNet
+    me: PeerIdentity
+    port: int
+    streams: list[MemoryPeerStream] = field(default_factory=list)
+    _handler: Callable[[PeerStream], Awaitable[None]] | None = None
+    _nursery: trio.Nursery | None = None
+
+    async def connect(self, address: PeerAddress) -> PeerStream:
+        self.net.dials[address.port] += 1
+        await trio.sleep(self.net.delay_s)
+        other = self.net.nodes.get(address.port)
+        if other is None or address.port in self.net.down or other._nursery is None:
+            raise PeerError("unreachable")
+        ours, theirs = memory_stream_pair()
+        mine, far = MemoryPeerStream(ours, other.me), MemoryPeerStream(theirs, self.me)
+        self.streams.append(mine)
+        other.streams.append(far)
+        assert other._handler is not None
+        other._nursery.start_soon(other._handler, far)
+        return mine
+
+    async def serve(self, handler: Callable[[PeerStream], Awaitable[None]]) -> None:
+        self._handler = handler
+        async with trio.open_nursery() as self._nursery:
+            await trio.sleep_forever()
+
+
+@dataclass
+class Node:
+    """Links with a log of what they fed."""
+
+    links: PeerLinks
+    transport: MemoryTransport
+    events: list[PeerConnected | PeerLost | Received] = field(default_factory=list)
+
+    @property
+    def address(self) -> PeerAddress:
+        return PeerAddress("h", self.transport.port, "roster", self.transport.me.device)
+
+    def count(self, kind: type) -> int:
+        return sum(isinstance(event, kind) for event in self.events)
+
+
+def make(net: MemoryNet, device: str, port: int, links_max: int = 8) -> Node:
+    transport = net.nodes[port] = MemoryTransport(net, identity(device), port)
+    events: list[PeerConnected | PeerLost | Received] = []
+
+    def answer(action: Serve) -> m.Message:
+        return m.Piece(action.request, bytes(100_000))
+
+    links = PeerLinks(device, transport, events.append, answer, lan=RateBudget(None), links_max=links_max)
+    return Node(links, transport, events)
+
+
+@contextlib.asynccontextmanager
+async def running(*nodes: Node):  # type: ignore[no-untyped-def]
+    async with trio.open_nursery() as nursery:
+        for node in nodes:
+            await nursery.start(node.links.serve)
+        await trio.testing.wait_all_tasks_blocked()
+        yield
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("delay_s", [0.0, 0.01, 0.3])
+async def test_crossing_dials_leave_one_connection(autojump_clock: MockClock, delay_s: float) -> None:
+    net = MemoryNet()
+    net.delay_s = delay_s
+    a, b = make(net, "a", 1), make(net, "b", 2)
+    async with running(a, b):
+        a.links.found(b.address)
+        b.links.found(a.address)
+        await trio.sleep(20)
+        assert a.links.devices == ("b",)
+        assert b.links.devices == ("a",)
+        assert a.count(PeerConnected) - a.count(PeerLost) == 1
+        open_streams = [s for s in (*a.transport.streams, *b.transport.streams) if not s.closed]
+        assert len(open_streams) == 2
+        a.links.send("b", m.News(1, 2))
+        await trio.sleep(1)
+        assert b.events[-1] == Received("a", m.News(1, 2))
+
+
+async def test_static_addresses_that_cross_leave_one_connection_too(autojump_clock: MockClock) -> None:
+    net = MemoryNet()
+    a, b = make(net, "a", 1), make(net, "b", 2)
+    async with running(a, b):
+        a.links.found(PeerAddress("h", 2))
+        b.links.found(PeerAddress("h", 1))
+        await trio.sleep(60)
+        assert a.links.devices == ("b",)
+        assert len([s for s in a.transport.streams if not s.closed]) == 1
+        quiet = len(a.events)
+        await trio.sleep(300)
+        assert len(a.events) == quiet  # no flapping
+
+
+async def test_a_lost_peer_is_dialled_again(autojump_clock: MockClock) -> None:
+    net = MemoryNet()
+    a, b = make(net, "a", 1), make(net, "b", 2)
+    async with running(a, b):
+        a.links.found(b.address)
+        await trio.sleep(1)
+        net.down.add(2)
+        await b.transport.streams[0].aclose()
+        await trio.sleep(1)
+        assert a.links.devices == ()
+        assert a.count(PeerLost) == 1
+        await trio.sleep(120)
+        tries = net.dials[2]
+        assert 4 < tries < 20  # it backs off
+        net.down.clear()
+        await trio.sleep(31)
+        assert a.links.devices == ("b",)
+
+
+async def test_a_ban_is_honoured_until_it_ends(autojump_clock: MockClock) -> None:
+    net = MemoryNet()
+    a, b, c = make(net, "a", 1), make(net, "b", 2), make(net, "c", 3)
+    async with running(a, b, c):
+        a.links.ban("b", 100)
+        a.links.found(b.address)
+        a.links.found(c.address)
+        await trio.sleep(50)
+        assert a.links.devices == ("c",)
+        assert not a.links.admits(identity("b"))
+        assert a.links.admits(identity("c"))
+        assert "b" not in {e.device for e in a.events}
+        await trio.sleep(81)
+        assert set(a.links.devices) == {"b", "c"}
+
+
+async def test_no_more_links_than_allowed(autojump_clock: MockClock) -> None:
+    net = MemoryNet()
+    a = make(net, "a", 1, links_max=2)
+    others = [make(net, f"n{n}", 10 + n) for n in range(4)]
+    async with running(a, *others):
+        for other in others:
+            other.links.found(a.address)
+        await trio.sleep(30)
+        assert len(a.links.devices) == 2
+
+
+async def _raw(net: MemoryNet, node: Node, device: str = "x") -> MemoryPeerStream:
+    """A stream to a node, to write to by hand."""
+    transport = MemoryTransport(net, identity(device), 99)
+    stream = await transport.connect(node.address)
+    await trio.testing.wait_all_tasks_blocked()
+    assert isinstance(stream, MemoryPeerStream)
+    return stream
+
+
+HELLO = m.Hello(wire.PROTOCOL, "depot", 1, False)
+
+
+@pytest.mark.parametrize(
+    ("bad", "banned"),
+    [
+        (wire.PREFIX.pack(0xFFFFFFFF, 0), True),
+        (wire.PREFIX.pack(2, 0xFFFFFFFF), True),
+        (wire.PREFIX.pack(0, 0), True),
+        (wire.PREFIX.pack(3, 0) + b"\xff\xff\xff", True),
+        (b"".join(bytes(p) for p in wire.encode(HELLO._replace(site="harbour"))), True),
+        (wire.PREFIX.pack(100, 0) + b"half", False),
+        (b"\0\0\0", False),
+    ],
+)
+async def test_what_breaks_the_wire_format_ends_the_link(
+    autojump_clock: MockClock, bad: bytes, banned: bool
+) -> None:
+    net = MemoryNet()
+    a = make(net, "a", 1)
+    async with running(a):
+        stream = await _raw(net, a)
+        await stream.send(*wire.encode(HELLO))
+        await trio.testing.wait_all_tasks_blocked()
+        assert a.events == [PeerConnected("x"), Received("x", HELLO)]
+        await stream.send(bad)
+        if not banned:
+            await stream._stream.send_stream.aclose()
+        await trio.sleep(1)
+        assert a.links.devices == ()
+        assert a.events[2:] == [PeerLost("x")]
+        assert a.links.admits(identity("x")) is not banned
+
+
+async def test_half_a_message_is_not_waited_for_for_ever(autojump_clock: MockClock) -> None:
+    net = MemoryNet()
+    a = make(net, "a", 1)
+    async with running(a):
+        stream = await _raw(net, a)
+        await stream.send(wire.PREFIX.pack(100, 0) + b"half")
+        await trio.sleep(59)
+        assert a.links.devices == ("x",)
+        await trio.sleep(2)
+        assert a.links.devices == ()
+
+
+async def test_the_last_word_is_sent_and_nothing_after_it_is_heard(autojump_clock: MockClock) -> None:
+    net = MemoryNet()
+    a = make(net, "a", 1)
+    async with running(a):
+        stream = await _raw(net, a)
+        a.transport.streams[0].stuck = True
+        a.links.close("x", "bad-piece")
+        await stream.send(*wire.encode(m.News(1, 9)))
+        await trio.sleep(BYE_S / 2)
+        assert a.events == [PeerConnected("x")]
+        await trio.sleep(BYE_S)
+        assert a.events == [PeerConnected("x"), PeerLost("x")]  # it took nothing, and was not waited for
+        second = await _raw(net, a, "y")
+        a.links.close("y", "bye")
+        await trio.testing.wait_all_tasks_blocked()
+        buffer = bytearray(100)
+        count = await second.receive_into(memoryview(buffer))
+        assert bytes(buffer[:count]) == b"".join(bytes(p) for p in wire.encode(m.Bye("bye")))
+
+
+async def test_who_reads_nothing_is_cut_off(autojump_clock: MockClock) -> None:
+    net = MemoryNet()
+    a = make(net, "a", 1)
+    async with running(a):
+        await _raw(net, a)
+        a.transport.streams[0].stuck = True
+        serve = Serve("x", 1, Digest(bytes(32)), Digest(bytes(32)), 0)
+        for _ in range(QUEUE_MAX + 100):
+            a.links.send("x", serve)
+        await trio.sleep(1)
+        assert a.links.devices == ()
+        await _raw(net, a, "slow")
+        a.transport.streams[1].stuck = True
+        a.links.send("slow", serve)
+        await trio.sleep(61)
+        assert a.links.devices == ()
