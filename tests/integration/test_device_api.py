@@ -206,7 +206,8 @@ def test_check_in_returns_the_others_of_the_site(server: Running, fleet: Fleet) 
     devices = {name: FakeDevice(name) for name in names}
     for name, device in devices.items():
         assert server.enroll(device, server.voucher(site=name[:6])).status == 201
-    assert server.checkin(devices["site-a1"], listen_host="10.1.1.1").json["roster"] == []
+    (enrolled,) = server.checkin(devices["site-a1"], listen_host="10.1.1.1").json["roster"]
+    assert (enrolled["device"], enrolled["host"], enrolled["port"]) == ("site-a2", "", 0)  # never seen
     assert server.checkin(devices["site-b1"]).json["roster"] == []
     fleet.clock.now += timedelta(seconds=7)
     answer = server.checkin(devices["site-a2"], listen_host="0.0.0.0", images={}).json
