@@ -83,6 +83,9 @@ class Update:
     lost: dict[str, Bytes] = field(default_factory=dict)
     """What killed agents had counted in this update."""
 
+    received: dict[str, int] = field(default_factory=dict)
+    """What each process had received from the origin before."""
+
     said: set[str] = field(default_factory=set)
     spent: dict[str, int] = field(default_factory=dict)
     """Bytes over each site's link when the last slot was committed."""
@@ -96,6 +99,7 @@ class Update:
             site.spent = site.link.down
             for device in site.devices:
                 self.before[device.id] = Bytes.of(device)
+                self.received[device.id] = device.wan_bytes
                 device.expect()
 
     def killed(self, device: Device) -> None:
@@ -264,14 +268,15 @@ def _second_update(fleet: Fleet, children: Children, sites: list[Site], release:
 
         def half_way() -> bool:
             update.finished(live)
-            return sum(update.of(device).wan for device in depot.devices) >= pack // 2
+            return depot.link.down - depot.spent >= pack // 2
 
         until("half of the update at the depot", half_way, UPDATE_S, interval_s=0.1)
-        victim = max(depot.devices, key=lambda device: update.of(device).wan)
+        victim = max(depot.devices, key=lambda device: device.wan_bytes - update.received[device.id])
+        received = victim.wan_bytes - update.received[victim.id]
         if victim.seconds is not None:
             raise RigError(f"{victim.id} had finished before it could be killed")
         update.killed(victim)
-        live.console.print(f"  killed {victim.id} after {_size(update.lost[victim.id].wan)} from the WAN")
+        live.console.print(f"  killed {victim.id} after {_size(received)} from the WAN")
         rest = [device for device in update.devices if device is not victim]
 
         def others_finished() -> bool:

@@ -221,8 +221,8 @@ class Device:
 
     @property
     def wan_bytes(self) -> int:
-        """What it has taken over the WAN for frames and objects, from its ledger."""
-        return int(self.status().get("ledger", {}).get("wan", 0))
+        """What its present process has received from the origin, frames under way included."""
+        return int(self.status().get("wan_wire_bytes", 0))
 
     def watch(self, release: Release) -> bool:
         """Whether it has committed `release`; notes when that was first seen. `RigError` if it gave up."""
@@ -230,7 +230,8 @@ class Device:
             return True
         ended = self.child is not None and self.child.exit_code is not None
         status = self.status()
-        if status.get("state") == "committed" and status.get("release") == release.version:
+        # "current": it was killed after it had committed, or while it did.
+        if status.get("state") in ("committed", "current") and status.get("release") == release.version:
             self.seconds = time.monotonic() - self.started
             return True
         if ended and self.child:
