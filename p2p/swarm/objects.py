@@ -261,7 +261,8 @@ class ObjectExchange:
             if wanted.late >= LATE_MAX:
                 order.sort(key=lambda d: d != context.device)
         else:
-            order = [*rank(digest, {**able, **waking}), *(d for d in greeted if d not in able)]
+            order = rank(digest, {**able, **waking})
+        order += [d for d in greeted if d not in able]  # they may have it, but cannot fetch it
         order.sort(key=lambda d: d in greeted and context.peers[d].objects_late)
         for device in order:
             if device == context.device:

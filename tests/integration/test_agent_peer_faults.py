@@ -15,7 +15,7 @@ import trio
 from cryptography.hazmat.primitives import serialization
 
 from p2p.content.limits import MIB
-from p2p.errors import PeerError
+from p2p.errors import OriginError, PeerError
 from p2p.ports import PeerStream
 from p2p.swarm import messages as m
 from p2p.swarm import wire
@@ -324,3 +324,17 @@ async def test_an_old_timestamp_of_the_origin_is_refused_and_a_peers_newer_one_t
         await run.committed("3.0")
     assert device.running_version() == "3.0"
     assert origin.faults > 0
+
+
+async def test_an_update_ends_from_peers_while_the_origin_is_down(fleet: FleetRig) -> None:
+    """The device believes that it has WAN; nothing of the origin answers."""
+    fleet.order("2.0")
+    good = Puppet(fleet.device("good"))
+    device = fleet.device("d1", origin="http://127.0.0.1:9", peers=(good.device,), holds=None)
+    alone = fleet.device("d2", origin="http://127.0.0.1:9")
+    outcome = await alone.once()
+    assert isinstance(outcome, OriginError)
+    assert outcome.reason == "unreachable"
+    async with good.serving(), device.running() as run:
+        await run.committed("2.0")
+    assert device.running_version() == "2.0"
