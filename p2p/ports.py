@@ -37,9 +37,10 @@ class PeerAddress:
 
 
 class PeerStream(Protocol):
-    """An authenticated, encrypted byte stream to one peer."""
+    """An authenticated, encrypted byte stream to one peer. `remote`: its numeric address, if it has one."""
 
     identity: PeerIdentity
+    remote: str
 
     async def send(self, *parts: Buffer) -> None:
         """Send all `parts` in order. Raises `PeerError("lost")` when the connection is gone."""

@@ -231,7 +231,7 @@ class PeerLinks:
             old.scope.cancel()
             self._feed(PeerLost(link.device))
         self._links[link.device] = link
-        self._feed(PeerConnected(link.device))
+        self._feed(PeerConnected(link.device, link.stream.remote))
         return True
 
     async def _run(self, link: Link) -> None:

@@ -57,9 +57,10 @@ class Expect(NamedTuple):
 
 
 class PeerConnected(NamedTuple):
-    """An authenticated connection to `device` is up."""
+    """An authenticated connection to `device` is up; `host` is its numeric address, where known."""
 
     device: str
+    host: str = ""
 
 
 class PeerLost(NamedTuple):

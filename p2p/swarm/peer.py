@@ -107,6 +107,7 @@ class Peer:
 
     device: str
     connected_at: float
+    host: str = ""
     hello: Hello | None = None
     next_request: int = 0
     asked: dict[int, Asked] = field(default_factory=dict)

@@ -73,6 +73,7 @@ class MemoryStream:
 
     def __init__(self, identity: PeerIdentity, incoming: _Pipe, outgoing: _Pipe) -> None:
         self.identity = identity
+        self.remote = ""
         self._incoming, self._outgoing = incoming, outgoing
         self._broken = False
         self._lock = trio.Lock()

@@ -1,0 +1,72 @@
+"""The images that a node is at: each with its state, its WAN side and its LAN side."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import count
+
+from p2p.content.digests import Digest
+from p2p.swarm.context import Context
+from p2p.swarm.events import ImageTask
+from p2p.swarm.gateway import Gateway
+from p2p.swarm.image import ImageSwarm
+from p2p.swarm.objects import ObjectExchange
+from p2p.swarm.rider import Rider
+
+
+@dataclass(slots=True)
+class Pursuit:
+    """One image: what is known of it, what is fetched for it, what is asked of peers."""
+
+    image: ImageSwarm
+    gateway: Gateway
+    rider: Rider
+
+
+class Pursuits:
+    """All of one node's, in the order in which they were taken up."""
+
+    def __init__(self, context: Context, objects: ObjectExchange) -> None:
+        self._context = context
+        self._objects = objects
+        self._images: dict[Digest, Pursuit] = {}
+        self._fetch_numbers = count(1)
+
+    def __iter__(self) -> Iterator[Pursuit]:
+        return iter(self._images.values())
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __contains__(self, image: Digest) -> bool:
+        return image in self._images
+
+    def get(self, image: Digest) -> Pursuit | None:
+        return self._images.get(image)
+
+    def take_up(self, task: ImageTask, *, complete: bool) -> Pursuit:
+        """Begin with an image, or go on with it if it is being made (or served) already."""
+        pursuit = self._images.get(task.image)
+        if pursuit is None or pursuit.image.complete != complete:
+            self.put_down(task.image)
+            image = ImageSwarm(self._context, self._objects, task, complete=complete)
+            pursuit = Pursuit(image, Gateway(image, self._fetch_numbers), Rider(image))
+            self._images[task.image] = pursuit
+            for device, peer in self._context.peers.items():
+                if (remote := peer.images.get(task.image)) is not None:
+                    remote.conduct = image.conduct(device)
+        return pursuit
+
+    def put_down(self, image: Digest) -> None:
+        """What is under way for an image ends; late answers are of no use to a new start."""
+        if (pursuit := self._images.pop(image, None)) is None:
+            return
+        pursuit.gateway.cancel_all()
+        for peer in self._context.peers.values():
+            pursuit.rider.peer_lost(peer)
+
+    def changed(self) -> None:
+        """Somebody came, went or told something that plans depend on."""
+        for pursuit in self._images.values():
+            pursuit.image.replan = pursuit.gateway.dirty = True

@@ -1,0 +1,58 @@
+"""Peer exchange: who comes late is told whom the others know."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from p2p.content import limits
+from p2p.swarm import events as e
+from p2p.swarm import messages as m
+from p2p.swarm.node import SwarmNode
+from p2p.swarm.wire import PROTOCOL
+
+
+def make_node() -> SwarmNode:
+    return SwarmNode(device="me", site="depot", port=7000, rng=random.Random(1))
+
+
+def meet(node: SwarmNode, device: str, host: str, port: int = 7470) -> list[e.Action]:
+    node.handle(e.PeerConnected(device, host), 0.0)
+    return node.handle(e.Received(device, m.Hello(PROTOCOL, "depot", port, True)), 0.0)
+
+
+def introductions(actions: list[e.Action]) -> list[tuple[str, m.Peers]]:
+    return [
+        (a.device, a.message) for a in actions if isinstance(a, e.Send) and isinstance(a.message, m.Peers)
+    ]
+
+
+def test_a_newcomer_is_told_of_the_others() -> None:
+    node = make_node()
+    assert introductions(meet(node, "a", "10.0.0.1", 1)) == []
+    assert introductions(meet(node, "b", "10.0.0.2", 2)) == [("b", m.Peers((("a", "10.0.0.1", 1),)))]
+    known = (("b", "10.0.0.2", 2), ("a", "10.0.0.1", 1))
+    assert introductions(meet(node, "c", "10.0.0.3", 3)) == [("c", m.Peers(known))]
+
+
+@pytest.mark.parametrize(("host", "port"), [("", 1), ("fe80::1%eth0", 1), ("10.0.0.1", 0)])
+def test_an_address_that_is_of_no_use_to_others_is_not_passed_on(host: str, port: int) -> None:
+    node = make_node()
+    meet(node, "a", host, port)
+    assert introductions(meet(node, "b", "10.0.0.2")) == []
+
+
+def test_introductions_are_bounded() -> None:
+    node = make_node()
+    for n in range(limits.PEER_EXCHANGE_MAX + 5):
+        meet(node, f"d{n}", f"10.0.0.{n}")
+    ((_, told),) = introductions(meet(node, "late", "10.0.1.1"))
+    assert len(told.peers) == limits.PEER_EXCHANGE_MAX
+
+
+def test_what_a_peer_tells_is_handed_to_the_driver() -> None:
+    node = make_node()
+    meet(node, "a", "10.0.0.1")
+    peers = (("b", "10.0.0.2", 2),)
+    assert node.handle(e.Received("a", m.Peers(peers)), 0.0) == [e.PeerAddresses(peers)]
