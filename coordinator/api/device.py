@@ -28,7 +28,7 @@ from coordinator.db.devices import (
     redeem,
 )
 from coordinator.db.models import Device, LatestReport
-from coordinator.domain.roster import ROSTER_MAX, choose_roster
+from coordinator.domain.roster import choose_roster
 from coordinator.publishing.authority import COMMON_NAME_MAX, FleetAuthority, key_of_request
 from coordinator.publishing.settings import Settings
 from p2p.content.digests import parse_digest
@@ -185,10 +185,7 @@ class DeviceApi:
                     body=status.to_json(),
                 ),
             )
-            age_max = self.settings.roster_age_s
-            roster = choose_roster(
-                presence(session, device.site, int(now) - age_max), device_id, now, age_max, ROSTER_MAX
-            )
+            roster = choose_roster(presence(session, device.site), device_id) if status.wants_roster else []
         return JSONResponse(
             {
                 "roster": [
@@ -248,6 +245,7 @@ class Status:
     images: dict[str, str]
     ledger: dict[str, Any]
     role: str | None
+    wants_roster: bool = True
 
     @classmethod
     def parse(cls, body: bytes) -> Status:
@@ -265,6 +263,7 @@ class Status:
             images=images,
             ledger=_ledger(fields.object("ledger")) if "ledger" in fields else {},
             role=_short(fields.optional_text("role"), "role"),
+            wants_roster=fields.boolean("roster", default=True),
         )
 
     @property

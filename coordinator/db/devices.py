@@ -97,15 +97,15 @@ def record_report(session: Session, report: LatestReport) -> None:
     session.merge(report)
 
 
-def presence(session: Session, site: str, since: int) -> list[Presence]:
-    """Where the devices of a site that were seen or enrolled since then listen."""
+def presence(session: Session, site: str) -> list[Presence]:
+    """Where the devices of a site listen, and when they were last seen (or enrolled)."""
     rows = session.execute(
         select(
             Device.id, LatestReport.host, LatestReport.port,
             func.coalesce(LatestReport.at, Device.enrolled_at), LatestReport.image,
         )
         .outerjoin(LatestReport, LatestReport.device == Device.id)
-        .where(Device.site == site, func.coalesce(LatestReport.at, Device.enrolled_at) >= since)
+        .where(Device.site == site)
     )  # fmt: skip
     return [Presence(device, host or "", port or 0, seen, image) for device, host, port, seen, image in rows]
 

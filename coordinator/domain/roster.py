@@ -29,18 +29,16 @@ class Presence:
     image: str | None = None
 
 
-def choose_roster(
-    present: Iterable[Presence], caller: str, now: float, age_max_s: float, count_max: int = ROSTER_MAX
-) -> list[Presence]:
-    """At most `count_max` others that were seen within `age_max_s`, the most recently seen first.
+def choose_roster(present: Iterable[Presence], caller: str, count_max: int = ROSTER_MAX) -> list[Presence]:
+    """At most `count_max` others, the most recently seen first.
 
-    Those that were just enrolled are among them: they cannot be dialled yet, but a site that starts
-    for the first time then knows for whom to wait.
+    Those that were never seen, or not for long, are among them: a site that starts for the first time,
+    or after a power cut, then knows for whom to wait, and fewer than `count_max` are all there are.
     """
-    fresh = [p for p in present if p.device != caller and now - p.seen_at <= age_max_s]
-    if len(fresh) > count_max:
-        fresh = sorted(fresh, key=lambda p: _distance(caller, p.device))[:count_max]
-    return sorted(fresh, key=lambda p: (-p.seen_at, p.device))
+    others = [p for p in present if p.device != caller]
+    if len(others) > count_max:
+        others = sorted(others, key=lambda p: _distance(caller, p.device))[:count_max]
+    return sorted(others, key=lambda p: (-p.seen_at, p.device))
 
 
 def _distance(one: str, other: str) -> bytes:

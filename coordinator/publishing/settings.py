@@ -97,7 +97,7 @@ def render_settings(settings: Settings) -> bytes:
         "",
         "[server]",
         f"poll_s = {settings.poll_s}              # how often devices check in",
-        f"roster_age_s = {settings.roster_age_s}       # silent for longer: off its site's roster",
+        f"roster_age_s = {settings.roster_age_s}       # silent for longer: shown as offline",
         f"certificate_days = {settings.certificate_days}   # life of a device certificate",
         "",
         "[expiry_days]            # how long the next signature of each role lasts",

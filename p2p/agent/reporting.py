@@ -34,6 +34,9 @@ LAST_WORD_S = 10.0
 EXPECTED_AGE_S = 900
 """A device of the roster that was heard of within this long may be waking up beside us."""
 
+ROSTER_MAX = 64
+"""A roster that is this long may leave somebody out (`docs/spec/device-api.md`)."""
+
 
 class Reporting:
     """`poll_s` is how often the coordinator wants to hear of this device, at least."""
@@ -61,8 +64,8 @@ class Reporting:
         self.roster = RosterDiscovery(credentials.identity.device)
         self.poll_s = config.coordinator.poll_s
 
-    async def check_in_always(self) -> None:
-        """Check in at the start, every `poll_s`, and whenever an update ended."""
+    async def check_in_always(self, *, once: bool = False) -> None:
+        """Check in at the start, every `poll_s`, and (unless `last_word` will) whenever an update ended."""
         first, longest = RETRY_S
         pause = first
         while True:
@@ -73,13 +76,13 @@ class Reporting:
                 wait = pause * (0.5 + random.random())
                 pause = min(longest, pause * 2)
             with trio.move_on_after(wait):
-                await ended.wait()
+                await (trio.sleep_forever() if once else ended.wait())
 
     async def last_word(self) -> None:
         """One more check-in before the agent ends, if there is a way to the coordinator."""
         if self._config.swarm.wan:
             with trio.move_on_after(LAST_WORD_S):
-                await self._check_in()
+                await self._check_in(roster=False)
         self.write_status()
 
     async def write_status_always(self) -> None:
@@ -99,18 +102,20 @@ class Reporting:
         except StoreError as error:
             log.warning("%s", error.message)
 
-    async def _check_in(self) -> bool:
+    async def _check_in(self, *, roster: bool = True) -> bool:
         """Report to the coordinator and learn who is on the site; False if that failed."""
+        report = self._report() | ({} if roster else {"roster": False})
         try:
-            answer = await self._api.checkin(self._config.device.id, self._credentials.key, self._report())
+            answer = await self._api.checkin(self._config.device.id, self._credentials.key, report)
         except OriginError as error:
             log.info("check-in: %s", error.message)
             return False
         self.poll_s = min(self.poll_s, answer.poll_s)
-        if self._config.discovery.roster:
+        if self._config.discovery.roster and roster:
             self.roster.update(answer.roster)
             recent = {r.device: r.image for r in answer.roster if r.age_s <= EXPECTED_AGE_S}
-            self._driver.feed(Expect(recent))
+            whole = len(recent) == len(answer.roster) < ROSTER_MAX
+            self._driver.feed(Expect(recent, whole))
         return True
 
     def _report(self) -> dict[str, object]:

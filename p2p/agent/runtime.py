@@ -13,6 +13,7 @@ import random
 import signal
 import time
 from contextlib import AsyncExitStack
+from functools import partial
 
 import trio
 
@@ -185,7 +186,7 @@ class Agent:
         for source in self._sources():
             nursery.start_soon(source.run, self._links.found)
         if self._config.swarm.wan:
-            nursery.start_soon(self._reporting.check_in_always)
+            nursery.start_soon(partial(self._reporting.check_in_always, once=once))
         nursery.start_soon(self._reporting.write_status_always)
         outcome: SlipstreamError | None = None
         try:

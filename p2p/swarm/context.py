@@ -35,6 +35,7 @@ class Context:
         self.ledger = Ledger()
         self.peers: dict[str, Peer] = {}
         self.expected: dict[str, Digest | None] = {}
+        self.whole = False
         self.now = 0.0
         self.settle_until: float | None = None
         self._settled = False
@@ -86,7 +87,7 @@ class Context:
     @property
     def roster_known(self) -> bool:
         """Whether the roster tells all that the plan needs, so that nothing has to be waited for."""
-        return bool(self.expected) and all(image is not None for _, image in self._silent())
+        return self.whole and bool(self.expected) and all(image is not None for _, image in self._silent())
 
     def absent(self) -> Iterator[tuple[str, Digest | None]]:
         """Devices of the roster that may still be waking up: counted in until the window closes."""

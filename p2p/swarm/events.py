@@ -51,9 +51,13 @@ class Tick(NamedTuple):
 
 
 class Expect(NamedTuple):
-    """The coordinator's roster: devices of the site and the image that each was last known to hold."""
+    """The coordinator's roster: devices that may be up and the image that each was last known to hold.
+
+    `whole`: there are no others on the site, so nobody has to be waited for to know who is there.
+    """
 
     devices: Mapping[str, Digest | None]
+    whole: bool = False
 
 
 class PeerConnected(NamedTuple):

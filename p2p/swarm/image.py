@@ -87,9 +87,12 @@ class ImageSwarm:
         """Whether those who start together have been heard, so that the plan counts them."""
         context = self.context
         if not self._gathered:
-            over = context.now - self.started >= context.policy.gather_s
-            joined = len(context.remotes(self.task.image)) == len(context.peers)
-            self._gathered = over or (joined and all(d in context.peers for d in context.expected))
+            if context.settled:
+                over = context.now - self.started >= context.policy.gather_s
+                joined = len(context.remotes(self.task.image)) == len(context.peers)
+                self._gathered = over or (joined and all(d in context.peers for d in context.expected))
+            else:
+                self._gathered = context.roster_known  # the plan counts those in who are still to join
         return self._gathered and (context.settled or context.roster_known)
 
     def join_message(self) -> m.Join:

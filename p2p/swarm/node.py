@@ -151,6 +151,7 @@ class SwarmNode:
             case e.Expect():
                 context.expected = dict(event.devices)
                 context.expected.pop(context.device, None)
+                context.whole = event.whole
                 self._pursuits.changed()
             case e.WanChanged():
                 context.wan = event.up

@@ -217,10 +217,10 @@ def test_check_in_returns_the_others_of_the_site(server: Running, fleet: Fleet) 
     assert answer["poll_s"] == fleet.repository.settings.poll_s
     (seen,) = server.checkin(devices["site-a1"]).json["roster"]
     assert (seen["host"], seen["image"]) == ("127.0.0.1", None)  # a wildcard means: as we saw it
-    fleet.clock.now += timedelta(seconds=fleet.repository.settings.roster_age_s)
-    assert len(server.checkin(devices["site-a1"]).json["roster"]) == 1
-    fleet.clock.now += timedelta(seconds=1)
-    assert server.checkin(devices["site-a1"]).json["roster"] == []
+    fleet.clock.now += timedelta(days=3)
+    (silent,) = server.checkin(devices["site-a1"]).json["roster"]
+    assert (silent["device"], silent["age_s"]) == ("site-a2", 3 * 86_400)
+    assert server.checkin(devices["site-a1"], roster=False).json["roster"] == []
 
 
 @pytest.fixture

@@ -69,9 +69,9 @@ async def test_check_ins_of_a_site_are_each_others_roster(server: Running) -> No
     client = HttpClient()
     api = DeviceApi(server.url, client, server.clock.seconds)
     keys = {name: await enrolled(server, api, name, "roster-site") for name in ("r-1", "r-2")}
-    alone = await api.checkin("r-1", keys["r-1"], STATUS)
-    assert alone.roster == ()
-    assert alone.poll_s > 0
+    first = await api.checkin("r-1", keys["r-1"], STATUS)
+    assert first.roster == (RosterEntry("r-2", "", 0, first.roster[0].age_s, None),)  # enrolled, never seen
+    assert first.poll_s > 0
     both = await api.checkin("r-2", keys["r-2"], STATUS)
     assert both.roster == (RosterEntry("r-1", "127.0.0.1", 7470, both.roster[0].age_s, IMAGE),)
     await client.aclose()

@@ -213,15 +213,15 @@ def test_wan_opened_by_policy_starts_at_once() -> None:
     assert finish(site, 20) <= 1.005
 
 
-def expect(driver: Driver, others: Iterable[Driver]) -> None:
-    driver.feed(e.Expect({d.device: d.base for d in others}))
+def expect(driver: Driver, others: Iterable[Driver], *, whole: bool = False) -> None:
+    driver.feed(e.Expect({d.device: d.base for d in others}, whole))
 
 
 def test_who_knows_the_roster_does_not_wait_for_the_window() -> None:
     release = make_release(16 * MIB, {})
     site = site_of(6, release)
     for driver in site.honest:
-        expect(driver, site.honest)
+        expect(driver, site.honest, whole=True)
     start(site)
     assert finish(site) <= 1.005
     assert site.now <= release.pack(None).wan_bytes / site.wan_rate + 1.0
@@ -232,7 +232,7 @@ def test_a_roster_that_names_absent_devices(absent: int) -> None:
     release = make_release(32 * MIB, {})
     site = site_of(6, release)
     for driver in site.honest:
-        driver.feed(e.Expect(dict.fromkeys([f"d{n}" for n in range(6 + absent)])))
+        driver.feed(e.Expect(dict.fromkeys([f"d{n}" for n in range(6 + absent)]), True))
     start(site)
     assert finish(site) <= 1.05
     waited = Policy().settle_s + Policy().settle_silent_s  # they might have been about to wake

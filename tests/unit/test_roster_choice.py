@@ -13,22 +13,22 @@ def site(count: int, seen_at: float = 100.0) -> list[Presence]:
 
 
 def test_a_small_site_gets_everybody_but_the_caller() -> None:
-    found = choose_roster(site(5), "d2", 100.0, 60.0)
+    found = choose_roster(site(5), "d2")
     assert [p.device for p in found] == ["d0", "d1", "d3", "d4"]
 
 
-def test_who_was_not_seen_lately_is_left_out_but_not_who_was_just_enrolled() -> None:
+def test_who_was_never_seen_is_named_too_the_latest_first() -> None:
     present = [
         Presence("fresh", "h", 1, 40.0),
         Presence("old", "h", 1, 39.9),
         Presence("enrolled", "", 0, 100.0),
     ]
-    assert [p.device for p in choose_roster(present, "me", 100.0, 60.0)] == ["enrolled", "fresh"]
+    assert [p.device for p in choose_roster(present, "me")] == ["enrolled", "fresh", "old"]
 
 
 def test_a_large_site_is_shared_out_evenly_and_stays_connected() -> None:
     present = site(500)
-    graph = {p.device: [q.device for q in choose_roster(present, p.device, 100.0, 60.0)] for p in present}
+    graph = {p.device: [q.device for q in choose_roster(present, p.device)] for p in present}
     assert {len(found) for found in graph.values()} == {ROSTER_MAX}
     named = Counter(device for found in graph.values() for device in found)
     assert len(named) == 500
