@@ -57,6 +57,9 @@ class Workload:
     strangers: bool = False
     """No device has ever run before, so that no roster names any."""
 
+    running: bool = False
+    """The agents run already, at rest; time starts when the order is out and each is told to ask."""
+
     @property
     def title(self) -> str:
         parts = [
@@ -68,6 +71,7 @@ class Workload:
         parts += ["busiest killed half-way"] if self.kill else []
         parts += [f"{self.bases} bases"] if self.bases else []
         parts += ["first start ever"] if self.strangers else []
+        parts += ["agents running"] if self.running else []
         parts += [f"{self.delay_ms:g} ms each way"] if self.delay_ms else []
         return ", ".join(parts)
 
@@ -229,7 +233,9 @@ class _SlipstreamRun(_Run):
         release = fleet.publish("1.0.0", self.site.image, self.site.bases)
         _, url = fleet.serve(self.network.origin.address, prefix=self.network.origin.prefix)
         devices = self._devices(fleet, url)
-        if not self.workload.strangers:
+        if self.workload.running:
+            fleet.wake(devices)
+        elif not self.workload.strangers:
             fleet.introduce(devices)
         fleet.order(release)
         packs = [release.pack_from(self._base(n)) for n in range(len(devices))]
@@ -244,7 +250,7 @@ class _SlipstreamRun(_Run):
             return busiest
 
         self._watch(
-            _numbered(lambda number: devices[number].start(self.children), len(devices)),
+            _numbered(self._start_of(devices), len(devices)),
             lambda number: devices[number].watch(release),
             kill_busiest,
         )
@@ -259,6 +265,11 @@ class _SlipstreamRun(_Run):
                 {"device": device.id, "seconds": device.seconds, "ledger": status.get("ledger")}
             )
         return self.result
+
+    def _start_of(self, devices: Sequence[Device]) -> Callable[[int], object]:
+        if self.workload.running:
+            return lambda number: devices[number].ask_now()
+        return lambda number: devices[number].start(self.children)
 
     def _devices(self, fleet: Fleet, url: str) -> list[Device]:
         devices = []
@@ -340,6 +351,9 @@ def size_of(text: str) -> int:
 @click.option("--bases", type=click.IntRange(0, 16), default=0, help="Different bases among the devices.")
 @click.option("--strangers", is_flag=True, help="The devices start for the first time ever: no roster.")
 @click.option(
+    "--running", is_flag=True, help="The agents run already; time starts when they are told to ask."
+)
+@click.option(
     "--against",
     default="",
     metavar="LIST",
@@ -357,6 +371,7 @@ def main(
     kill_busiest: str | None,
     bases: int,
     strangers: bool,
+    running: bool,
     against: str,
     without_slipstream: bool,
     work: Path | None,
@@ -369,7 +384,15 @@ def main(
         raise click.ClickException(reason)
     rivals = [_rival(name) for name in against.split(",") if name]
     workload = Workload(
-        devices, size_of(size), int(rate * 1e6), stagger, kill_busiest is not None, bases, delay, strangers
+        devices,
+        size_of(size),
+        int(rate * 1e6),
+        stagger,
+        kill_busiest is not None,
+        bases,
+        delay,
+        strangers,
+        running,
     )
     if work is not None:
         work.mkdir(parents=True, exist_ok=True)

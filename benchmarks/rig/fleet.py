@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -127,6 +128,18 @@ class Fleet:
         until("report of every device", all_seen, READY_S + 2 * len(devices), alive=running)
         self._children.stop(running)
 
+    def wake(self, devices: Sequence[Device]) -> None:
+        """Run all agents until each is connected to all others of its site: a fleet at rest."""
+        for device in devices:
+            device.start(self._children, once=False)
+        running = [device.child for device in devices if device.child is not None]
+        mates = {device.id: sum(d.site == device.site for d in devices) - 1 for device in devices}
+
+        def all_met() -> bool:
+            return all(len(device.status().get("peers", ())) >= mates[device.id] for device in devices)
+
+        until("every agent connected to its peers", all_met, READY_S + 2 * len(devices), alive=running)
+
     def serve(self, host: str = "127.0.0.1", *, prefix: Sequence[str] = ()) -> tuple[Child, str]:
         """Start the coordinator; its process and its URL once it takes requests."""
         ready = self.directory / "coordinator.url"
@@ -198,6 +211,12 @@ class Device:
         command = [SLIPSTREAM, "agent", "run", "--config", self.config]
         command += ["--once", "--linger", str(LINGER_S)] if once else []
         self.child = children.start(self.id, command, prefix=self.prefix)
+        self.expect()
+
+    def ask_now(self) -> None:
+        """Tell a running agent to ask at once what is meant for it, as `systemctl reload` does."""
+        if self.child is not None:
+            self.child.signal(signal.SIGHUP)
         self.expect()
 
     def kill(self) -> None:

@@ -48,6 +48,10 @@ class Child:
         """None while it runs; the negative signal number when a signal ended it."""
         return self._process.poll()
 
+    def signal(self, number: int) -> None:
+        """Send it a signal."""
+        self._process.send_signal(number)
+
     def kill(self) -> None:
         """SIGKILL to the process and what it started, and reap it."""
         self._signal(signal.SIGKILL)
@@ -108,7 +112,8 @@ class Children:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, **(env or {})},
+                # As after an ordinary installation: bytecode is kept.
+                env={k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"} | (env or {}),
                 cwd=cwd,
                 start_new_session=True,
                 preexec_fn=_die_with_parent,

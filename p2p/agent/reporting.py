@@ -89,7 +89,8 @@ class Reporting:
         """Keep the status file up to date."""
         while True:
             self.write_status()
-            await trio.sleep(STATUS_S)
+            with trio.move_on_after(STATUS_S):
+                await self._updates.ended.wait()
 
     def write_status(self) -> None:
         """Write the status file if anything changed."""

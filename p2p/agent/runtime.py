@@ -71,7 +71,7 @@ async def _main(config: AgentConfig, once: bool, linger_s: float) -> int:
     async with AsyncExitStack() as stack:
         agent = Agent(config, stack)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_stop_on_signal, nursery.cancel_scope)
+            nursery.start_soon(_heed_signals, agent, nursery.cancel_scope)
             outcome.append(await agent.run(nursery, once=once, linger_s=linger_s))
             nursery.cancel_scope.cancel()
     if outcome and outcome[0] is not None:
@@ -79,9 +79,13 @@ async def _main(config: AgentConfig, once: bool, linger_s: float) -> int:
     return 0
 
 
-async def _stop_on_signal(scope: trio.CancelScope) -> None:
-    with trio.open_signal_receiver(signal.SIGTERM) as signals:
-        async for _ in signals:
+async def _heed_signals(agent: Agent, scope: trio.CancelScope) -> None:
+    """SIGTERM ends the agent; SIGHUP makes it ask at once what is meant for it."""
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGHUP) as signals:
+        async for number in signals:
+            if number == signal.SIGHUP:
+                agent.ask_now()
+                continue
             log.info("stopping")
             scope.cancel()
             return
@@ -204,6 +208,10 @@ class Agent:
         if once and outcome is None:
             await trio.sleep(linger_s)
         return outcome
+
+    def ask_now(self) -> None:
+        """Do not wait for the next poll."""
+        self._driver.news.set()
 
     # Polling
 

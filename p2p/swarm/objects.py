@@ -255,22 +255,19 @@ class ObjectExchange:
             return
         greeted = {d: 100 for d, p in context.peers.items() if p.hello is not None}
         able = {d: w for d, w in greeted.items() if (hello := context.peers[d].hello) and hello.wan}
-        waking = {device: 100 for device, _ in context.absent()}
-        if context.wan:
-            order = rank(digest, {**able, **waking, context.device: 100})
-            if wanted.late >= LATE_MAX:
-                order.sort(key=lambda d: d != context.device)
-        else:
-            order = rank(digest, {**able, **waking})
+        order = rank(digest, {**able, context.device: 100} if context.wan else able)
+        if wanted.late >= LATE_MAX:
+            order.sort(key=lambda d: d != context.device)
         order += [d for d in greeted if d not in able]  # they may have it, but cannot fetch it
+        mine = self.news()
+        # Who is through with metadata as new as ours has what it names: those that start later ask them.
+        order.sort(key=lambda d: d == context.device or not _is_ahead(context.peers[d].news, mine))
         order.sort(key=lambda d: d in greeted and context.peers[d].objects_late)
         for device in order:
             if device == context.device:
                 if ORIGIN not in wanted.tried:
                     self._from_origin(digest, wanted)
                     return
-            elif device in waking:
-                return  # it may be about to wake; the settle window bounds this wait
             elif device not in wanted.tried:
                 self._from_peer(digest, wanted, device)
                 return
@@ -343,3 +340,8 @@ class ObjectExchange:
         if device in self._context.peers:
             self._context.ledger.to_peer(device, len(data))
             self._context.send(device, m.Blob(request, data))
+
+
+def _is_ahead(news: tuple[int, int] | None, mine: m.News) -> bool:
+    """Whether a peer trusts metadata, and none that is older than ours."""
+    return news is not None and news[1] > 0 and news[1] >= mine.timestamp_version
