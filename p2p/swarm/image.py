@@ -160,13 +160,13 @@ class ImageSwarm:
         for _, remote in context.remotes(self.task.image):
             if remote.participant is not None and not remote.distrusted:
                 yield self._believed(remote, remote.participant)
-        for device, base in context.absent():
-            yield Participant(device, base, True)
+        for device, held in context.absent():
+            yield self._expected(device, held)
         if not context.settled and context.roster_known:
             for device, peer in context.peers.items():
                 known = peer.images.get(self.task.image)
                 if (known is None or known.participant is None) and device in context.expected:
-                    yield Participant(device, context.expected[device], True)
+                    yield self._expected(device, context.expected[device])
 
     def conduct(self, device: str) -> Conduct:
         """What this node remembers of a device, whatever becomes of its connections."""
@@ -196,6 +196,10 @@ class ImageSwarm:
         if stop > len(pieces.index.frames):
             return False
         return len(frames) < 2 or sum(f.stored_size for f in frames) <= limits.LEASE_BYTES_MAX
+
+    def _expected(self, device: str, held: Digest | None) -> Participant:
+        """A device that is only known by the roster, which also says which image it holds."""
+        return Participant(device, held, True, complete=held == self.task.image)
 
     def _make_plan(self) -> None:
         context = self.context

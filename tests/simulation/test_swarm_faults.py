@@ -227,6 +227,23 @@ def test_who_knows_the_roster_does_not_wait_for_the_window() -> None:
     assert site.now <= release.pack(None).wan_bytes / site.wan_rate + 1.0
 
 
+def test_who_starts_anew_waits_for_those_that_the_roster_says_are_done() -> None:
+    release = make_release(16 * MIB, {BASES[0]: MIB})
+    site = site_of(3, release, bases=(BASES[0],))
+    start(site)
+    assert finish(site, base=BASES[0]) <= 1.05
+    paid = site.wan_bytes
+    late = site.add("late", release, BASES[0])
+    late.feed(e.Expect({d.device: release.task_image for d in site.honest if d is not late}, True))
+    late.pursue()
+    for other in site.honest:
+        if other is not late:
+            site.at(site.now + 1.0, lambda other=other: site.connect("late", other.device))
+    assert site.run(site.now + 60, done=site.finished)
+    assert late.wan_bytes <= release.pack(None).index.size
+    assert site.wan_bytes - paid <= 2 * release.pack(None).index.size
+
+
 @pytest.mark.parametrize("absent", [1, 6])
 def test_a_roster_that_names_absent_devices(absent: int) -> None:
     release = make_release(32 * MIB, {})
