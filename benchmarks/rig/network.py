@@ -191,7 +191,7 @@ def _remove_orphans() -> None:
     """Remove namespaces of runs that were killed: their name says whose they were, and it is gone."""
     for line in _run("ip", "netns", "list").splitlines():
         match = re.match(rf"({_PREFIX}([0-9a-f]+)n\d+[rod]\d*)\b", line)
-        if match and not os.path.exists(f"/proc/{int(match[2], 16)}"):  # noqa: PTH110
+        if match and not os.path.exists(f"/proc/{int(match[2], 16)}"):  # noqa: PTH110 (text, as /proc is)
             with contextlib.suppress(RigError):
                 _run("ip", "netns", "delete", match[1])
 

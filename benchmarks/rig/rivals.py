@@ -94,7 +94,7 @@ class Rival:
         """What has to be installed first, or None."""
         if self.program == "libtorrent":
             try:
-                import libtorrent  # noqa: F401
+                import libtorrent  # noqa: F401 (only whether it is there)
             except ImportError:
                 return "libtorrent (PyPI: pip install 'slipstream[bench]')"
             return None

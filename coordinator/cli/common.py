@@ -55,7 +55,7 @@ def passphrase_options(function: _F) -> _F:
     def wrapped(*args: Any, passphrase_file: Path | None, **kwargs: Any) -> Any:
         return function(*args, passphrases=Passphrases(file=passphrase_file), **kwargs)
 
-    return wrapped  # type: ignore[return-value]
+    return wrapped  # type: ignore[return-value]  # a TypeVar cannot say that one argument is taken away
 
 
 class Name(click.ParamType[str]):

@@ -8,7 +8,6 @@ from typing import Any
 import click
 
 from coordinator.cli.common import (
-    DIRECTORY,
     EXISTING,
     FILE,
     Name,
@@ -20,7 +19,7 @@ from coordinator.cli.common import (
     repo_option,
     table,
 )
-from coordinator.cli.release import sign_document
+from coordinator.cli.signing import sign_document, signing_options
 from coordinator.domain import rollout
 from coordinator.publishing.keys import Passphrases
 from coordinator.publishing.orders import (
@@ -123,12 +122,7 @@ def create(
 
 
 @order.command("sign")
-@click.argument("document", type=EXISTING)
-@click.option("--key", "keys", multiple=True, metavar="KEY", help="Key file, or URI of a key elsewhere.")
-@click.option("--keyid", help="Which key of the role is at the URI.")
-@click.option("--repo", "repo_dir", type=DIRECTORY, help="Sign with the keys of this repository.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
-@passphrase_options
+@signing_options
 def order_sign(
     document: Path,
     keys: tuple[str, ...],

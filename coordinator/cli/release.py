@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
@@ -19,25 +18,20 @@ from coordinator.cli.common import (
     EXISTING,
     FILE,
     Name,
-    describe_review,
     emit,
     json_option,
     note_in_audit,
     passphrase_options,
     repo_option,
-    signature_line,
-    signer_for,
     size_text,
     table,
 )
+from coordinator.cli.signing import sign_document, signing_options
 from coordinator.errors import KeyUnavailable
 from coordinator.publishing.files import hash_file, import_object, make_directory
 from coordinator.publishing.keys import Passphrases
 from coordinator.publishing.proposal import (
-    Proposal,
     read_proposal,
-    review,
-    sign,
     write_proposal,
 )
 from coordinator.publishing.releases import (
@@ -187,12 +181,7 @@ def build(
 
 
 @release.command("sign")
-@click.argument("document", type=EXISTING)
-@click.option("--key", "keys", multiple=True, metavar="KEY", help="Key file, or URI of a key elsewhere.")
-@click.option("--keyid", help="Which key of the role is at the URI.")
-@click.option("--repo", "repo_dir", type=DIRECTORY, help="Sign with the keys of this repository.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
-@passphrase_options
+@signing_options
 def release_sign(
     document: Path,
     keys: tuple[str, ...],
@@ -286,43 +275,6 @@ def release_list(repo_dir: Path, product: str | None, as_json: bool) -> None:
     ]
     headings = ("product", "version", "counter", "hardware", "size", "deltas")
     emit([_manifest_facts(m) for m in found], as_json, table(headings, rows))
-
-
-def sign_document(
-    document: Path,
-    keys: tuple[str, ...],
-    keyid: str | None,
-    repo_dir: Path | None,
-    yes: bool,
-    passphrases: Passphrases,
-) -> None:
-    """Show, ask, sign, write: what `release sign` and `order sign` do."""
-    proposal = read_proposal(document)
-    found = review(proposal)
-    signers = [signer_for(key, proposal, passphrases, keyid) for key in keys]
-    for line in describe_review(proposal, found, signers[0] if signers else None):
-        click.echo(line)
-    click.echo("")
-    if not keys and repo_dir is None:
-        raise OperatorError("nothing was signed", next_step="give --key KEY (or --repo DIR for its own keys)")
-    if not yes and sys.stdin is not None and sys.stdin.isatty():
-        click.confirm("Sign this?", abort=True)
-    for signer in signers:
-        sign(proposal, signer)
-    if repo_dir is not None:
-        _sign_with_repository(proposal, Repository.open(repo_dir, passphrases))
-    write_proposal(document, proposal)
-    click.echo(signature_line(proposal))
-
-
-def _sign_with_repository(proposal: Proposal, repository: Repository) -> None:
-    threshold, keys = repository.state().delegation(proposal.role)
-    before = len(proposal.metadata.signatures)
-    after = repository.sign_with_local_keys(proposal.metadata, keys, threshold, proposal.role)
-    if after == before and after < threshold:
-        raise KeyUnavailable(
-            f"{repository.directory} has no private key of {proposal.role}", next_step="give --key KEY"
-        )
 
 
 def _add_product(repository: Repository, product: str) -> State:

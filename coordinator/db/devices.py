@@ -71,7 +71,7 @@ def redeem(session: Session, voucher: Voucher, device: str, now: int) -> None:
         .values(used_at=now, used_by=device)
         .execution_options(synchronize_session=False)
     )
-    if changed.rowcount != 1:  # type: ignore[attr-defined]
+    if changed.rowcount != 1:  # type: ignore[attr-defined]  # an UPDATE gives a CursorResult, which has it
         if voucher.used_at is None and voucher.expires_at <= now:
             raise Refused("voucher-expired", "this voucher has expired")
         raise Refused("voucher-used", "this voucher has been used")

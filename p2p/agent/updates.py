@@ -25,7 +25,7 @@ from p2p.content.digests import Digest
 from p2p.content.manifest import PayloadSpec
 from p2p.errors import LocalError, SlipstreamError
 from p2p.install import Release, State
-from p2p.ports import Boot, ImageReader
+from p2p.ports import Boot, ImageReader, SlotWriter
 from p2p.swarm import ImageTask
 from p2p.trust import Meant, Nothing
 
@@ -236,7 +236,7 @@ class Updates:
         if self._failure is not None:
             raise self._failure
 
-    def _image(self, payload: PayloadSpec, writer: object) -> LocalImage:
+    def _image(self, payload: PayloadSpec, writer: SlotWriter) -> LocalImage:
         slots = self._slots[payload.name]
         base: ImageReader | None = None
         base_digest: Digest | None = None
@@ -245,7 +245,7 @@ class Updates:
             base_digest = held[0]
             base = slots.open_reader(slots.active())
         task = ImageTask(payload.image.sha256, payload.image.size, base_digest, payload.packs)
-        return LocalImage(task, self._spool, writer=writer, base=base)  # type: ignore[arg-type]
+        return LocalImage(task, self._spool, writer=writer, base=base)
 
     def _forget(self, payload: str, slot: str) -> None:
         image = self._served.pop((payload, slot), None)

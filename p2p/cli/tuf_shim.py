@@ -41,7 +41,7 @@ class _DeadlineReader(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # typeshed's buffer type has no name before 3.12
         left = self._deadline - time.monotonic()
         if left <= 0:
             raise TimeoutError("the answer takes too long")

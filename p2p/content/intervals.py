@@ -87,7 +87,7 @@ class IntervalSet:
     def __eq__(self, other: object) -> bool:
         return isinstance(other, IntervalSet) and list(self) == list(other)
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None  # type: ignore[assignment]  # how Python spells "unhashable"
 
     def __repr__(self) -> str:
         return f"IntervalSet({list(self)})"
