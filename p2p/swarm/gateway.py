@@ -78,7 +78,7 @@ class Gateway:
     def step(self) -> None:
         """Start as many fetches as are due."""
         image, context = self._image, self._context
-        if image.complete or not context.wan or not image.ready:
+        if image.complete or not context.wan or not image.site.ready:
             return
         idle_s = context.now - max(image.last_progress, self._relief_at)
         if not self._alone and idle_s > context.policy.fallback_s and idle_s > self._deadline_s():
@@ -224,8 +224,8 @@ class Gateway:
             run = self._run_of(full, image.maps[full], selfish=False, repair=True)
             if run is not None:
                 return run
-        pack = image.plan.pack
-        if pack is None or self._context.device not in image.gateways:
+        pack = image.site.plan.pack
+        if pack is None or self._context.device not in image.site.gateways:
             return None
         name = pack.index.sha256
         if name not in image.maps or image.route != name:
@@ -240,10 +240,10 @@ class Gateway:
         open_frames = [f for f in frames if self._is_open(name, pieces, f, selfish, repair)]
         if not open_frames:
             return None
-        if selfish or repair or len(self._image.gateways) < 2:
+        if selfish or repair or len(self._image.site.gateways) < 2:
             first, mine = open_frames[0], None
         else:
-            weights = dict.fromkeys(self._image.gateways, 100)
+            weights = dict.fromkeys(self._image.site.gateways, 100)
             stripes = dict.fromkeys(f.stored_offset // policy.stripe_bytes for f in open_frames)
             owners = {s: rank(stripe_key(self._image.task.image, s), weights)[0] for s in stripes}
             own = [s for s in stripes if owners[s] == self._context.device]
@@ -360,7 +360,7 @@ class Gateway:
         pieces = self._image.maps.get(lease.pack)
         frames = pieces.index.frames[lease.start : lease.stop] if pieces is not None else ()
         largest = max((f.stored_size for f in frames), default=limits.STORED_FRAME_MAX)
-        return self._context.policy.stall_s + largest * max(1, len(self._image.gateways)) / RATE_MIN
+        return self._context.policy.stall_s + largest * max(1, len(self._image.site.gateways)) / RATE_MIN
 
     def _lease(self, running: _Running) -> m.Lease:
         return m.Lease(self._image.task.image, running.pack, running.lease, running.start, running.stop)

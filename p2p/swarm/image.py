@@ -1,17 +1,17 @@
-"""One image at one node: what is done, what is wanted, what is served, and the site's plan for it.
+"""One image at one node: what is done, what is wanted, what is served, and along which route.
 
 This is the state that `gateway` (what to fetch over the WAN) and `rider` (what to ask peers for)
-decide from. A node works along one **route** at a time, a pack whose index it holds: its own delta
-pack where the site's plan or a peer provides that, else the full pack. Progress is kept in target
-bytes, so a change of route loses nothing. Ranges that the base turned out unable to make are in
-`repair` and come from the full pack, whatever the route.
+decide from; who else is at the image, and the plan that follows, is in `site_view`. A node works along
+one **route** at a time, a pack whose index it holds: its own delta pack where the site's plan or a peer
+provides that, else the full pack. Progress is kept in target bytes, so a change of route loses nothing.
+Ranges that the base turned out unable to make are in `repair` and come from the full pack, whatever the
+route.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
-from dataclasses import replace
 
 from p2p.content import index as pack_index
 from p2p.content import limits
@@ -24,12 +24,12 @@ from p2p.swarm import messages as m
 from p2p.swarm.context import Context
 from p2p.swarm.events import How, ImageTask, ReadBack, Recheck, Route, Stored
 from p2p.swarm.objects import ObjectExchange
-from p2p.swarm.peer import Conduct, Peer, PieceKey, RemoteImage
-from p2p.swarm.plan import Participant, SitePlan, gateway_count, make_plan, rank
+from p2p.swarm.peer import Peer, PieceKey, RemoteImage
+from p2p.swarm.plan import Participant
+from p2p.swarm.site_view import SiteView
 from p2p.swarm.wire import pack_bitmap, unpack_bitmap
 
 INDEX_RETRY_S = 5.0
-CONDUCTS_MAX = 256
 
 HAVE_CROWD = 16
 """With more peers than this, news of pieces is gathered for longer, as it is told to each of them."""
@@ -51,21 +51,17 @@ class ImageSwarm:
         self.repair = IntervalSet()
         self.maps: dict[Digest, PieceMap] = {}
         self.route: Digest | None = None
-        self.plan = SitePlan(None)
-        self.gateways: tuple[str, ...] = ()
         self.wanted: dict[PieceKey, None] = {}
         self.in_flight: dict[PieceKey, list[tuple[str, int]]] = {}
         self.storing: dict[PieceKey, int] = {}
         self.fetching: dict[PieceKey, int] = {}
         self.serves: dict[Digest, set[int]] = {}
-        self.started = context.now
         self.last_progress = context.now
-        self.conducts: dict[str, Conduct] = {}
+        self.site = SiteView(context, task, known=complete)
         self.replan = True
         self.wan_blocked_until = 0.0
         self._objects = objects
         self._unannounced: dict[Digest, list[int]] = {}
-        self._gathered = complete
         self._announce_at: float | None = None
         self._index_asked: dict[Digest, float] = {}
         self._announced_wan = self.wan
@@ -83,17 +79,10 @@ class ImageSwarm:
         return self.context.wan and self.context.now >= self.wan_blocked_until
 
     @property
-    def ready(self) -> bool:
-        """Whether those who start together have been heard, so that the plan counts them."""
+    def participant(self) -> Participant:
+        """This node, as it takes part."""
         context = self.context
-        if not self._gathered:
-            if context.settled:
-                over = context.now - self.started >= context.policy.gather_s
-                joined = len(context.remotes(self.task.image)) == len(context.peers)
-                self._gathered = over or (joined and all(d in context.peers for d in context.expected))
-            else:
-                self._gathered = context.roster_known  # the plan counts those in who are still to join
-        return self._gathered and (context.settled or context.roster_known)
+        return Participant(context.device, self.task.base, self.wan, context.weight, self.complete)
 
     def join_message(self) -> m.Join:
         return m.Join(self.task.image, self.task.base, self.wan, self.context.weight, self.complete)
@@ -142,8 +131,8 @@ class ImageSwarm:
             self.announce()
         if self.replan:
             self.replan = False
-            self._make_plan()
-            if self.ready:
+            self.site.renew(self.participant, self.maps, self.serves, fetching=bool(self.fetching))
+            if self.site.ready:
                 if not self.complete:
                     self._follow(self._choose_route())
                 if self._full_index_needed():
@@ -152,40 +141,6 @@ class ImageSwarm:
         if not self.left and not self.complete and not checking:
             self.reading_back = True
             self.context.actions.append(ReadBack(self.task.image))
-
-    def participants(self) -> Iterator[Participant]:
-        """Everybody who counts for the plan, this node included."""
-        context = self.context
-        yield Participant(context.device, self.task.base, self.wan, context.weight, self.complete)
-        for _, remote in context.remotes(self.task.image):
-            if remote.participant is not None and not remote.distrusted:
-                yield self._believed(remote, remote.participant)
-        for device, held in context.absent():
-            yield self._expected(device, held)
-        if not context.settled and context.roster_known:
-            for device, peer in context.peers.items():
-                known = peer.images.get(self.task.image)
-                if (known is None or known.participant is None) and device in context.expected:
-                    yield self._expected(device, context.expected[device])
-
-    def conduct(self, device: str) -> Conduct:
-        """What this node remembers of a device, whatever becomes of its connections."""
-        found = self.conducts.get(device)
-        if found is None:
-            if len(self.conducts) >= CONDUCTS_MAX:
-                gone = [d for d in self.conducts if d not in self.context.peers]
-                self.conducts.pop(next(iter(gone), next(iter(self.conducts))))
-            found = self.conducts[device] = Conduct()
-        return found
-
-    def _believed(self, remote: RemoteImage, said: Participant) -> Participant:
-        """A node that says it is complete but gives nothing does not keep the site from the WAN for long."""
-        if not said.complete or remote.useful or any(remote.has_all(pack) for pack in self.maps):
-            return said
-        policy, since = self.context.policy, max(remote.conduct.complete_at or 0.0, self.started)
-        if self.context.now - since <= policy.stall_s + policy.object_s:
-            return said
-        return replace(said, complete=False, wan=False)
 
     def lease_fits(self, pack: Digest, start: int, stop: int) -> bool:
         """Whether frames `[start, stop)` are few enough, and in the pack (as far as it is known)."""
@@ -197,47 +152,13 @@ class ImageSwarm:
             return False
         return len(frames) < 2 or sum(f.stored_size for f in frames) <= limits.LEASE_BYTES_MAX
 
-    def _expected(self, device: str, held: Digest | None) -> Participant:
-        """A device that is only known by the roster, which also says which image it holds."""
-        return Participant(device, held, True, complete=held == self.task.image)
-
-    def _make_plan(self) -> None:
-        context = self.context
-        participants = list(self.participants())
-        self.plan = make_plan(self.task.packs, participants, self._held())
-        remotes = list(context.remotes(self.task.image))
-        stalled = {p.device for p, r in remotes if r.conduct.stalled_until > context.now}
-        weights = {p.device: p.weight for p in participants if p.device in self.plan.candidates}
-        sound = {d: w for d, w in weights.items() if d not in stalled} or weights
-        busy = {p.device for p, r in remotes if r.leases}
-        if self.fetching:
-            busy.add(context.device)
-        order = rank(self.task.image, sound)
-        order.sort(key=lambda d: d not in busy)  # incumbents first: a newcomer never displaces one
-        count = gateway_count(len(participants), context.policy.gateways_max)
-        self.gateways = tuple(order[:count])
-
-    def _held(self) -> dict[Digest, int]:
-        """Stored bytes of each pack that the site already has, by the furthest node's account."""
-        held: dict[Digest, int] = {}
-        for pack in self.task.packs:
-            name = pack.index.sha256
-            share = 0.0
-            if name in self.maps:
-                share = len(self.serves.get(name, ())) / max(1, len(self.maps[name]))
-            for _, remote in self.context.remotes(self.task.image):
-                if not remote.distrusted and remote.totals.get(name):
-                    share = max(share, remote.count(name) / remote.totals[name])
-            if share or name in self.maps:
-                held[name] = pack.index.size + int(pack.frames.size * share)
-        return held
-
     def _choose_route(self) -> PackRef:
         task = self.task
         own = task.pack_for(task.base) if task.base is not None else None
-        if self.plan.pack is not None:
-            usable = self.plan.pack.base is None or self.plan.pack.base == task.base
-            return self.plan.pack if usable else task.full_pack
+        planned = self.site.plan.pack
+        if planned is not None:
+            usable = planned.base is None or planned.base == task.base
+            return planned if usable else task.full_pack
         if own is not None:
             name = own.index.sha256
             remotes = [r for _, r in self.context.remotes(task.image)]
@@ -403,7 +324,7 @@ class ImageSwarm:
         """Verified bytes are in the slot."""
         self.last_progress = self.context.now
         if event.device is not None:
-            self.conduct(event.device).complete_at = self.context.now
+            self.site.conduct(event.device).complete_at = self.context.now
         new = self.done.add(event.start, event.stop)
         self.left -= new
         self._account(event, new)

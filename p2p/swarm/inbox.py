@@ -120,7 +120,7 @@ class Inbox:
         if found is None:
             found = peer.image(image)
             if pursuit := self._pursuits.get(image):
-                found.conduct = pursuit.image.conduct(peer.device)
+                found.conduct = pursuit.image.site.conduct(peer.device)
             if len(peer.images) > limits.IMAGES_PER_PEER_MAX:
                 self._context.disconnect(peer.device, "flood")
         return found

@@ -3,8 +3,8 @@
 Events in, actions out; it reads no clock, opens no socket and draws from the generator it was
 given, so a driver (trio, or the simulator's event heap) and a seed determine all it does. This
 module only dispatches events and steps the parts: messages go to `inbox`, objects and metadata are in
-`objects`, the images in `pursuits`, each with its state in `image`,
-what crosses the WAN in `gateway`, what is asked of peers in `rider`, the rule of the site in `plan`.
+`objects`, the images in `pursuits`, each with its state in `image` and its site in `site_view`, what
+crosses the WAN in `gateway`, what is asked of peers in `rider`, the rule of the site in `plan`.
 """
 
 from __future__ import annotations
@@ -89,11 +89,12 @@ class SwarmNode:
         state = pursuit.image
         if state.complete:
             role = "complete"
-        elif pursuit.gateway.active or self._context.device in state.gateways:
+        elif pursuit.gateway.active or self._context.device in state.site.gateways:
             role = "gateway" if any(True for _ in self._context.remotes(image)) else "alone"
         else:
             role = "rider"
-        return ImageStatus(image, role, state.left, state.task.size, state.plan.pack, state.gateways)
+        site = state.site
+        return ImageStatus(image, role, state.left, state.task.size, site.plan.pack, site.gateways)
 
     def all_complete(self, image: Digest) -> bool:
         """Whether every peer that takes part in the image is done with it."""
@@ -260,10 +261,10 @@ class SwarmNode:
         if self._objects.busy:
             self._objects.step()
         for pursuit in self._pursuits:
-            before = pursuit.image.gateways
+            before = pursuit.image.site.gateways
             self._deliver_indexes()
             pursuit.image.step()
-            if pursuit.image.gateways != before:
+            if pursuit.image.site.gateways != before:
                 pursuit.gateway.dirty = True
             pursuit.gateway.step()
             pursuit.rider.step()

@@ -55,7 +55,7 @@ class Pursuits:
             self._images[task.image] = pursuit
             for device, peer in self._context.peers.items():
                 if (remote := peer.images.get(task.image)) is not None:
-                    remote.conduct = image.conduct(device)
+                    remote.conduct = image.site.conduct(device)
         return pursuit
 
     def put_down(self, image: Digest) -> None:

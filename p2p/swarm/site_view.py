@@ -1,0 +1,135 @@
+"""The site as one node sees it for one image: who takes part, whom it believes, and the plan that follows.
+
+What others told of themselves is not all: the roster names devices that are still waking up, a node
+that calls itself complete but gives nothing must not keep the site from the WAN, and how a device
+kept its promises outlives its connections. `SiteView` turns all that into the arguments of the pure
+rule in `plan`, and holds its result. Not for the image itself (`image`) nor for what is fetched or
+asked for (`gateway`, `rider`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import replace
+
+from p2p.content.digests import Digest
+from p2p.content.pieces import PieceMap
+from p2p.swarm.context import Context
+from p2p.swarm.events import ImageTask
+from p2p.swarm.peer import Conduct, RemoteImage
+from p2p.swarm.plan import Participant, SitePlan, gateway_count, make_plan, rank
+
+CONDUCTS_MAX = 256
+
+
+class SiteView:
+    """`plan` and `gateways` (devices, the responsible one first) as of the last `renew`.
+
+    `known`: nobody has to be waited for, as this node needs nothing of the image.
+    """
+
+    def __init__(self, context: Context, task: ImageTask, *, known: bool) -> None:
+        self.plan = SitePlan(None)
+        self.gateways: tuple[str, ...] = ()
+        self._context = context
+        self._task = task
+        self._started = context.now
+        self._gathered = known
+        self._conducts: dict[str, Conduct] = {}
+
+    @property
+    def ready(self) -> bool:
+        """Whether those who start together have been heard, so that the plan counts them."""
+        context = self._context
+        if not self._gathered:
+            if context.settled:
+                over = context.now - self._started >= context.policy.gather_s
+                joined = len(context.remotes(self._task.image)) == len(context.peers)
+                self._gathered = over or (joined and all(d in context.peers for d in context.expected))
+            else:
+                self._gathered = context.roster_known  # the plan counts those in who are still to join
+        return self._gathered and (context.settled or context.roster_known)
+
+    def renew(
+        self,
+        own: Participant,
+        packs: Mapping[Digest, PieceMap],
+        serves: Mapping[Digest, AbstractSet[int]],
+        *,
+        fetching: bool,
+    ) -> None:
+        """Make the plan anew.
+
+        `own` is this node, `packs` those whose index it has, `serves` the pieces of them that it
+        serves (by index digest); `fetching`: a fetch of its own is under way.
+        """
+        context, image = self._context, self._task.image
+        participants = list(self._participants(own, packs))
+        self.plan = make_plan(self._task.packs, participants, self._held(packs, serves))
+        remotes = context.remotes(image)
+        stalled = {p.device for p, r in remotes if r.conduct.stalled_until > context.now}
+        weights = {p.device: p.weight for p in participants if p.device in self.plan.candidates}
+        sound = {d: w for d, w in weights.items() if d not in stalled} or weights
+        busy = {p.device for p, r in remotes if r.leases}
+        if fetching:
+            busy.add(context.device)
+        order = rank(image, sound)
+        order.sort(key=lambda d: d not in busy)  # incumbents first: a newcomer never displaces one
+        count = gateway_count(len(participants), context.policy.gateways_max)
+        self.gateways = tuple(order[:count])
+
+    def conduct(self, device: str) -> Conduct:
+        """What this node remembers of a device, whatever becomes of its connections."""
+        found = self._conducts.get(device)
+        if found is None:
+            if len(self._conducts) >= CONDUCTS_MAX:
+                gone = [d for d in self._conducts if d not in self._context.peers]
+                self._conducts.pop(next(iter(gone), next(iter(self._conducts))))
+            found = self._conducts[device] = Conduct()
+        return found
+
+    def _participants(self, own: Participant, packs: Collection[Digest]) -> Iterator[Participant]:
+        """Everybody who counts for the plan, this node included."""
+        context, image = self._context, self._task.image
+        yield own
+        for _, remote in context.remotes(image):
+            if remote.participant is not None and not remote.distrusted:
+                yield self._believed(remote, remote.participant, packs)
+        for device, held in context.absent():
+            yield self._expected(device, held)
+        if not context.settled and context.roster_known:
+            for device, peer in context.peers.items():
+                known = peer.images.get(image)
+                if (known is None or known.participant is None) and device in context.expected:
+                    yield self._expected(device, context.expected[device])
+
+    def _believed(self, remote: RemoteImage, said: Participant, packs: Collection[Digest]) -> Participant:
+        """A node that says it is complete but gives nothing does not keep the site from the WAN for long."""
+        if not said.complete or remote.useful or any(remote.has_all(pack) for pack in packs):
+            return said
+        policy, since = self._context.policy, max(remote.conduct.complete_at or 0.0, self._started)
+        if self._context.now - since <= policy.stall_s + policy.object_s:
+            return said
+        return replace(said, complete=False, wan=False)
+
+    def _expected(self, device: str, held: Digest | None) -> Participant:
+        """A device that is only known by the roster, which also says which image it holds."""
+        return Participant(device, held, True, complete=held == self._task.image)
+
+    def _held(
+        self, packs: Mapping[Digest, PieceMap], serves: Mapping[Digest, AbstractSet[int]]
+    ) -> dict[Digest, int]:
+        """Stored bytes of each pack that the site already has, by the furthest node's account."""
+        held: dict[Digest, int] = {}
+        for pack in self._task.packs:
+            name = pack.index.sha256
+            share = 0.0
+            if name in packs:
+                share = len(serves.get(name, ())) / max(1, len(packs[name]))
+            for _, remote in self._context.remotes(self._task.image):
+                if not remote.distrusted and remote.totals.get(name):
+                    share = max(share, remote.count(name) / remote.totals[name])
+            if share or name in packs:
+                held[name] = pack.index.size + int(pack.frames.size * share)
+        return held
