@@ -11,9 +11,9 @@ from typing import Any
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse
+from fastapi import APIRouter, Request, Response
 
+from coordinator.api.answers import json_answer
 from coordinator.api.errors import ApiError
 from coordinator.api.limits import NonceMemory, RateLimit, read_body
 from coordinator.api.signatures import WINDOW_S, SignedRequest, authenticate
@@ -63,7 +63,7 @@ class DeviceApi:
         router.add_api_route("/checkin", self.checkin, methods=["POST"])
         return router
 
-    async def enroll(self, request: Request) -> JSONResponse:
+    async def enroll(self, request: Request) -> Response:
         """Turn a one-time voucher and a certificate request into a device certificate."""
         now = self.clock()
         self.failures.check(_address(request), now)
@@ -73,7 +73,7 @@ class DeviceApi:
                 enrolment = Enrolment.parse(body)
             except ContentError as error:
                 raise ApiError(400, "bad-request", error.message) from error
-            certificate = self._enroll(enrolment, now)
+            certificate = self._enroll(request, enrolment, now)
         except ApiError:
             # Only failures count, so that a whole depot may enrol from behind one address.
             with contextlib.suppress(ApiError):
@@ -81,7 +81,7 @@ class DeviceApi:
             raise
         return certificate
 
-    def _enroll(self, enrolment: Enrolment, now: float) -> JSONResponse:
+    def _enroll(self, request: Request, enrolment: Enrolment, now: float) -> Response:
         try:
             key = key_of_request(enrolment.csr)
         except ContentError as error:
@@ -93,7 +93,7 @@ class DeviceApi:
                 raise ApiError(403, "voucher-unknown", "this voucher is not known here")
             device = session.get(Device, enrolment.device)
             if device is not None and device.key == pem and voucher.used_by == device.id:
-                return self._enrolled(device, 200)  # the answer was lost on its way
+                return self._enrolled(request, device, 200)  # the answer was lost on its way
             if device is not None and device.key != pem and voucher.device != device.id:
                 raise ApiError(
                     409,
@@ -140,10 +140,11 @@ class DeviceApi:
                     "replaced": replaced,
                 },
             )
-            return self._enrolled(device, 201)
+            return self._enrolled(request, device, 201)
 
-    def _enrolled(self, device: Device, status: int) -> JSONResponse:
-        return JSONResponse(
+    def _enrolled(self, request: Request, device: Device, status: int) -> Response:
+        return json_answer(
+            request,
             {
                 "certificate": device.certificate,
                 "ca": self.authority.pem,
@@ -153,7 +154,7 @@ class DeviceApi:
             status,
         )
 
-    async def checkin(self, request: Request) -> JSONResponse:
+    async def checkin(self, request: Request) -> Response:
         """Take a signed status, answer with the roster of the device's site."""
         body = await read_body(request, STATUS_BODY_MAX)
         now = self.clock()
@@ -186,7 +187,8 @@ class DeviceApi:
                 ),
             )
             roster = choose_roster(presence(session, device.site), device_id) if status.wants_roster else []
-        return JSONResponse(
+        return json_answer(
+            request,
             {
                 "roster": [
                     {
@@ -199,7 +201,7 @@ class DeviceApi:
                     for p in roster
                 ],
                 "poll_s": self.settings.poll_s,
-            }
+            },
         )
 
     def _key_of(self, device_id: str) -> bytes | None:

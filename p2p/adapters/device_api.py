@@ -119,14 +119,18 @@ class DeviceApi:
         url = self._base.below(path)
         corrected = False
         while True:
-            headers = [("Content-Type", "application/json"), *sign(url, body)]
+            headers = [
+                ("Accept-Encoding", "gzip"),
+                ("Content-Type", "application/json"),
+                *sign(url, body),
+            ]
             async with self._client.request(
                 "POST", url, headers, body, deadline_s=self._answer_s
             ) as response:
                 if response.status in (200, 201):
-                    data = await response.read(limits.DEVICE_API_ANSWER_MAX)
+                    data = await response.read_decoded(limits.DEVICE_API_ANSWER_MAX)
                     break
-                refusal = _refusal(response.status, await response.read(REFUSAL_SIZE_MAX))
+                refusal = _refusal(response.status, await response.read_decoded(REFUSAL_SIZE_MAX))
                 if response.status == 429 or (response.status == 503 and refusal.reason == "status"):
                     raise OriginBusy(refusal.message, retry_after_s(response))
                 if refusal.reason != "clock" or corrected or not self._correct(response.headers.get("date")):

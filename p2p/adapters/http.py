@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import ssl
+import zlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -33,6 +34,7 @@ USER_AGENT = "slipstream"
 
 _REDIRECTS = (301, 302, 303, 307, 308)
 _NO_CHECK_TIME = 0x200000  # X509_V_FLAG_NO_CHECK_TIME
+_GZIP = 16 + zlib.MAX_WBITS  # zlib's way to say: with gzip's header, checksum and length
 
 Headers = Sequence[tuple[str, str]]
 
@@ -99,14 +101,48 @@ class Response:
 
     async def read(self, size_max: int) -> bytes:
         """The whole body. Raises `OriginError("too-long")` as soon as it is over `size_max` bytes."""
-        if (self.content_length or 0) > size_max:
-            raise OriginError("too-long", f"{self.url}: {self.content_length} bytes are over {size_max}")
+        self._check_announced(size_max)
         body = bytearray()
         async for part in self:
             body += part
             if len(body) > size_max:
-                raise OriginError("too-long", f"{self.url}: more than {size_max} bytes")
+                raise self._too_long(size_max)
         return bytes(body)
+
+    async def read_decoded(self, size_max: int) -> bytes:
+        """The whole body as it was before its content coding, which is gzip (one member) or none.
+
+        Raises `OriginError`: `too-long` as soon as the body is over `size_max` bytes, before or after
+        decoding; `encoded` (another coding), `truncated` and `protocol` (damaged, or something behind it).
+        """
+        coding = self.headers.get("content-encoding", "identity").lower()
+        if coding == "identity":
+            return await self.read(size_max)
+        if coding != "gzip":
+            raise OriginError("encoded", f"{self.url}: {coding[:80]!r} was not asked for", retry=False)
+        self._check_announced(size_max)
+        decoder = zlib.decompressobj(wbits=_GZIP)
+        body, coded_size = bytearray(), 0
+        async for part in self:
+            coded_size += len(part)
+            try:
+                body += decoder.decompress(part, size_max + 1 - len(body))
+            except zlib.error as error:
+                raise OriginError("protocol", f"{self.url}: damaged gzip ({error})") from error
+            if max(len(body), coded_size) > size_max:
+                raise self._too_long(size_max)
+            if decoder.unused_data:
+                raise OriginError("protocol", f"{self.url}: bytes behind the gzip stream")
+        if not decoder.eof:
+            raise OriginError("truncated", f"{self.url}: the gzip stream does not end")
+        return bytes(body)
+
+    def _check_announced(self, size_max: int) -> None:
+        if (self.content_length or 0) > size_max:
+            raise OriginError("too-long", f"{self.url}: {self.content_length} bytes are over {size_max}")
+
+    def _too_long(self, size_max: int) -> OriginError:
+        return OriginError("too-long", f"{self.url}: more than {size_max} bytes")
 
 
 class HttpClient:
@@ -162,6 +198,7 @@ class HttpClient:
     ) -> AsyncIterator[Response]:
         """Send one request and give the answer's head, whatever its status.
 
+        `Accept-Encoding` is `identity` unless `headers` has another, whose answer is for `read_decoded`.
         GET follows `limits.ORIGIN_REDIRECTS_MAX` redirects, never from HTTPS to HTTP. Raises
         `OriginError`: `unreachable`, `certificate`, `too-slow`, `truncated`, `protocol`, `redirect`;
         the body, while it is read, the same.
@@ -296,12 +333,9 @@ class _Connection:
 
     async def start(self, method: str, url: Url, headers: Headers, body: bytes, pace: Pace) -> h11.Response:
         """Send the request and return the head of the final answer."""
-        lines = [
-            ("Host", url.authority),
-            ("User-Agent", USER_AGENT),
-            ("Accept-Encoding", "identity"),
-            *headers,
-        ]
+        lines = [("Host", url.authority), ("User-Agent", USER_AGENT), *headers]
+        if not any(name.lower() == "accept-encoding" for name, _ in headers):
+            lines.append(("Accept-Encoding", "identity"))
         if body or method == "POST":
             lines.append(("Content-Length", str(len(body))))
         request = self._http.send(h11.Request(method=method, target=url.target, headers=lines)) or b""

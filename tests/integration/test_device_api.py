@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import threading
 import uuid
@@ -17,7 +18,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from coordinator.db import audit
 from coordinator.db.devices import create_token, revoke_token
 from coordinator.db.models import Device, ReportHistory
-from tests.support.fleet_repository import FakeDevice, Fleet, Running, running
+from tests.support.fleet_repository import Answer, FakeDevice, Fleet, Running, running
 
 
 @pytest.fixture(scope="module")
@@ -221,6 +222,76 @@ def test_check_in_returns_the_others_of_the_site(server: Running, fleet: Fleet) 
     (silent,) = server.checkin(devices["site-a1"]).json["roster"]
     assert (silent["device"], silent["age_s"]) == ("site-a2", 3 * 86_400)
     assert server.checkin(devices["site-a1"], roster=False).json["roster"] == []
+
+
+# Compressed answers
+
+
+@pytest.fixture(scope="module")
+def depot(server: Running) -> FakeDevice:
+    """A device of a site of eight, all of which have checked in."""
+    devices = [FakeDevice(f"gzip-{n}") for n in range(8)]
+    for device in devices:
+        assert server.enroll(device, server.voucher("gzip-depot")).status == 201
+        assert server.checkin(device).status == 200
+    return devices[0]
+
+
+def asked_with(server: Running, device: FakeDevice, accept_encoding: str, **changed: object) -> Answer:
+    body = device.status(**changed)
+    signed = device.sign(body, server.clock.seconds())
+    return server.ask("POST", "/api/v1/checkin", body, **signed, Accept_Encoding=accept_encoding)
+
+
+def test_a_roster_comes_in_gzip_when_that_is_accepted(server: Running, depot: FakeDevice) -> None:
+    plain = asked_with(server, depot, "identity")
+    coded = asked_with(server, depot, "br, gzip;q=0.5")
+    assert coded.status == 200
+    assert coded.headers["content-encoding"] == "gzip"
+    assert coded.headers["vary"] == "Accept-Encoding"
+    assert coded.headers["content-type"] == "application/json"
+    assert coded.headers["content-length"] == str(len(coded.body))
+    assert gzip.decompress(coded.body) == plain.body
+    assert len(plain.json["roster"]) == 7
+    assert len(coded.body) < len(plain.body) / 3
+    assert asked_with(server, depot, "gzip").body == coded.body
+    assert coded.body[4:8] == bytes(4)  # no time in it: the same bytes each time
+
+
+@pytest.mark.parametrize("accept_encoding", ["identity", "gzip;q=0", "br", "gzip;q=0.1, identity", ""])
+def test_a_roster_comes_as_it_is_otherwise(server: Running, depot: FakeDevice, accept_encoding: str) -> None:
+    answer = asked_with(server, depot, accept_encoding)
+    assert "content-encoding" not in answer.headers
+    assert answer.headers["vary"] == "Accept-Encoding"
+    assert len(answer.json["roster"]) == 7
+
+
+def test_short_answers_and_refusals_are_not_compressed(server: Running, depot: FakeDevice) -> None:
+    for answer, status in (
+        (asked_with(server, depot, "gzip", roster=False), 200),
+        (asked_with(server, depot, "gzip", state="s" * 65), 400),
+    ):
+        assert answer.status == status
+        assert not {"content-encoding", "vary"} & set(answer.headers)
+        assert answer.json
+
+
+def test_a_certificate_comes_in_gzip_too(server: Running) -> None:
+    device = FakeDevice("gzip-enrolled")
+    body = {"voucher": server.voucher(), "device": device.name, "hardware": "h", "csr": device.csr()}
+    coded = server.ask("POST", "/api/v1/enroll", json.dumps(body).encode(), Accept_Encoding="gzip")
+    plain = server.ask("POST", "/api/v1/enroll", json.dumps(body).encode())
+    assert (coded.status, plain.status) == (201, 200)
+    assert coded.headers["content-encoding"] == "gzip"
+    assert json.loads(gzip.decompress(coded.body)) == plain.json
+
+
+def test_files_are_never_compressed(server: Running, fleet: Fleet) -> None:
+    for name in ("timestamp.json", "1.root.json"):
+        answer = server.ask("GET", f"/metadata/{name}", Accept_Encoding="gzip")
+        assert answer.status == 200
+        assert answer.body == (fleet.repository.directory / "metadata" / name).read_bytes()
+        assert "content-encoding" not in answer.headers
 
 
 @pytest.fixture

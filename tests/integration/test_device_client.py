@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from p2p.adapters.http import HttpClient
 from p2p.adapters.identity import FleetAuthority, check_certificate, make_key, signing_request
 from p2p.adapters.origin import OriginBusy
 from p2p.adapters.roster import RosterDiscovery, StaticDiscovery
+from p2p.content import limits
 from p2p.content.digests import sha256
 from p2p.errors import OriginError
 from p2p.ports import PeerAddress
@@ -74,6 +76,20 @@ async def test_check_ins_of_a_site_are_each_others_roster(server: Running) -> No
     assert first.poll_s > 0
     both = await api.checkin("r-2", keys["r-2"], STATUS)
     assert both.roster == (RosterEntry("r-1", "127.0.0.1", 7470, both.roster[0].age_s, IMAGE),)
+    await client.aclose()
+
+
+async def test_a_roster_crosses_the_wire_in_gzip(server: Running) -> None:
+    client = HttpClient()
+    api = DeviceApi(server.url, client, server.clock.seconds)
+    names = [f"gzip-{n:02d}" for n in range(12)]
+    for name in names:
+        key = await enrolled(server, api, name, "gzip-site")
+        await api.checkin(name, key, STATUS)
+    before = client.wire_received
+    answer = await api.checkin(name, key, STATUS)
+    assert [(e.device, e.port, e.image) for e in answer.roster] == [(n, 7470, IMAGE) for n in names[:-1]]
+    assert client.wire_received - before < 500  # 127 bytes a peer otherwise
     await client.aclose()
 
 
@@ -179,6 +195,53 @@ async def test_an_answer_that_is_none_is_the_origins_fault(body: object) -> None
     error, _ = await checkin(says(200, body))
     assert isinstance(error, OriginError)
     assert error.reason == "protocol"
+
+
+def zipped(status: int, body: object, coding: str = "gzip") -> Answer:
+    data = body if isinstance(body, bytes) else gzip.compress(json.dumps(body).encode())
+    return says(status, data, content_encoding=coding)
+
+
+ZIPPED = gzip.compress(json.dumps(good_answer()).encode())
+
+
+async def test_an_answer_in_gzip_is_read() -> None:
+    for answer in (zipped(200, ZIPPED), zipped(200, ZIPPED, "GZIP"), says(200, good_answer())):
+        found, (request,) = await checkin(answer)
+        assert found.roster == (RosterEntry("b", "10.0.0.2", 7470, 3, None),)  # type: ignore[attr-defined]
+        assert request.headers["accept-encoding"] == "gzip"
+
+
+@pytest.mark.parametrize(
+    ("body", "coding", "reason"),
+    [
+        (ZIPPED[:-1], "gzip", "truncated"),
+        (ZIPPED[: len(ZIPPED) // 2], "gzip", "truncated"),
+        (b"", "gzip", "truncated"),
+        (ZIPPED + b"\0", "gzip", "protocol"),
+        (ZIPPED + ZIPPED, "gzip", "protocol"),
+        (ZIPPED[:-8] + bytes(8), "gzip", "protocol"),
+        (json.dumps(good_answer()).encode(), "gzip", "protocol"),
+        (gzip.compress(b"not JSON"), "gzip", "protocol"),
+        (gzip.compress(bytes(limits.DEVICE_API_ANSWER_MAX + 1)), "gzip", "too-long"),
+        (ZIPPED, "identity", "protocol"),
+        (ZIPPED, "deflate", "encoded"),
+        (ZIPPED, "gzip, gzip", "encoded"),
+        (json.dumps(good_answer()).encode(), "br", "encoded"),
+    ],
+)
+async def test_an_answer_that_is_wrongly_coded_is_the_origins_fault(
+    body: bytes, coding: str, reason: str
+) -> None:
+    error, _ = await checkin(zipped(200, body, coding))
+    assert isinstance(error, OriginError)
+    assert error.reason == reason
+
+
+async def test_a_refusal_in_gzip_keeps_its_word() -> None:
+    error, _ = await checkin(zipped(403, {"error": "not-here", "message": "no"}))
+    assert isinstance(error, CoordinatorRefusal)
+    assert error.reason == "not-here"
 
 
 async def test_an_endless_answer_is_cut_off() -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import datetime
+import gzip
 import ipaddress
 import os
 import ssl
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -157,6 +159,95 @@ async def test_a_body_is_sent_with_its_length() -> None:
         assert request.headers["x-test"] == "1"
         assert request.headers["host"] == f"127.0.0.1:{server.port}"
         assert client.wire_sent > len(body)
+        await client.aclose()
+
+
+# Content codings
+
+
+def coded(body: bytes, coding: str = "gzip", step: int = 1 << 20) -> object:
+    """An answer of chunks of `step` bytes."""
+
+    async def answer(_request: Request, channel: Channel) -> None:
+        await channel.send(head(200, content_encoding=coding, transfer_encoding="chunked"))
+        for start in range(0, len(body), step):
+            part = body[start : start + step]
+            await channel.send(b"%x\r\n%s\r\n" % (len(part), part))
+        await channel.send(b"0\r\n\r\n")
+
+    return answer
+
+
+async def decoded(answer: object, size_max: int) -> bytes | str:
+    """The body, or the reason of the refusal."""
+    async with scripted(answer) as server:  # type: ignore[arg-type]
+        client = HttpClient()
+        try:
+            async with client.request("GET", parse_url(server.url)) as response:
+                return await response.read_decoded(size_max)
+        except OriginError as error:
+            return error.reason
+        finally:
+            await client.aclose()
+
+
+@pytest.mark.parametrize("step", [1, 7, 1 << 20])
+async def test_gzip_is_undone_up_to_the_limit_and_no_further(step: int) -> None:
+    text = b"the same again, " * 25
+    answer = coded(gzip.compress(text), step=step)
+    assert await decoded(answer, len(text)) == text
+    assert await decoded(answer, len(text) - 1) == "too-long"
+    assert await decoded(coded(gzip.compress(text) + b"x", step=step), len(text)) == "protocol"
+    assert await decoded(coded(gzip.compress(text)[:-1], step=step), len(text)) == "truncated"
+
+
+async def test_a_bomb_is_never_made_in_memory() -> None:
+    bomb = gzip.compress(bytes(30_000_000))
+    tracemalloc.start()
+    try:
+        assert await decoded(coded(bomb), 50_000) == "too-long"
+        assert tracemalloc.get_traced_memory()[1] < 2_000_000
+    finally:
+        tracemalloc.stop()
+
+
+async def test_a_stream_that_makes_nothing_is_cut_off() -> None:
+    nothing = gzip.compress(b"")[:10] + b"\0\0\0\xff\xff" * 2_000  # empty stored blocks
+    assert await decoded(coded(nothing), len(nothing)) == "truncated"
+    assert await decoded(coded(nothing), len(nothing) - 1) == "too-long"
+
+
+async def test_any_changed_byte_of_gzip_gives_the_same_text_or_an_error() -> None:
+    text = bytes(range(40)) * 2
+    sound = gzip.compress(text, mtime=0)
+    for at in range(len(sound)):
+        changed = sound[:at] + bytes([sound[at] ^ 0xFF]) + sound[at + 1 :]
+        assert await decoded(coded(changed), 1000) in (text, "protocol", "truncated", "too-long")
+
+
+async def test_other_codings_are_refused_and_no_coding_is_none() -> None:
+    assert await decoded(coded(b"text", "identity"), 10) == b"text"
+    for coding in ("br", "deflate", "gzip, gzip"):
+        assert await decoded(coded(gzip.compress(b"text"), coding), 1000) == "encoded"
+
+
+async def test_a_coding_is_accepted_only_where_it_was_asked_for() -> None:
+    async with scripted(ok) as server:
+        client = HttpClient()
+        await get(client, server.url)
+        async with client.request("GET", parse_url(server.url), [("accept-encoding", "gzip")]) as response:
+            assert await response.read(2) == b"ok"
+        assert [r.headers["accept-encoding"] for r in server.requests] == ["identity", "gzip"]
+        await client.aclose()
+
+
+async def test_wire_counts_are_of_the_coded_bytes() -> None:
+    text, body = bytes(100_000), gzip.compress(bytes(100_000))
+    async with scripted(coded(body)) as server:  # type: ignore[arg-type]
+        client = HttpClient()
+        async with client.request("GET", parse_url(server.url)) as response:
+            assert await response.read_decoded(len(text)) == text
+        assert len(body) < client.wire_received < len(body) + 200
         await client.aclose()
 
 
