@@ -1,0 +1,1 @@
+"""What is simulated: fleets, links, releases, orders and faults, as plain values (`model`)."""
