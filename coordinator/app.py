@@ -41,6 +41,9 @@ log = logging.getLogger("slipstream.coordinator")
 
 UPKEEP_S = 900.0
 SIGNED_BY_US = ("timestamp", "snapshot", PHASES_ROLE)
+KEEP_ALIVE_S = 100
+"""Longer than a device waits between two polls at the default pace (60 s, jittered by half)."""
+
 CONNECTIONS_MAX = 2_000
 GRACE_S = 10
 
@@ -169,7 +172,7 @@ def make_server(
         date_header=False,
         proxy_headers=False,
         limit_concurrency=CONNECTIONS_MAX,
-        timeout_keep_alive=75,
+        timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=GRACE_S,
         h11_max_incomplete_event_size=16 * 1024,
         ssl_certfile=options.certificate,
@@ -179,6 +182,8 @@ def make_server(
         config.load()
     except OSError as error:
         raise OperatorError(f"the TLS certificate or key cannot be used: {error}") from error
+    if config.ssl is not None:
+        config.ssl.num_tickets = 0  # agents do not resume: two tickets are 0.5 kB a connection for nothing
     listener = _listen(options)
     scheme = "https" if options.certificate else "http"
     host, port = listener.getsockname()[:2]
