@@ -195,9 +195,12 @@ class Installer:
         self._take(Event.UNHEALTHY, reason=reason)
         return self.reconcile()
 
-    def fail(self, reason: str) -> None:
-        """Give this try up. The running slot is untouched; what was verified is resumed by the next."""
-        self._take(Event.FAILED, reason=reason)
+    def fail(self, reason: str, *, block: bool = False) -> None:
+        """Give this try up. The running slot is untouched; what was verified is resumed by the next.
+
+        `block`: there is no next by itself (only possible while the slots are written).
+        """
+        self._take(Event.UNSOUND if block else Event.FAILED, reason=reason)
         self._take(Event.DONE)
 
     def supersede(self) -> None:
@@ -205,7 +208,7 @@ class Installer:
         self._take(Event.SUPERSEDED)
 
     def unblock(self) -> None:
-        """Forget which manifests failed their trial (an operator's wish)."""
+        """Let blocked releases be tried again (an operator's wish)."""
         self._write(replace(self._record, blocked=()))
 
     def _take(

@@ -17,7 +17,7 @@ import trio
 
 from p2p.agent.budget import RateBudget
 from p2p.agent.fetch import FrameFetch
-from p2p.agent.images import BaseDamagedError, LocalImage
+from p2p.agent.images import BaseDamagedError, LocalImage, ReadBackError
 from p2p.agent.links import PeerLinks
 from p2p.content import index as pack_index
 from p2p.content.digests import Buffer, Digest, sha256
@@ -255,6 +255,10 @@ class SwarmDriver:
                 self._start(self._read_back, action)
             case e.Recheck():
                 self._start(self._recheck, action)
+            case e.GiveUp():
+                image = self._images.get(action.image)
+                if image is not None:
+                    self._failed(image, ReadBackError.persistent(action))
             case e.Disconnect():
                 self._disconnect(action)
             case e.PeerAddresses():
@@ -406,6 +410,8 @@ class SwarmDriver:
             self._failed(image, error)
             return
         self.feed(e.Damaged(action.image, damaged))
+        if damaged:
+            await self._local(image, action.pack)  # zeros that were none come from nobody else
 
     async def _checkpoints(self) -> None:
         while True:

@@ -9,6 +9,7 @@ kept in a spool file until the image is dropped. Calls block; the driver decides
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import threading
 from collections.abc import Iterator
@@ -17,11 +18,12 @@ from pathlib import Path
 from p2p.content import limits
 from p2p.content.digests import Buffer, Digest, sha256, verify
 from p2p.content.index import Copy, PackIndex, Patch
+from p2p.content.intervals import IntervalSet
 from p2p.content.pieces import PieceMap
 from p2p.delta import apply_delta, decompress, read_view, unpack_data
 from p2p.errors import ContentError, LocalError, StoreError
 from p2p.ports import ImageReader, SlotWriter
-from p2p.swarm.events import BaseDamaged, How, ImageTask, Stored
+from p2p.swarm.events import BaseDamaged, GiveUp, How, ImageTask, Stored
 
 COPY_STEP = 4 * limits.MIB
 _ZEROS = bytes(limits.MIB)
@@ -29,6 +31,32 @@ _ZEROS = bytes(limits.MIB)
 
 class BaseDamagedError(LocalError):
     """The base does not give the bytes that the index promises for a target range."""
+
+
+class ReadBackError(LocalError):
+    """What was written does not read back as the image, and to go on would not change that."""
+
+    @classmethod
+    def persistent(cls, given_up: GiveUp) -> ReadBackError:
+        """Mending did not help."""
+        meanwhile = (
+            f"although {given_up.mended} bytes of it were made anew"
+            if given_up.mended
+            else "although each of its chunks, read alone, was right"
+        )
+        return cls(
+            f"image {given_up.image.hex()[:12]} was read back wrong {given_up.read_backs} times, {meanwhile}",
+            next_step="check this device's storage and memory, then `slipstream agent unblock`",
+        )
+
+    @classmethod
+    def contradiction(cls, image: Digest) -> ReadBackError:
+        """All parts have their signed digests, the whole has not: no device can make this image."""
+        return cls(
+            f"the release contradicts itself: every chunk of image {image.hex()[:12]} has its signed digest,"
+            " the whole has another",
+            next_step="publish a corrected release under a new version",
+        )
 
 
 class LocalImage:
@@ -140,17 +168,28 @@ class LocalImage:
             return self._writer is not None and self._writer.digest() == self.task.image
 
     def recheck(self, pack: Digest) -> tuple[tuple[int, int], ...]:
-        """Ranges of the slot that do not have their chunk's digest; they are no longer done."""
+        """Ranges `(start, stop)` of the slot that are not as the full pack signs them; no longer done.
+
+        Raises `ReadBackError` when every part is right and the whole is not, `SlotError` when the slot
+        cannot be read.
+        """
         if self._writer is None:
             return ()
-        bad = []
-        for piece in self.maps[pack].pieces:
-            if not self._writer.done.covers(piece.target_offset, piece.target_stop):
+        bad, whole, covered = IntervalSet(), hashlib.sha256(), 0
+        for start, stop, number in _parts(self.maps[pack]):
+            if not self._writer.done.covers(start, stop):
                 continue
-            data = self._writer.read(piece.target_offset, piece.target_length)
-            if sha256(data) != piece.digest:
-                bad.append((piece.target_offset, piece.target_stop))
-                self._checked.discard((pack, piece.number))
+            data = self._writer.read(start, stop - start)
+            whole.update(data)
+            covered += len(data)
+            if number is None:
+                right = memoryview(_ZEROS)[: len(data)] == data
+            elif not (right := sha256(data) == self.maps[pack][number].digest):
+                self._checked.discard((pack, number))
+            if not right:
+                bad.add(start, stop)
+        if not bad and covered == self.task.size and whole.digest() != self.task.image:
+            raise ReadBackError.contradiction(self.task.image)
         with self._lock:
             for start, stop in bad:
                 self._writer.forget(start, stop)
@@ -260,3 +299,15 @@ class LocalImage:
             raise StoreError("the image is complete; nothing is written to it any more")
         self._writer.write(offset, data)
         self._unsynced += len(data)
+
+
+def _parts(pieces: PieceMap) -> list[tuple[int, int, int | None]]:
+    """All of a full pack's image, in order, as `(start, stop, piece)`; zeros are no piece, and in steps."""
+    parts: list[tuple[int, int, int | None]] = [
+        (p.target_offset, p.target_stop, p.number) for p in pieces.pieces
+    ]
+    for local in pieces.index.local_entries:
+        end = local.target_offset + local.entry.length
+        steps = range(local.target_offset, end, len(_ZEROS))
+        parts += [(start, min(start + len(_ZEROS), end), None) for start in steps]
+    return sorted(parts)

@@ -11,6 +11,7 @@ import logging
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import trio
@@ -19,7 +20,7 @@ from p2p.adapters.health import check_health
 from p2p.adapters.installer import Installer, Task
 from p2p.adapters.slots import FileSlots
 from p2p.agent.driver import SwarmDriver
-from p2p.agent.images import LocalImage
+from p2p.agent.images import LocalImage, ReadBackError
 from p2p.config import AgentConfig
 from p2p.content.digests import Digest
 from p2p.content.manifest import PayloadSpec
@@ -151,6 +152,14 @@ class Updates:
             if installer.record.state is State.WRITTEN:
                 self._turn("armed", release)
                 await trio.to_thread.run_sync(installer.arm)
+        except ReadBackError as error:
+            await trio.to_thread.run_sync(partial(installer.fail, error.message, block=True))
+            self._turn("failed", release, error.message)
+            raise UpdateFailedError(
+                f"release {release.version} was not installed: {error.message}",
+                kept=f"slot {self._boot.read().running} runs as before; the release is blocked here",
+                next_step=error.next_step,
+            ) from error
         except LocalError as error:
             if installer.record.state not in (State.IDLE, State.ARMED, State.TRIAL):
                 await trio.to_thread.run_sync(installer.fail, error.message)

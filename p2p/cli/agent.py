@@ -162,6 +162,34 @@ def adopt(config_file: Path, slot: str, payload: str | None, size: int | None, a
 @agent.command()
 @config_option
 @json_option
+def unblock(config_file: Path, as_json: bool) -> None:
+    """Let releases that failed on this device be tried again.
+
+    A release that was rolled back, or could not be read back after it was written, is blocked on the
+    device until then. Stop the agent first.
+
+    \b
+    Example:
+      slipstream agent unblock --config agent.toml
+    """
+    from p2p.adapters.device import installer_of
+    from p2p.adapters.lock import AgentLock
+
+    config = read_config(config_file)
+    with AgentLock(config.device.state_dir):
+        installer = installer_of(config, lambda release: None)
+        freed = [digest.hex() for digest in installer.record.blocked]
+        installer.unblock()
+    if as_json:
+        print_json({"unblocked": freed})
+        return
+    click.echo(f"unblocked: {len(freed)} releases" if freed else "nothing was blocked")
+    print_facts(("manifest", digest) for digest in freed)
+
+
+@agent.command()
+@config_option
+@json_option
 def check(config_file: Path, as_json: bool) -> None:
     """Check configuration, certificate, pinned root, slots and boot environment, without changing any.
 

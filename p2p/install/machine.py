@@ -37,6 +37,7 @@ class Event(StrEnum):
     FOUND_ACTIVE = "found-active"  # the boot environment made the new slot the active one
     FOUND_TRIAL = "found-trial"  # the boot environment tries a slot that the record does not know of
     FAILED = "failed"  # ENOSPC, EIO, a plan that does not fit
+    UNSOUND = "unsound"  # what was written is read back wrong, again and again
     SUPERSEDED = "superseded"  # another release is meant, or none
     DONE = "done"  # everything that the state asked for was done
 
@@ -77,6 +78,7 @@ TRANSITIONS: Mapping[tuple[State, Event], Transition] = {
     (_S.STAGED, _E.BEGUN): Transition(_S.SLOT_INVALID, (_F.OPEN_SLOTS,)),
     (_S.SLOT_INVALID, _E.OPENED): Transition(_S.WRITING, (_F.FETCH_FRAMES,)),
     (_S.WRITING, _E.READ_BACK): Transition(_S.WRITTEN, (_F.SEAL_SLOTS,)),
+    (_S.WRITING, _E.UNSOUND): Transition(_S.FAILED, (_F.CLOSE_SLOTS, _F.REPORT)),
     (_S.WRITTEN, _E.DAMAGED): Transition(_S.SLOT_INVALID, (_F.OPEN_SLOTS,)),
     (_S.WRITTEN, _E.ARMING): Transition(_S.ARMED, (_F.ARM_BOOT, _F.REBOOT)),
     (_S.ARMED, _E.STARTED): Transition(_S.TRIAL, (_F.COUNT_ATTEMPT, _F.CHECK_HEALTH)),
@@ -132,8 +134,8 @@ def step(
     )
     if event is Event.MEANT:
         changed = replace(changed, plan=None, reason="")
-    if found.to is State.ROLLED_BACK and record.release is not None:
-        # Never tried again by itself: the same bytes would fail the same way, at the cost of reboots.
+    if (found.to is State.ROLLED_BACK or event is Event.UNSOUND) and record.release is not None:
+        # Never tried again by itself: it would fail the same way, at the cost of reboots or of WAN bytes.
         others = [digest for digest in record.blocked if digest != record.release.manifest]
         changed = replace(changed, blocked=(*others, record.release.manifest)[-BLOCKED_MAX:])
     if found.to is State.COMMITTED and record.release is not None and changed.plan is not None:

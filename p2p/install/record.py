@@ -90,7 +90,8 @@ class InstallRecord:
     """The state and what it is about.
 
     `boot_id`: the boot at which the slot was armed or last started. `reason`: why the last install
-    failed or was rolled back. `blocked`: manifests whose trial failed, oldest first.
+    failed or was rolled back. `blocked`: manifests that are not tried again by themselves (their trial
+    failed, or what was written could not be read back), oldest first.
     """
 
     state: State = State.IDLE

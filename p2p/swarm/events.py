@@ -349,10 +349,21 @@ class ReadBack(NamedTuple):
 
 
 class Recheck(NamedTuple):
-    """Hash every chunk of the full pack in the slot; `Damaged` follows (empty: nothing was found)."""
+    """Compare the slot with every chunk of the full pack; `Damaged` follows (empty: nothing was found)."""
 
     image: Digest
     pack: Digest
+
+
+class GiveUp(NamedTuple):
+    """The image was read back wrong `read_backs` times, `mended` bytes made anew in between: no more is done.
+
+    It is neither read back nor fetched again until it is dropped; what was verified is still served.
+    """
+
+    image: Digest
+    read_backs: int
+    mended: int
 
 
 class PeerAddresses(NamedTuple):
@@ -376,5 +387,6 @@ Action = (
     | Serve
     | ReadBack
     | Recheck
+    | GiveUp
     | PeerAddresses
 )

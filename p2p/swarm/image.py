@@ -22,7 +22,7 @@ from p2p.content.pieces import Piece, PieceMap
 from p2p.errors import ContentError
 from p2p.swarm import messages as m
 from p2p.swarm.context import Context
-from p2p.swarm.events import How, ImageTask, ReadBack, Recheck, Route, Stored
+from p2p.swarm.events import GiveUp, How, ImageTask, ReadBack, Recheck, Route, Stored
 from p2p.swarm.objects import ObjectExchange
 from p2p.swarm.peer import Peer, PieceKey, RemoteImage
 from p2p.swarm.plan import Participant
@@ -30,6 +30,9 @@ from p2p.swarm.site_view import SiteView
 from p2p.swarm.wire import pack_bitmap, unpack_bitmap
 
 INDEX_RETRY_S = 5.0
+
+READ_BACKS_MAX = 3
+"""How often an image may be read back wrong; what is then still wrong, mending does not help."""
 
 HAVE_CROWD = 16
 """With more peers than this, news of pieces is gathered for longer, as it is told to each of them."""
@@ -46,6 +49,7 @@ class ImageSwarm:
         self.complete = complete
         self.reading_back = False
         self.rechecking = False
+        self.given_up = False
         self.done = IntervalSet([(0, task.size)] if complete else [])
         self.left = 0 if complete else task.size
         self.repair = IntervalSet()
@@ -65,6 +69,8 @@ class ImageSwarm:
         self._announce_at: float | None = None
         self._index_asked: dict[Digest, float] = {}
         self._announced_wan = self.wan
+        self._read_back_wrong = 0
+        self._mended = 0
 
     # What others should know
 
@@ -137,7 +143,7 @@ class ImageSwarm:
                     self._follow(self._choose_route())
                 if self._full_index_needed():
                     self._need_index(self.task.full_pack)
-        checking = self.reading_back or self.rechecking
+        checking = self.reading_back or self.rechecking or self.given_up
         if not self.left and not self.complete and not checking:
             self.reading_back = True
             self.context.actions.append(ReadBack(self.task.image))
@@ -376,8 +382,13 @@ class ImageSwarm:
         self.announce()
 
     def read_back_failed(self) -> None:
-        """Something in the slot is wrong: find out what, by the full pack's chunk digests."""
+        """Something in the slot is wrong: find out what, by the full pack's digests, but not for ever."""
         self.reading_back = False
+        self._read_back_wrong += 1
+        if self._read_back_wrong >= READ_BACKS_MAX:
+            self.given_up = True
+            self.context.actions.append(GiveUp(self.task.image, self._read_back_wrong, self._mended))
+            return
         self.rechecking = True
         full = self.task.full_pack.index.sha256
         if full in self.maps:
@@ -389,6 +400,7 @@ class ImageSwarm:
         self.rechecking = self.reading_back = False
         for start, stop in ranges:
             self.done.remove(start, stop)
+            self._mended += stop - start
             self.left = self.task.size - self.done.total()
             self.repair.add(start, stop)
             for name, pieces in self.maps.items():

@@ -14,11 +14,15 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from p2p.adapters.device import INSTALL_DIRECTORY
+from p2p.adapters.durable import DirectoryBlobStore
 from p2p.adapters.lock import AgentLock
 from p2p.adapters.status import write_status
 from p2p.cli import run
 from p2p.config import read_config
 from p2p.content.digests import sha256
+from p2p.install import InstallRecord, encode_record
+from p2p.install.record import RECORD_NAME
 from tests.support.certificates import DAY, Fleet
 
 IMAGE = b"flashed at the factory " * 1000
@@ -270,11 +274,27 @@ def test_status_of_a_running_agent(agent: Command, config: Path) -> None:
 
 def test_commands_that_change_a_device_wait_for_no_agent(agent: Command, config: Path) -> None:
     with AgentLock(read_config(config).device.state_dir):
-        for name, *arguments in (("enroll", "--voucher", "V"), ("adopt", "--slot", "a"), ("run", "--once")):
+        for name, *arguments in (
+            ("enroll", "--voucher", "V"),
+            ("adopt", "--slot", "a"),
+            ("unblock",),
+            ("run", "--once"),
+        ):
             code, _, err = agent(name, *arguments)
             assert code == 5, name
             assert "another agent" in err
     assert agent("adopt", "--slot", "a")[0] == 0
+
+
+def test_unblock_lets_what_failed_be_tried_again(agent: Command, config: Path) -> None:
+    store = DirectoryBlobStore(read_config(config).device.state_dir / INSTALL_DIRECTORY)
+    blocked = InstallRecord(blocked=(sha256(b"manifest"),), reason="why")
+    assert agent("unblock") == (0, "nothing was blocked\n", "")
+    store.write(RECORD_NAME, encode_record(blocked))
+    code, out, _ = agent("unblock", "--json")
+    assert (code, json.loads(out)) == (0, {"unblocked": [sha256(b"manifest").hex()]})
+    assert json.loads(agent("status", "--json")[1])["install"]["blocked"] == []
+    assert json.loads(agent("unblock", "--json")[1]) == {"unblocked": []}
 
 
 def test_check_names_every_fault_and_passes_without(

@@ -12,9 +12,12 @@ from pathlib import Path
 import pytest
 
 from p2p.adapters import slots as slots_module
+from p2p.adapters.device import boot_of
 from p2p.adapters.files import SystemFile
 from p2p.agent import driver
-from p2p.content.index import Copy, PackIndex, Patch, decode
+from p2p.agent.updates import UpdateFailedError
+from p2p.cli import run
+from p2p.content.index import Copy, PackIndex, Patch, Zero, decode
 from p2p.content.limits import KIB, MIB
 from p2p.errors import SlotFull, StoreError
 from tests.support.fleet import DIGESTS, IMAGES, FleetRig, flip_file
@@ -108,6 +111,73 @@ async def test_a_slot_that_rots_while_it_is_written_is_mended(
     full = fleet.pack("2.0", None).frames
     again = origin.sent[f"objects/{full.sha256.hex()}"] - full.size
     assert again == frame_of_full_pack(fleet, rotted[0])
+
+
+async def test_a_slot_that_never_reads_back_right_is_given_up_and_not_tried_again_by_itself(
+    fleet: FleetRig,
+    origin: HostileOrigin,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    fleet.order("2.0")
+    device = fleet.device("d1", origin=origin.url, holds=None)
+    device.slot("a").write_bytes(IMAGES["1.0"])
+    real = SystemFile.drop_cache
+    at = 3 * MIB + 17
+
+    def rot(self: SystemFile) -> None:
+        real(self)
+        if device.slot("b").exists():  # the same place, before each read-back
+            data = bytearray(device.slot("b").read_bytes())
+            if data[at] == IMAGES["2.0"][at]:
+                flip_file(device.slot("b"), at)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SystemFile, "drop_cache", rot)
+        outcome = await device.once()
+        assert isinstance(outcome, UpdateFailedError)
+        assert "was read back wrong 3 times" in outcome.message
+        assert "bytes of it were made anew" in outcome.message
+        assert outcome.exit_code == 9
+        assert "slot a runs as before" in outcome.kept
+        assert "slipstream agent unblock" in outcome.next_step
+        assert (device.running_slot, device.record.state.value) == ("a", "idle")
+        assert DIGESTS["2.0"].hex() not in device.valid_slots().values()
+        assert boot_of(device.config).read().trial is None
+        delta, full = fleet.pack("2.0", "1.0"), fleet.pack("2.0", None)
+        repairs = origin.sent[f"objects/{full.frames.sha256.hex()}"]
+        assert origin.sent[f"objects/{delta.frames.sha256.hex()}"] == delta.frames.size
+        assert repairs == 2 * frame_of_full_pack(fleet, at)
+        spent = origin.object_bytes()
+        assert await device.once() is not None
+        assert origin.object_bytes() == spent
+    assert run(["agent", "unblock", "--config", str(device.config_file)]) == 0
+    assert "unblocked: 1 release" in capsys.readouterr().out
+    assert await device.once() is None
+    assert device.running_version() == "2.0"
+
+
+async def test_zeros_that_rot_are_mended_without_wan(
+    fleet: FleetRig, origin: HostileOrigin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fleet.order("2.0")
+    device = fleet.device("d1", origin=origin.url, holds=None)
+    zero = next(x for x in index_of(fleet, None).local_entries if isinstance(x.entry, Zero))
+    rotted: list[int] = []
+    real = SystemFile.drop_cache
+
+    def rot(self: SystemFile) -> None:
+        real(self)
+        if not rotted and device.slot("b").exists():
+            rotted.append(zero.target_offset + zero.entry.length // 2)
+            flip_file(device.slot("b"), *rotted)
+
+    monkeypatch.setattr(SystemFile, "drop_cache", rot)
+    assert await device.once() is None
+    assert rotted
+    assert device.running_version() == "2.0"
+    full = fleet.pack("2.0", None).frames
+    assert origin.sent[f"objects/{full.sha256.hex()}"] == full.size
 
 
 @pytest.fixture

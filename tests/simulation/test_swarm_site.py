@@ -187,6 +187,38 @@ def test_bytes_found_wrong_at_read_back_are_fetched_again() -> None:
     assert hurt.finished_at is not None
 
 
+@pytest.mark.parametrize("times", [1, 2])
+def test_an_image_that_is_read_wrong_for_no_reason_is_read_again(times: int) -> None:
+    release = make_release(8 * MIB, {})
+    site = Site()
+    hurt = site.add("hurt", release)
+    hurt.read_backs += [()] * times
+    site.add("d1", release)
+    start_all(site)
+    assert site.run(60, done=site.finished)
+    assert amplification(site, release) <= 1.01
+    assert not hurt.given_up
+
+
+@pytest.mark.parametrize("damage", [(), ((MIB, MIB + 5),)], ids=["nothing-found", "the-same-each-time"])
+def test_an_image_that_never_reads_back_right_is_given_up(damage: tuple[tuple[int, int], ...]) -> None:
+    release = make_release(16 * MIB, {})
+    site = Site()
+    hurt = site.add("hurt", release)
+    hurt.read_backs += [damage] * 50
+    other = site.add("d1", release)
+    start_all(site)
+    site.run(200)
+    mended = 2 * sum(stop - start for start, stop in damage)
+    assert hurt.given_up == [e.GiveUp(release.task_image, 3, mended)]
+    assert (hurt.finished_at, len(hurt.read_backs)) == (None, 48)  # each recheck takes one
+    assert other.finished_at is not None
+    assert amplification(site, release) <= 1.01 + 2 * len(damage) * MIB / (16 * MIB)
+    status = hurt.node.status(release.task_image)
+    assert status is not None
+    assert status.role != "complete"
+
+
 def test_the_same_seed_gives_the_same_trace() -> None:
     def trace(seed: int) -> list[str]:
         release = make_release(8 * MIB, {})

@@ -128,6 +128,7 @@ class Driver:
     ready: dict[Digest, bytes] = field(default_factory=dict)
     failed: list[Digest] = field(default_factory=list)
     stored: list[e.Stored] = field(default_factory=list)
+    given_up: list[e.GiveUp] = field(default_factory=list)
     _timer: float | None = None
 
     def feed(self, event: e.Event) -> None:
@@ -196,6 +197,8 @@ class Driver:
             case e.Recheck():
                 damage = self.read_backs.pop(0) if self.read_backs else ()
                 site.soon(lambda: self.feed(e.Damaged(action.image, damage)))
+            case e.GiveUp():
+                self.given_up.append(action)
 
     def _fetch(self, action: e.Fetch, frame: int) -> None:
         node = self.node

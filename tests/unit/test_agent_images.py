@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 
-from p2p.agent.images import BaseDamagedError, LocalImage
+from p2p.agent.images import BaseDamagedError, LocalImage, ReadBackError
 from p2p.content.digests import Digest, sha256
 from p2p.errors import ContentError, SlotError, StoreError
 from p2p.swarm.events import BaseDamaged, How
@@ -130,6 +131,41 @@ def test_a_recheck_finds_exactly_the_damage(image: LocalImage, writer: MemoryWri
     assert image.recheck(FULL_NAME) == ((2 * CHUNK, 3 * CHUNK),)
     assert not writer.done.covers(2 * CHUNK, 3 * CHUNK)
     assert writer.done.covers(0, 2 * CHUNK)
+
+
+def test_a_recheck_finds_what_should_be_zeros_too_and_they_are_written_again(
+    image: LocalImage, writer: MemoryWriter
+) -> None:
+    for number, frame in enumerate(FULL_FRAMES):
+        image.store_frame(FULL_NAME, number, frame)
+    list(image.local_steps(FULL_NAME))
+    assert image.recheck(FULL_NAME) == ()
+    writer.data[4 * CHUNK + 9] ^= 1
+    writer.data[3 * CHUNK + 9] ^= 1
+    assert image.recheck(FULL_NAME) == ((3 * CHUNK, 5 * CHUNK),)
+    assert [(s.start, s.stop) for s in image.local_steps(FULL_NAME)] == [(4 * CHUNK, 5 * CHUNK)]
+    image.store_frame(FULL_NAME, 1, FULL_FRAMES[1])
+    assert image.recheck(FULL_NAME) == ()
+    assert image.read_back()
+
+
+def test_a_release_that_contradicts_itself_is_told_from_a_damaged_slot(
+    tmp_path: Path, writer: MemoryWriter
+) -> None:
+    other = sha256(b"another image")
+    index = dataclasses.replace(FULL, image=other)
+    image = LocalImage(TASK._replace(image=other), tmp_path, writer=writer)
+    image.use(FULL_NAME, index)
+    for number, frame in enumerate(FULL_FRAMES):
+        image.store_frame(FULL_NAME, number, frame)
+    assert image.recheck(FULL_NAME) == ()  # something is still missing
+    list(image.local_steps(FULL_NAME))
+    assert not image.read_back()
+    with pytest.raises(ReadBackError, match="the release contradicts itself") as caught:
+        image.recheck(FULL_NAME)
+    assert caught.value.next_step == "publish a corrected release under a new version"
+    writer.data[9] ^= 1
+    assert image.recheck(FULL_NAME) == ((0, CHUNK),)
 
 
 def test_peers_get_what_is_right_and_nothing_else(image: LocalImage, writer: MemoryWriter) -> None:

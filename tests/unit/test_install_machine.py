@@ -118,6 +118,15 @@ def test_a_failed_trial_blocks_its_manifest_and_a_failed_write_does_not() -> Non
     assert Effect.ROLL_BACK_BOOT not in effects
 
 
+def test_a_slot_that_never_reads_back_right_blocks_its_manifest_and_touches_no_boot_environment() -> None:
+    writing = replace(FULL, state=State.WRITING, blocked=())
+    failed, effects = step(writing, Event.UNSOUND, reason="a bad block")
+    assert (failed.state, failed.blocked, failed.reason) == (
+        State.FAILED, (RELEASE.manifest,), "a bad block",
+    )  # fmt: skip
+    assert effects == (Effect.CLOSE_SLOTS, Effect.REPORT)
+
+
 def test_blocked_manifests_are_bounded_and_keep_the_latest() -> None:
     record = FULL
     for n in range(100):
