@@ -18,6 +18,9 @@ from p2p.content.intervals import IntervalSet
 from p2p.errors import SlotError, SlotFull
 
 READ_BACK_BLOCK = 1 << 20
+HashImage = Callable[[File, int], Digest]
+"""Digest of the first bytes of a file, that many; raises `OSError`."""
+
 _KEPT = "the slot that the device runs from is untouched; what was verified so far is resumed"
 
 
@@ -84,7 +87,7 @@ class SlotImage:
 class FileSlotWriter:
     """A slot that an image is being written to (`ports.SlotWriter`).
 
-    `sealed` records, durably, that the slot is valid.
+    `sealed` records, durably, that the slot is valid; `hash_image` reads it back.
 
     Reads and writes may come from several threads while `checkpoint` or `digest` runs in another;
     `checkpoint`, `forget`, `digest` and `seal` one at a time. After a failed fsync or write nothing is
@@ -93,10 +96,17 @@ class FileSlotWriter:
     """
 
     def __init__(
-        self, name: str, writing: Writing, file: File, journal: SlotJournal, sealed: Callable[[], None]
+        self,
+        name: str,
+        writing: Writing,
+        file: File,
+        journal: SlotJournal,
+        sealed: Callable[[], None],
+        hash_image: HashImage,
     ) -> None:
         self._name = name
         self._sealed = sealed
+        self._hash_image = hash_image
         self._writing = writing
         self._file = file
         self._journal = journal
@@ -182,7 +192,7 @@ class FileSlotWriter:
             self._changed = False
         try:
             self._file.drop_cache()
-            found = hash_file(self._file, self.size)
+            found = self._hash_image(self._file, self.size)
             self._file.drop_cache()
         except OSError as error:
             raise self._break("read back", error) from error

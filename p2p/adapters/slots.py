@@ -23,7 +23,7 @@ from p2p.adapters.files import (
     replace_durably,
 )
 from p2p.adapters.slot_journal import SlotJournal, Writing
-from p2p.adapters.slot_writer import FileSlotWriter, SlotImage, hash_file, slot_error
+from p2p.adapters.slot_writer import FileSlotWriter, HashImage, SlotImage, hash_file, slot_error
 from p2p.content import limits
 from p2p.content.digests import Digest
 from p2p.errors import SlotError, SlotFull
@@ -43,7 +43,10 @@ class SlotRecord:
 
 
 class FileSlots:
-    """The slots of `payload`: `places` maps slot names to paths, records live below `directory`."""
+    """The slots of `payload`: `places` maps slot names to paths, records live below `directory`.
+
+    `hash_image` reads an image back from the medium: `hash_file`, but where the medium is a model of one.
+    """
 
     def __init__(
         self,
@@ -53,12 +56,14 @@ class FileSlots:
         boot: Boot,
         *,
         files: Files = SYSTEM_FILES,
+        hash_image: HashImage = hash_file,
     ) -> None:
         self.payload = payload
         self._places = dict(places)
         self._directory = directory
         self._boot = boot
         self._files = files
+        self._hash_image = hash_image
         self._records: dict[str, SlotRecord | None] = {}
 
     @property
@@ -176,7 +181,7 @@ class FileSlots:
             if size < there and not file.is_device:
                 raise SlotError(f"{name} is a file of {there} bytes; an image of {size} must be all of it")
             file.drop_cache()
-            digest = hash_file(file, size)
+            digest = self._hash_image(file, size)
         except OSError as error:
             raise slot_error(name, "read", error) from error
         finally:
@@ -224,7 +229,7 @@ class FileSlots:
             self._record(slot, SlotRecord(writing.image, writing.size, writing.generation, True))
             self._drop_journal(slot)
 
-        return FileSlotWriter(self.describe(slot), writing, file, journal, sealed)
+        return FileSlotWriter(self.describe(slot), writing, file, journal, sealed, self._hash_image)
 
     def _check_space(self, slot: str, size: int) -> None:
         space = self.space(slot)

@@ -19,7 +19,7 @@ from p2p.content.digests import Digest, sha256
 from p2p.errors import OriginError, TrustError
 from p2p.trust import store as names
 from p2p.trust.clock import trusted_time
-from p2p.trust.documents import Delegator, Verified, check_meta, digest_of, encode_name, read
+from p2p.trust.documents import READER, Delegator, Reader, Verified, check_meta, digest_of, encode_name
 from p2p.trust.need import Need, NeedKind, Steps, obtain
 from p2p.trust.root_chain import RootChain
 from p2p.trust.rules import DocumentT, check_expiry, check_forward, check_version, issued_at
@@ -36,12 +36,21 @@ class TrustClient:
 
     `root`: the pinned root that the device was shipped with (None: one is in the store already).
     `build_time`: POSIX seconds when the running image was built, a floor of trusted time.
+    `reader`: what verifies documents.
     Steps must not be interleaved; `consider_timestamp` and `held` may be called between them.
     """
 
-    def __init__(self, store: TrustStore, root: bytes | None = None, *, build_time: float = 0.0) -> None:
+    def __init__(
+        self,
+        store: TrustStore,
+        root: bytes | None = None,
+        *,
+        build_time: float = 0.0,
+        reader: Reader = READER,
+    ) -> None:
         self._store = store
-        self._chain = RootChain(store, root)
+        self._reader = reader
+        self._chain = RootChain(store, root, reader)
         self._build_time = build_time
         self._timestamp: Verified[Timestamp] | None = None
         self._snapshot: Verified[Snapshot] | None = None
@@ -116,7 +125,7 @@ class TrustClient:
             raise TrustError("too-long", f"timestamp: over {limits.TIMESTAMP_SIZE_MAX} bytes")
         held = self._timestamp
         if held is not None:
-            offered = read(Timestamp, data, self._chain.root, "timestamp")
+            offered = self._reader.read(Timestamp, data, self._chain.root, "timestamp")
             if offered.version <= held.version:
                 return False
         return self._accept_timestamp(data, now)
@@ -226,7 +235,7 @@ class TrustClient:
         if data is None:
             return None
         try:
-            document = read(kind, data, self._chain.root, role)
+            document = self._reader.read(kind, data, self._chain.root, role)
         except TrustError:
             return None
         self._hold(name, document.digest)
@@ -255,7 +264,7 @@ class TrustClient:
     def _accept_timestamp(self, data: bytes, now: float) -> bool:
         """Judge and keep; False if it is the one that is held. Raises `TrustError`, changing nothing."""
         root = self._chain.root
-        new = read(Timestamp, data, root, "timestamp")
+        new = self._reader.read(Timestamp, data, root, "timestamp")
         held = self._timestamp
         if held is not None:
             if new.version < held.version:
@@ -297,7 +306,7 @@ class TrustClient:
 
         def judge(data: bytes) -> Verified[Snapshot]:
             check_meta(data, meta, "snapshot")
-            new = read(Snapshot, data, self._chain.root, "snapshot")
+            new = self._reader.read(Snapshot, data, self._chain.root, "snapshot")
             check_version(new, meta.version)
             if held is not None:
                 check_forward(held.signed, new.signed)
@@ -331,7 +340,7 @@ class TrustClient:
 
         def judge(data: bytes) -> Verified[Targets]:
             check_meta(data, meta, role)
-            new = read(Targets, data, delegator, role)
+            new = self._reader.read(Targets, data, delegator, role)
             check_version(new, meta.version)
             self._check_expiry(new)
             return new

@@ -82,6 +82,22 @@ def read(kind: type[T], data: bytes, delegator: Delegator, role: str) -> Verifie
     return Verified(role, metadata, sha256(data))
 
 
+class Reader:
+    """How a trust client has documents verified. It keeps nothing; whoever runs many clients in one
+    process can give them one that remembers what it has verified."""
+
+    def read_root(self, data: bytes, previous: Verified[Root] | None) -> Verified[Root]:
+        """See the function of this name."""
+        return read_root(data, previous)
+
+    def read(self, kind: type[T], data: bytes, delegator: Delegator, role: str) -> Verified[T]:
+        """See the function of this name."""
+        return read(kind, data, delegator, role)
+
+
+READER = Reader()
+
+
 def check_meta(data: bytes, meta: MetaFile | TargetFile, what: str) -> None:
     """Raise `TrustError` (`length`, `hash`) unless `data` is what `meta` says of it."""
     if meta.length is not None and len(data) != meta.length:

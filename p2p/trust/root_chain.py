@@ -12,7 +12,7 @@ from tuf.api.metadata import Root
 from p2p.content import limits
 from p2p.errors import TrustError
 from p2p.trust import store as names
-from p2p.trust.documents import Verified, read_root
+from p2p.trust.documents import READER, Reader, Verified
 from p2p.trust.need import Need, NeedKind, Steps, obtain
 from p2p.trust.rules import check_same_fleet, withdraws_online_key
 from p2p.trust.store import TrustStore, read_or_none
@@ -21,8 +21,9 @@ from p2p.trust.store import TrustStore, read_or_none
 class RootChain:
     """`pinned`: the root that the device was shipped with (None: one is in the store already)."""
 
-    def __init__(self, store: TrustStore, pinned: bytes | None) -> None:
+    def __init__(self, store: TrustStore, pinned: bytes | None, reader: Reader = READER) -> None:
         self._store = store
+        self._reader = reader
         self._pinned = pinned
         self.found: Verified[Root] | None = None
 
@@ -42,8 +43,9 @@ class RootChain:
             return
         newest = self._stored()
         if self._pinned is not None:
-            pinned = read_root(self._pinned, None)
-            check_same_fleet(pinned, read_or_none(self._store, names.root_name(pinned.version)))
+            pinned = self._reader.read_root(self._pinned, None)
+            walked = read_or_none(self._store, names.root_name(pinned.version))
+            check_same_fleet(pinned, walked, self._reader)
             if newest is None or pinned.version > newest.version:
                 self._keep(pinned, self._pinned, newest)
                 newest = pinned
@@ -61,7 +63,7 @@ class RootChain:
             current = self.root
 
             def judge(data: bytes, current: Verified[Root] = current) -> tuple[Verified[Root], bytes]:
-                return read_root(data, current), data
+                return self._reader.read_root(data, current), data
 
             need = Need(
                 NeedKind.METADATA,
@@ -100,7 +102,7 @@ class RootChain:
             if data is None:
                 continue
             try:
-                found = read_root(data, None)
+                found = self._reader.read_root(data, None)
                 break
             except TrustError as damaged:
                 error = error or damaged

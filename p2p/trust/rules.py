@@ -12,7 +12,7 @@ from tuf.api.metadata import Root, Snapshot, Targets, Timestamp
 
 from p2p.errors import TrustError
 from p2p.trust.clock import ISSUED, parse_time
-from p2p.trust.documents import Verified, read_root
+from p2p.trust.documents import READER, Reader, Verified
 
 DocumentT = TypeVar("DocumentT", Root, Timestamp, Snapshot, Targets)
 
@@ -60,12 +60,12 @@ def check_expiry(document: Verified[DocumentT], time: float) -> None:
         )
 
 
-def check_same_fleet(pinned: Verified[Root], walked: bytes | None) -> None:
+def check_same_fleet(pinned: Verified[Root], walked: bytes | None, reader: Reader = READER) -> None:
     """The root of the chain that has the pinned root's version must be the pinned one."""
     if walked is None:
         return
     try:
-        root = read_root(walked, None)
+        root = reader.read_root(walked, None)
     except TrustError:
         return  # a damaged copy says nothing
     if root.metadata.signed_bytes != pinned.metadata.signed_bytes:
