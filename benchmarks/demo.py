@@ -12,7 +12,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import click
@@ -49,28 +49,28 @@ class Site:
 
 @dataclass(slots=True)
 class Bytes:
-    """A device's byte ledger."""
+    """A device's byte ledger: what moved, and (from `base` on) where the bytes of its images came from."""
 
     wan: int = 0
     peers: int = 0
-    base: int = 0
     wasted: int = 0
+    base: int = 0
+    patched: int = 0
+    chunks: int = 0
+    zero: int = 0
+    resumed: int = 0
 
     @classmethod
     def of(cls, device: Device) -> Bytes:
         ledger = device.status().get("ledger", {})
-        peers = sum(ledger.get("peers", {}).values())
-        return cls(ledger.get("wan", 0), peers, ledger.get("base", 0), ledger.get("wasted", 0))
+        counts = {f.name: ledger.get(f.name, 0) for f in fields(cls)}
+        return cls(**counts | {"peers": sum(ledger.get("peers", {}).values())})
 
     def __add__(self, other: Bytes) -> Bytes:
-        return Bytes(
-            self.wan + other.wan, self.peers + other.peers, self.base + other.base, self.wasted + other.wasted
-        )
+        return Bytes(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
 
     def __sub__(self, other: Bytes) -> Bytes:
-        return Bytes(
-            self.wan - other.wan, self.peers - other.peers, self.base - other.base, self.wasted - other.wasted
-        )
+        return Bytes(*(getattr(self, f.name) - getattr(other, f.name) for f in fields(self)))
 
 
 @dataclass(slots=True)
@@ -109,7 +109,11 @@ class Update:
         device.kill()
 
     def of(self, device: Device) -> Bytes:
-        return Bytes.of(device) - self.before[device.id] + self.lost.get(device.id, Bytes())
+        return self.of_process(device) + self.lost.get(device.id, Bytes())
+
+    def of_process(self, device: Device) -> Bytes:
+        """Without what a killed process had counted."""
+        return Bytes.of(device) - self.before[device.id]
 
     def finished(self, live: Live) -> bool:
         """Whether all have committed; says which just have, and shows where the others are."""
@@ -295,7 +299,7 @@ def _second_update(fleet: Fleet, children: Children, sites: list[Site], release:
 def _report(update: Update) -> bool:
     """The table of one finished update; whether every slot is right and the lone device used the origin."""
     release = update.release
-    table = Table("device", "from", "WAN", "peers", "base", "wasted", "seconds", "slot")
+    table = Table("device", "from", "WAN", "peers", "wasted", "seconds", "slot")
     all_right = True
     for site in update.sites:
         for device in site.devices:
@@ -306,11 +310,12 @@ def _report(update: Update) -> bool:
             table.add_row(
                 device.id + killed,
                 site.bases[device.id].stem,
-                *(_size(n) for n in (count.wan, count.peers, count.base, count.wasted)),
+                *(_size(n) for n in (count.wan, count.peers, count.wasted)),
                 f"{device.seconds or 0:.1f}",
                 "right" if right else "WRONG",
             )
     out.print(table)
+    out.print(_origins(update))
     summary = Table("site", "devices", "over its link", "fewest possible", "amplification", "ledgers")
     for site in update.sites:
         fewest = min(release.pack_from(base) for base in site.bases.values())
@@ -343,6 +348,21 @@ def _report(update: Update) -> bool:
             out.print(f"  {device.id} was to use the origin alone, and did not")
             all_right = False
     return all_right
+
+
+def _origins(update: Update) -> Table:
+    """Where every byte of the images came from, by the ledgers; the columns add up to the image."""
+    table = Table(
+        "image of", "copied", "rebuilt by patches", "new chunks", "zeros", "from before", "together"
+    )
+    for device in update.devices:
+        count = update.of_process(device)
+        parts = (count.base, count.patched, count.chunks, count.zero, count.resumed)
+        rest = update.release.size - sum(parts)
+        table.add_row(
+            device.id, *(_size(n) for n in parts), "the image" if not rest else f"{_size(rest)} missing"
+        )
+    return table
 
 
 def _live() -> Live:

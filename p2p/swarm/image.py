@@ -324,7 +324,9 @@ class ImageSwarm:
     def resume(self, ranges: tuple[tuple[int, int], ...]) -> None:
         """Ranges that an earlier run verified."""
         for start, stop in ranges:
-            self.left -= self.done.add(start, stop)
+            new = self.done.add(start, stop)
+            self.left -= new
+            self.context.ledger.resumed += new
 
     def stored(self, event: Stored) -> None:
         """Verified bytes are in the slot."""
@@ -350,16 +352,20 @@ class ImageSwarm:
 
     def _account(self, event: Stored, new: int) -> None:
         ledger = self.context.ledger
+        pieces = self.maps.get(event.pack) if event.pack is not None else None
+        if event.how is How.BASE:
+            ledger.base += new
+        elif event.how is How.ZERO:
+            ledger.zero += new
+        elif pieces is not None and pieces[event.pieces[0]].is_patch:
+            ledger.patched += new
+        else:
+            ledger.chunks += new
         match event.how:
-            case How.BASE:
-                ledger.base += new
-            case How.ZERO:
-                ledger.zero += new
-            case How.WAN if event.pack in self.maps:
-                frames = {self.maps[event.pack][n].frame for n in event.pieces}
-                size = sum(self.maps[event.pack].index.frames[f].stored_size for f in frames)
-                ledger.wan += size
-            case How.PEER if event.pack in self.maps and event.device is not None:
+            case How.WAN if pieces is not None:
+                frames = {pieces[n].frame for n in event.pieces}
+                ledger.wan += sum(pieces.index.frames[f].stored_size for f in frames)
+            case How.PEER if pieces is not None and event.device is not None:
                 size = sum(self.storing.get((event.pack, n), 0) for n in event.pieces)
                 if new:
                     ledger.from_peer(event.device, size)

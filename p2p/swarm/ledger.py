@@ -1,7 +1,9 @@
-"""The byte ledger: where every byte of a node's images came from and where it sent bytes.
+"""The byte ledger: what moved, and where every byte of a node's images came from.
 
-All counts are payload bytes (frames, chunks, objects), without framing, TLS or TCP; the WAN's wire
-bytes are counted by the origin adapter and shown beside it.
+What moved (`wan`, `peers`, `sent`, `wasted`) is payload: stored frames, chunks and objects, without
+framing, TLS or TCP; the WAN's wire bytes are counted by the origin adapter and shown beside it. Where
+images came from (`base`, `patched`, `chunks`, `zero`, `resumed`) is target bytes. The two differ: a patch
+of a few kilobytes makes megabytes.
 """
 
 from __future__ import annotations
@@ -12,12 +14,23 @@ from typing import Any
 
 @dataclass(slots=True)
 class Ledger:
-    """Bytes by source. `base` and `zero` are target bytes made locally; `wasted` came and was of no use."""
+    """Bytes since the start of the node, over all its images.
+
+    - `wan`, `peers` (by device): received; `wasted`: of those and of the WAN's, what was of no use.
+    - `sent` (by device): pieces given to peers.
+    - `base`: target bytes copied from the base; `patched`: rebuilt from it by patches; `chunks`: that came
+      as they are; `zero`: of which nothing had to come; `resumed`: verified by an earlier run. These five
+      add up to the sizes of the images, and to more only by what was made twice (damage that was mended,
+      an image that the same process begins again).
+    """
 
     wan: int = 0
     peers: dict[str, int] = field(default_factory=dict)
     base: int = 0
+    patched: int = 0
+    chunks: int = 0
     zero: int = 0
+    resumed: int = 0
     sent: dict[str, int] = field(default_factory=dict)
     wasted: int = 0
 
@@ -31,12 +44,20 @@ class Ledger:
     def from_peers(self) -> int:
         return sum(self.peers.values())
 
+    @property
+    def of_images(self) -> int:
+        """Target bytes whose origin is told."""
+        return self.base + self.patched + self.chunks + self.zero + self.resumed
+
     def to_json(self) -> dict[str, Any]:
         return {
             "wan": self.wan,
             "peers": dict(self.peers),
             "base": self.base,
+            "patched": self.patched,
+            "chunks": self.chunks,
             "zero": self.zero,
+            "resumed": self.resumed,
             "sent": dict(self.sent),
             "wasted": self.wasted,
         }

@@ -33,7 +33,10 @@ def test_the_demo_updates_two_sites_twice(tmp_path: Path) -> None:
     assert "WRONG" not in done.stdout
     # What bus-17 took came over its link: it has nobody else.
     alone = [line for line in done.stdout.splitlines() if line.startswith("│ bus-17")]
-    assert len([line for line in alone if re.search(r"B +│ 0 B +│", line)]) == 2
+    assert len([line for line in alone if re.search(r"B +│ 0 B +│.*│ right", line)]) == 2
+    # The ledgers know of each byte of each image where it came from, also of the killed agent's.
+    assert len(re.findall(r"│ the image +│", done.stdout)) == 2 * 7
+    assert "missing" not in done.stdout
     assert not (tmp_path / "run").exists()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from p2p.content.index import Copy, Patch, Zero, decode
 from p2p.content.limits import KIB, MIB
 from tests.support.fleet import DIGESTS, IMAGES, FleetRig, flip_file, until
 from tests.support.hostile_origin import HostileOrigin
@@ -24,7 +25,13 @@ async def test_a_device_alone_takes_the_delta_from_a_static_origin(fleet: FleetR
     assert origin.sent[f"objects/{full.frames.sha256.hex()}"] == 0
     assert device.valid_slots() == {"a": DIGESTS["1.0"].hex(), "b": DIGESTS["2.0"].hex()}
     assert device.status["state"] == "committed"
-    assert device.status["ledger"]["base"] > 0
+    ledger = device.status["ledger"]
+    index = decode(fleet.object_path(pack.index.sha256).read_bytes())
+    lengths = {
+        kind: sum(x.length for x in index.entries if isinstance(x, kind)) for kind in (Copy, Patch, Zero)
+    }
+    assert (ledger["base"], ledger["patched"], ledger["zero"]) == tuple(lengths.values())
+    assert sum(ledger[key] for key in ("base", "patched", "chunks", "zero")) == len(IMAGES["2.0"])
 
 
 async def test_a_latecomer_takes_all_from_a_complete_peer(fleet: FleetRig) -> None:

@@ -7,6 +7,7 @@ import random
 import pytest
 
 from p2p.content.digests import Digest
+from p2p.content.index import Patch
 from p2p.content.limits import MIB
 from p2p.swarm import events as e
 from tests.support.virtual_site import Driver, Release, Site, make_release
@@ -82,8 +83,36 @@ def test_mixed_bases_pay_the_smallest_delta_once() -> None:
     assert site.run(300, done=site.finished)
     floor = release.pack(BASES[1]).wan_bytes + release.pack(None).index.size
     assert site.wan_bytes <= 1.01 * floor
-    riders = [d for d in site.drivers.values() if d.base == BASES[1]]
-    assert all(d.node.ledger.base > 0 for d in riders)
+    entries = release.maps[release.pack(BASES[1]).index.sha256].index.entries
+    patched = sum(entry.length for entry in entries if isinstance(entry, Patch))
+    for driver in site.honest:
+        driver.check_image()
+        ledger = driver.node.ledger
+        if driver.base == BASES[1]:
+            assert (ledger.base, ledger.patched + ledger.chunks) == (release.size - patched, patched)
+            assert ledger.patched > patched // 2
+        else:
+            assert ledger.patched == 0  # no patch of the others' deltas crossed any link
+            assert ledger.chunks >= patched
+
+
+def test_a_byte_that_an_earlier_run_verified_is_told_as_such() -> None:
+    release = make_release(32 * MIB, {BASES[0]: 2 * MIB})
+    site = Site()
+    for n in range(3):
+        site.add(f"d{n}", release, BASES[0] if n else None)
+    start_all(site)
+    site.run(2.5)
+    held = [driver.slot.total() for driver in site.honest]
+    for driver in site.honest:
+        site.kill(driver.device)
+        driver.restart()
+    site.connect_all()
+    assert site.run(300, done=site.finished)
+    for driver, kept in zip(site.honest, held, strict=True):
+        assert driver.node.ledger.resumed == kept
+        driver.check_image()
+    assert any(0 < kept < release.size for kept in held)
 
 
 def test_same_base_riders_take_patches_not_images() -> None:

@@ -150,6 +150,10 @@ class Driver:
         """Start, or start again, from what the slot holds."""
         self.feed(e.Pursue(self.release.task(self.base), tuple(self.slot)))
 
+    def check_image(self) -> None:
+        """The ledger says of each byte in the slot where it came from, once (where nothing was damaged)."""
+        assert self.node.ledger.of_images == self.slot.total()
+
     def restart(self, *, policy: Policy | None = None, wan: bool = True) -> None:
         """A new process on the same slot: the node's memory and kept patches are gone."""
         rng = random.Random(f"{self.site.rng.random()}{self.device}")
@@ -446,10 +450,14 @@ class Site:
         self.connect_all()
 
     def check_ledgers(self) -> None:
-        """All bytes that moved are in the ledgers, once (when nothing is under way and nobody restarted)."""
+        """All bytes that moved are in the ledgers, once, and so are those of the images.
+
+        When nothing is under way, nothing was damaged and nobody restarted.
+        """
         ledgers = [d.node.ledger for d in self.honest]
         for driver in self.honest:
             assert driver.node.ledger.wan == driver.wan_bytes - driver.wan_cut
+            driver.check_image()
         wan_wasted = sum(d.wan_wasted for d in self.honest)
         lan_wasted = sum(x.wasted for x in ledgers) - wan_wasted
         assert lan_wasted >= 0
