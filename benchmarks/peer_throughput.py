@@ -3,7 +3,9 @@
     python -m benchmarks.peer_throughput [--size-mib 512] [--rounds 3] [--json]
 
 Each contender is two processes, one that has a file of random bytes and one that fetches, verifies and
-writes it to another file, both on a file system in memory. Contenders take turns; medians are compared.
+writes it over another file of that size, as into a slot, both on a file system in memory. (Into a new file,
+a third of the receiver's time is the kernel finding pages for it, whoever the contender.) Contenders take
+turns; medians are compared.
 
 - `slipstream`: TLS 1.3 both ways with device certificates, the wire codec, 16 wants in flight, SHA-256 of
   every piece before it is written. What runs over the stream is a `Workload`, so that the same figures
@@ -108,7 +110,7 @@ class Pieces:
             os.close(descriptor)
 
     async def fetch(self, stream: PeerStream, target: Path, digests: list[Digest], size: int) -> None:
-        descriptor = os.open(target, os.O_WRONLY | os.O_CREAT, 0o600)
+        descriptor = os.open(target, os.O_WRONLY)
         reader = _Reader(stream)
         wants = [wire.encode(m.Want(n, ZERO_DIGEST, ZERO_DIGEST, n))[0] for n in range(len(digests))]
         try:
@@ -145,7 +147,7 @@ class Links:
             os.close(descriptor)
 
     async def fetch(self, stream: PeerStream, target: Path, digests: list[Digest], size: int) -> None:
-        descriptor = os.open(target, os.O_WRONLY | os.O_CREAT, 0o600)
+        descriptor = os.open(target, os.O_WRONLY)
         wants = iter([m.Want(n, ZERO_DIGEST, ZERO_DIGEST, n) for n in range(len(digests))])
         missing = len(digests)
 
@@ -325,6 +327,7 @@ def libtorrent_fetcher(directory: Path, torrent: Path, encrypted: bool, port: in
 def run_slipstream(directory: Path, workload: str) -> dict[str, float]:
     """One transfer."""
     common = [str(directory), "--workload", workload]
+    _make_slot(directory / "target", (directory / "source").stat().st_size)
     with _child("slipstream-sender", *common) as sender:
         port = _hear(sender)["port"]
         with _child("slipstream-fetcher", *common, "--port", str(port)) as fetcher:
@@ -340,6 +343,8 @@ def run_libtorrent(directory: Path, version: str, encrypted: bool) -> dict[str, 
     common = [str(directory), "--torrent", str(directory / f"{version}.torrent")]
     common += ["--encrypted"] if encrypted else []
     shutil.rmtree(directory / "leech", ignore_errors=True)
+    (directory / "leech").mkdir()
+    _make_slot(directory / "leech" / "source", (directory / "source").stat().st_size)
     with _child("libtorrent-sender", *common) as sender:
         port = _hear(sender)["port"]
         _tell(sender)
@@ -360,6 +365,13 @@ def _figures(directory: Path, received: dict[str, Any], sent: dict[str, Any]) ->
         "send_cpu_s_per_GB": sent["cpu_s"] / gigabytes,
         "receive_cpu_s_per_GB": received["cpu_s"] / gigabytes,
     }
+
+
+def _make_slot(path: Path, size: int) -> None:
+    """A file of zeros with all its pages in place."""
+    with path.open("wb") as file:
+        for start in range(0, size, PIECE):
+            file.write(bytes(min(PIECE, size - start)))
 
 
 def _same(one: Path, other: Path) -> None:

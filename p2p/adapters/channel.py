@@ -27,6 +27,9 @@ from p2p.content.limits import KIB
 BLOCK = 256 * KIB
 """Bytes moved per system call, and the plaintext that is encrypted before it is handed to the kernel."""
 
+FLUSH = 64 * KIB
+"""Ciphertext taken out of TLS per system call: larger blocks would be mapped anew by malloc each time."""
+
 TURN = 1024 * KIB
 CALL = 16 * KIB
 """A task lets the others run at the latest after moving this much; a call counts as at least `CALL`.
@@ -289,5 +292,5 @@ class TlsChannel(_Pipe):
             self._incoming.write_eof()
 
     async def _flush(self) -> None:
-        if self._outgoing.pending:
-            await self._send_all(memoryview(self._outgoing.read()))
+        while self._outgoing.pending:
+            await self._send_all(memoryview(self._outgoing.read(FLUSH)))
