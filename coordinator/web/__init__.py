@@ -1,3 +1,0 @@
-"""The operators' pages (none yet)."""
-
-__all__: list[str] = []
