@@ -385,6 +385,7 @@ class ImageSwarm:
         """The whole image is right."""
         self.complete, self.reading_back = True, False
         self.wanted.clear()
+        self.flush(at_once=True)  # who hears that it is complete must know that it has all patches too
         self.announce()
 
     def read_back_failed(self) -> None:
