@@ -18,7 +18,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -30,7 +29,6 @@ import pytest
 import trio
 from cryptography.hazmat.primitives import serialization
 
-from coordinator.app import Coordinator, ServeOptions, make_server
 from coordinator.clock import wall_clock
 from coordinator.domain import rollout
 from coordinator.publishing.authority import FleetAuthority, key_of_request
@@ -55,6 +53,7 @@ from p2p.install import InstallRecord
 from p2p.swarm import Policy, gateway
 from p2p.swarm import image as swarm_image
 from tests.support.fleet_repository import quick_packs
+from tests.support.serving import serving
 
 PRODUCT = "engine"
 HARDWARE = "board-a"
@@ -251,25 +250,8 @@ class FleetRig:
     @contextlib.contextmanager
     def coordinator(self) -> Iterator[str]:
         """Serve the repository with the real coordinator on a free port, in a thread; gives its URL."""
-        coordinator = Coordinator.open(self.repository, clock=wall_clock)
-        started = threading.Event()
-        urls: list[str] = []
-
-        def ready(url: str) -> None:
-            urls.append(url)
-            started.set()
-
-        server, listener = make_server(coordinator, ServeOptions("127.0.0.1", 0), ready)
-        thread = threading.Thread(target=lambda: server.run(sockets=[listener]))
-        thread.start()
-        try:
-            assert started.wait(PATIENCE_S)
-            yield urls[0]
-        finally:
-            server.should_exit = True
-            thread.join(PATIENCE_S)
-            listener.close()
-            assert not thread.is_alive()
+        with serving(self.repository, wall_clock) as (_, url):
+            yield url
 
 
 @dataclass

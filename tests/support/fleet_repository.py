@@ -7,7 +7,6 @@ import contextlib
 import hashlib
 import http.client
 import json
-import threading
 import urllib.parse
 import uuid
 from collections.abc import Iterator
@@ -21,7 +20,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, utils
 from cryptography.x509.oid import NameOID
 
-from coordinator.app import Coordinator, ServeOptions, make_server
+from coordinator.app import Coordinator
 from coordinator.db.devices import create_voucher
 from coordinator.publishing import releases
 from coordinator.publishing.keys import Passphrases
@@ -35,6 +34,7 @@ from p2p.content.digests import Digest, sha256
 from p2p.content.index import Chunk, Compression, Data, PackIndex, encode
 from p2p.content.manifest import Manifest, ObjectRef, PackRef
 from p2p.content.order import Audience, Order, Phase
+from tests.support.serving import serving
 
 START = datetime(2026, 6, 1, 12, 0, 0, tzinfo=UTC)
 
@@ -268,25 +268,8 @@ class Running:
 @contextlib.contextmanager
 def running(fleet: Fleet) -> Iterator[Running]:
     """Serve a fleet's repository on a free loopback port, in a thread, until the block ends."""
-    coordinator = Coordinator.open(fleet.repository, clock=fleet.clock.seconds)
-    started = threading.Event()
-    urls: list[str] = []
-
-    def ready(url: str) -> None:
-        urls.append(url)
-        started.set()
-
-    server, listener = make_server(coordinator, ServeOptions("127.0.0.1", 0), ready)
-    thread = threading.Thread(target=lambda: server.run(sockets=[listener]))
-    thread.start()
-    try:
-        assert started.wait(20)
-        yield Running(coordinator, urls[0], fleet.clock)
-    finally:
-        server.should_exit = True
-        thread.join(20)
-        listener.close()
-        assert not thread.is_alive()
+    with serving(fleet.repository, fleet.clock.seconds) as (coordinator, url):
+        yield Running(coordinator, url, fleet.clock)
 
 
 def digest(text: str) -> Digest:
