@@ -1,0 +1,158 @@
+"""How much a link carries by when: a rate that changes in steps, summed up and inverted.
+
+All sites of a group share one curve (same windows, outages and timetable), which is what makes a
+hundred thousand sites cheap. Times are seconds since the start, work is bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sim.scenario.model import Outage, Stop, Wan, Window
+
+Floats: TypeAlias = NDArray[np.float64]
+
+DAY_S = 86_400.0
+TCP_MSS_LOSS = 1.0
+"""Share of a link's rate that a share of lost packets takes away, per share."""
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """`rates[i]` bytes per second in `[times[i], times[i + 1])`, the last one for ever; `times[0]` is 0."""
+
+    times: Floats
+    rates: Floats
+    sums: Floats
+    """Bytes carried by `times[i]`."""
+
+    @classmethod
+    def of_steps(cls, times: Iterable[float], rates: Iterable[float]) -> Curve:
+        """A curve of rising `times` (the first is 0) and their rates."""
+        at, rate = np.asarray(list(times), float), np.asarray(list(rates), float)
+        sums = np.concatenate(([0.0], np.cumsum(rate[:-1] * np.diff(at))))
+        return cls(at, rate, sums)
+
+    @property
+    def idle(self) -> bool:
+        """Whether it never carries anything."""
+        return not bool(np.any(self.rates > 0))
+
+    @property
+    def rate_max(self) -> float:
+        """The highest of its rates."""
+        return float(self.rates.max())
+
+    def work(self, times: Floats) -> Floats:
+        """Bytes carried by each of `times` (which may be infinite if the last rate is 0)."""
+        i = np.clip(np.searchsorted(self.times, times, side="right") - 1, 0, None)
+        gone = np.where(self.rates[i] > 0, np.maximum(times - self.times[i], 0.0), 0.0)
+        return np.asarray(self.sums[i] + np.where(gone > 0, gone, 0.0) * self.rates[i])
+
+    def when(self, work: Floats) -> Floats:
+        """The first time by which each of `work` is carried; infinite if never."""
+        i = np.clip(np.searchsorted(self.sums, work, side="left") - 1, 0, None)
+        rate = self.rates[i]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            late = np.where(rate > 0, self.times[i] + (work - self.sums[i]) / rate, np.inf)
+        return np.asarray(np.where(work <= 0, 0.0, late))
+
+    def finish(self, start: Floats, work: Floats) -> Floats:
+        """When `work` bytes begun at `start` are carried."""
+        return np.asarray(np.maximum(start, self.when(self.work(start) + work)))
+
+    def scaled(self, factor: float) -> Curve:
+        """The same with every rate times `factor`."""
+        return Curve(self.times, self.rates * factor, self.sums * factor)
+
+
+def of_wan(
+    wan: Wan | None,
+    *,
+    starts_of_day: float,
+    horizon_s: float,
+    stops: Iterable[Stop] = (),
+    every_s: float = 0.0,
+    windows: tuple[Window, ...] | None = None,
+) -> Curve:
+    """The curve of a site's WAN within the horizon, vehicles' stops with links of their own included.
+
+    `windows`, if given, take the place of the WAN's own. After the horizon nothing is carried.
+    """
+    links: list[tuple[float, float, Wan]] = [] if wan is None else [(0.0, horizon_s, wan)]
+    for start, stop, there in visits(stops, every_s, horizon_s):
+        if there.wan is not None:
+            links.append((start, stop, there.wan))
+    edges = {0.0, horizon_s}
+    open_spans: list[tuple[float, float, float]] = []
+    for start, stop, link in links:
+        rate = link.rate * (1.0 - TCP_MSS_LOSS * link.loss)
+        used = link.windows if windows is None else windows
+        for a, b in _clip(_window_spans(used, starts_of_day, horizon_s), start, stop):
+            for c, d in _without(a, b, link.outages, horizon_s):
+                open_spans.append((c, d, rate))
+                edges |= {c, d}
+    times = np.asarray(sorted(edges))
+    rates = np.zeros(len(times))
+    for c, d, rate in open_spans:
+        i, j = np.searchsorted(times, [c, d])
+        rates[i:j] = np.maximum(rates[i:j], rate)
+    return Curve.of_steps(times, rates)
+
+
+def visits(stops: Iterable[Stop], every_s: float, horizon_s: float) -> list[tuple[float, float, Stop]]:
+    """All stops of a timetable within the horizon, repeated as it says, as (from, until, stop)."""
+    found = []
+    for stop in stops:
+        at = stop.at_s
+        while at < horizon_s:
+            found.append((at, min(at + stop.length_s, horizon_s), stop))
+            if every_s <= 0:
+                break
+            at += every_s
+    return sorted(found, key=lambda v: v[:2])
+
+
+def _window_spans(
+    windows: tuple[Window, ...], starts_of_day: float, horizon_s: float
+) -> list[tuple[float, float]]:
+    if not windows:
+        return [(0.0, horizon_s)]
+    spans = []
+    for window in windows:
+        length = (window.stop_of_day - window.start_of_day) % DAY_S or DAY_S
+        at = (window.start_of_day - starts_of_day) % DAY_S - DAY_S
+        while at < horizon_s:
+            if at + length > 0:
+                spans.append((max(0.0, at), min(horizon_s, at + length)))
+            at += DAY_S
+    return spans
+
+
+def _clip(spans: list[tuple[float, float]], start: float, stop: float) -> list[tuple[float, float]]:
+    return [(max(a, start), min(b, stop)) for a, b in spans if max(a, start) < min(b, stop)]
+
+
+def _without(
+    start: float, stop: float, outages: Iterable[Outage], horizon_s: float
+) -> list[tuple[float, float]]:
+    spans = [(start, stop)]
+    for outage in outages:
+        at = outage.at_s
+        while at < min(stop, horizon_s):
+            end = at + outage.length_s
+            spans = [
+                (a, b)
+                for x, y in spans
+                for a, b in ((x, min(y, at)), (max(x, end), y))
+                if a < b
+            ]  # fmt: skip
+            if outage.every_s <= 0:
+                break
+            at += outage.every_s
+    return spans

@@ -1,0 +1,163 @@
+"""The sites and devices of a group, drawn at once: flat arrays, ordered by site.
+
+Agrees in distribution with the draws of `sim.world`, not draw for draw: those come one at a time from
+`random.Random`, these a million at once. The same seed gives the same arrays.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sim.fleet.curve import Floats
+from sim.scenario.model import DeviceClass, Order, Phase, Polling, Scenario, SiteGroup, SiteSize, SizeKind
+
+Ints: TypeAlias = NDArray[np.int64]
+Flags: TypeAlias = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Devices:
+    """The devices of all sites of one group. Per site: `offsets` (one more than sites), `order` (uniform
+    in 0..1, its turn in the phases). Per device: the rest; `cls` and `base` count in `classes` and `bases`;
+    `polls` is uniform in 0..1, where in its polling interval it is; `luck` uniform in 0..1, for the rest."""
+
+    classes: tuple[DeviceClass, ...]
+    bases: tuple[str, ...]
+    offsets: Ints
+    order: Floats
+    site: Ints
+    cls: Ints
+    base: Ints
+    wan: Flags
+    healthy: Flags
+    start_s: Floats
+    polls: Floats
+    luck: Floats
+
+    @property
+    def sites(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def sizes(self) -> Ints:
+        """Devices of each site."""
+        return np.diff(self.offsets)
+
+    def __len__(self) -> int:
+        return len(self.site)
+
+    def least(self, values: Floats) -> Floats:
+        """The least of a value of the devices, per site."""
+        return np.asarray(np.minimum.reduceat(values, self.offsets[:-1]))
+
+    def most(self, values: Floats) -> Floats:
+        """The greatest of a value of the devices, per site."""
+        return np.asarray(np.maximum.reduceat(values, self.offsets[:-1]))
+
+    def total(self, values: Floats | Flags) -> Floats:
+        """The sum of a value of the devices, per site."""
+        return np.asarray(np.add.reduceat(values.astype(np.float64), self.offsets[:-1]))
+
+    def per_class(self, values: Sequence[float]) -> Floats:
+        """A value of the classes, per device."""
+        return np.asarray(values, float)[self.cls]
+
+
+def base_names(scenario: Scenario) -> tuple[str, ...]:
+    """All names of bases that a class of the scenario uses, in order of appearance."""
+    return tuple(dict.fromkeys(base for c in scenario.classes for base in c.bases))
+
+
+def generator(seed: int, *names: object) -> np.random.Generator:
+    """The random numbers that belong to `names`, whatever else is drawn."""
+    key = zlib.crc32("/".join(map(str, names)).encode())
+    return np.random.default_rng([seed & 0xFFFFFFFF, key])
+
+
+def draw_sizes(size: SiteSize, count: int, rng: np.random.Generator) -> Ints:
+    """The number of devices of `count` sites."""
+    match size.kind:
+        case SizeKind.FIXED:
+            return np.full(count, size.low, dtype=np.int64)
+        case SizeKind.UNIFORM:
+            return rng.integers(size.low, size.high, count, endpoint=True)
+        case SizeKind.LOGNORMAL:
+            drawn = np.rint(np.exp(rng.normal(np.log(size.median), size.sigma, count)))
+            return np.clip(drawn, max(1, size.low), max(1, size.low, size.high)).astype(np.int64)
+
+
+def draw_devices(scenario: Scenario, group: SiteGroup, seed: int) -> Devices:
+    """All devices of a group."""
+    rng = generator(seed, "fleet", group.name)
+    names = base_names(scenario)
+    classes = tuple(c for c in scenario.classes if group.classes.get(c.name, 0.0) > 0)
+    sizes = np.maximum(draw_sizes(group.size, group.count, rng), 1)
+    offsets = np.concatenate(([0], np.cumsum(sizes)))
+    count = int(offsets[-1])
+    cls = _choose([group.classes[c.name] for c in classes], count, rng)
+    base = np.zeros(count, dtype=np.int64)
+    pick = rng.random(count)
+    for n, kind in enumerate(classes):
+        mine = cls == n
+        bases, shares = zip(*kind.bases.items(), strict=True)
+        numbers = np.asarray([names.index(b) for b in bases])
+        edges = np.cumsum(np.asarray(shares) / sum(shares))[:-1]
+        base[mine] = numbers[np.searchsorted(edges, pick[mine], side="right")]
+    return Devices(
+        classes=classes,
+        bases=names,
+        offsets=offsets,
+        order=rng.random(group.count),
+        site=np.repeat(np.arange(group.count, dtype=np.int64), sizes),
+        cls=cls,
+        base=base,
+        wan=rng.random(count) < np.asarray([c.has_wan for c in classes])[cls],
+        healthy=rng.random(count) < np.asarray([c.healthy for c in classes])[cls],
+        start_s=rng.random(count) * np.asarray([c.uptime.start_spread_s for c in classes])[cls],
+        polls=rng.random(count),
+        luck=rng.random(count),
+    )
+
+
+def opened(devices: Devices, phases: Sequence[Phase]) -> Floats:
+    """When the order is open for each site; infinite where no phase reaches it."""
+    at = np.full(devices.sites, np.inf)
+    for phase in sorted(phases, key=lambda p: p.opens_s):
+        at = np.where((devices.order < phase.share) & np.isinf(at), phase.opens_s, at)
+    return at
+
+
+def known(devices: Devices, polling: Polling, opens_s: Floats) -> Floats:
+    """When each device would know of the order by asking on its own; `opens_s` per site.
+
+    Intervals are uniform within `jitter` of `every_s`; the one that the order falls into is as
+    likely to be found as it is long. Devices at rest are told at once.
+    """
+    opens = opens_s[devices.site]
+    if polling.at_rest:
+        return np.maximum(devices.start_s, opens)
+    low, high = polling.every_s * (1 - polling.jitter), polling.every_s * (1 + polling.jitter)
+    interval = np.sqrt(low**2 + devices.luck * (high**2 - low**2))
+    return np.asarray(np.where(devices.start_s >= opens, devices.start_s, opens + devices.polls * interval))
+
+
+def order_for(scenario: Scenario, release: str) -> Order:
+    """The first order of a release; the scenario's first for another name."""
+    return next((o for o in scenario.orders if o.release == release), scenario.orders[0])
+
+
+def _choose(shares: Sequence[float], count: int, rng: np.random.Generator) -> Ints:
+    edges = np.cumsum(np.asarray(shares) / sum(shares))[:-1]
+    return np.searchsorted(edges, rng.random(count), side="right").astype(np.int64)
+
+
+def shares_of(devices: Devices) -> Mapping[str, float]:
+    """The share of the devices that runs each base."""
+    counts = np.bincount(devices.base, minlength=len(devices.bases))
+    return {name: float(n) / max(1, len(devices)) for name, n in zip(devices.bases, counts, strict=True)}

@@ -1,0 +1,64 @@
+"""The fitted constants of the model, with where they came from. `fitted.json` beside this is written by
+`python -m benchmarks.fleet_model --write`; nothing else changes it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+
+from p2p.errors import ContentError
+from sim.fleet.outcome import ModelError
+
+VERSION = 1
+BYTE_TERMS = ("payload", "site", "device", "pair", "polls", "piece")
+TIME_TERMS = ("bound", "second", "constant", "delay", "pieces", "patching")
+UP_TERMS = ("payload", "site", "device", "pair", "polls", "piece")
+
+
+@dataclass(frozen=True, slots=True)
+class Parameters:
+    """Coefficients by name of the terms that `sim.fleet.model` reckons a site by.
+
+    `down`, `up`: bytes per payload byte, per site, per device, per pair of devices (rosters), per poll of
+    a device and per requested run. `time`: what the terms of a site's time count, see `model.time_terms`.
+    """
+
+    down: Mapping[str, float]
+    up: Mapping[str, float]
+    time: Mapping[str, float]
+    error: ModelError
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON document of them."""
+        return {
+            "version": VERSION,
+            "down": dict(self.down),
+            "up": dict(self.up),
+            "time": dict(self.time),
+            "error": {name: getattr(self.error, name) for name in ModelError.__slots__},
+        }
+
+    @classmethod
+    def from_json(cls, document: Any) -> Parameters:
+        """What `to_json` made `document` of; raises `ContentError`."""
+        try:
+            if document["version"] != VERSION:
+                raise ContentError(f"fitted constants of version {document['version']!r}")
+            return cls(
+                {name: float(document["down"][name]) for name in BYTE_TERMS},
+                {name: float(document["up"][name]) for name in UP_TERMS},
+                {name: float(document["time"][name]) for name in TIME_TERMS},
+                ModelError(**document["error"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise ContentError(f"fitted constants: {error!r}") from error
+
+
+def fitted() -> Parameters:
+    """The constants that this version comes with."""
+    text = files("sim.fleet").joinpath("fitted.json").read_text(encoding="utf-8")
+    return Parameters.from_json(json.loads(text))
