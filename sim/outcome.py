@@ -1,7 +1,7 @@
 """What a simulated run came to: plain values that checks, reports, sweeps and the fleet model read.
 
-All sizes are bytes, all times seconds of virtual time since the start. `to_json` and `from_json` lose
-nothing, so a run kept in a file is as good as one just made.
+All sizes are bytes, all times seconds of virtual time since the start. `sim.runs.keep` writes a run into
+a file and loses nothing, so a run that was kept is as good as one just made.
 """
 
 from __future__ import annotations

@@ -34,12 +34,21 @@ class Problems:
         self.found.append((".".join(path), message))
 
     def lines(self) -> list[str]:
-        """One line per fault, in the order of the file; what is missing has no line and comes first."""
-        placed = [(self._lines.get(path, 0), path, message) for path, message in self.found]
+        """One line per fault, in the order of the file. What is missing has the line of its table;
+        where that is missing, too, it has none and comes first."""
+        placed = [(self._line(path), path, message) for path, message in self.found]
         return [
             f"line {line}: {path} {message}" if line else f"{path} {message}"
             for line, path, message in sorted(placed, key=lambda item: item[0])
         ]
+
+    def _line(self, path: str) -> int:
+        """Of the key, or of the nearest table or array around it that is written plainly; 0: of none."""
+        while path:
+            if path in self._lines:
+                return self._lines[path]
+            path = path.removesuffix("]").rpartition("[" if path.endswith("]") else ".")[0]
+        return 0
 
 
 class Table:
@@ -60,6 +69,15 @@ class Table:
     def has(self, key: str) -> bool:
         return key in self._value
 
+    def keys(self) -> list[str]:
+        """The keys that are written, in the order of the file."""
+        return list(self._value)
+
+    def value(self, key: str) -> object:
+        """What is written, unchecked, for keys that may be one of several things; None: nothing."""
+        self._known.add(key)
+        return self._value.get(key)
+
     def table(self, key: str, *, required: bool = False) -> Table:
         self._known.add(key)
         value = self._value.get(key, {})
@@ -69,6 +87,22 @@ class Table:
         elif required and key not in self._value:
             self.fault(key, f"is missing: the table [{key}] is needed")
         return Table(value, (*self._path, key), self._problems, self._directory)
+
+    def tables(self, key: str, *, required: bool = False) -> list[Table]:
+        """The tables of an array, each under a path such as `site[0]`; a table alone is an array of one."""
+        self._known.add(key)
+        value = self._value.get(key, [])
+        if isinstance(value, dict):
+            return [self.table(key)]
+        if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+            self.fault(key, f"must be tables: [[{'.'.join((*self._path, key))}]]")
+            return []
+        if required and not value:
+            self.fault(key, f"is missing: at least one table [[{key}]] is needed")
+        return [
+            Table(item, (*self._path, f"{key}[{n}]"), self._problems, self._directory)
+            for n, item in enumerate(value)
+        ]
 
     def finish(self) -> None:
         """Note the keys that nobody asked for."""
@@ -189,6 +223,27 @@ class Table:
         )
         return self._amount(key, what, _rate, 1, 1 << 50)
 
+    def quantity(
+        self,
+        key: str,
+        what: str,
+        parse: Callable[[object], float | None],
+        *,
+        default: float | None = None,
+        stand_in: float = 1.0,
+    ) -> float:
+        """What `parse` makes of the value; None, or no value and no default, is a fault; `what` is right."""
+        self._known.add(key)
+        if key not in self._value:
+            if default is None:
+                self.fault(key, f"is missing: {what}")
+            return stand_in if default is None else default
+        found = parse(self._value[key])
+        if found is None:
+            self.fault(key, f"must be {what}, not {_shown(self._value[key])}")
+            return stand_in
+        return found
+
     def moment(self, key: str) -> float:
         what = "a date and time such as 2025-01-31T12:00:00Z"
         self._known.add(key)
@@ -296,19 +351,36 @@ def _shown(value: object) -> str:
 
 
 def _key_lines(text: str) -> dict[str, int]:
-    """Dotted key to line number, for keys written plainly; a table counts from its header."""
+    """Dotted key to line number, for keys written plainly; a table counts from its header.
+
+    The tables of an array are `array[0]`, `array[1]`…; `array` itself is the line of the first. A header
+    below an array (`[site.lan]`) belongs to the array's last table so far, as in TOML.
+    """
     found: dict[str, int] = {}
+    last: dict[str, int] = {}
     table: tuple[str, ...] = ()
     for number, line in enumerate(text.splitlines(), 1):
-        header = re.match(r"\s*\[\[?\s*([^\[\]]+?)\s*\]\]?\s*(#.*)?$", line)
+        header = re.match(r"\s*(\[\[?)\s*([^\[\]]+?)\s*\]\]?\s*(#.*)?$", line)
         key = re.match(r"\s*([A-Za-z0-9_.\"'-]+(?:\s*\.\s*[A-Za-z0-9_\"'-]+)*)\s*=", line)
         if header:
-            table = _split_key(header[1])
+            *above, name = _split_key(header[2])
+            table = ()
+            for part in above:
+                table = (*table, part)
+                if ".".join(table) in last:
+                    table = (*table[:-1], f"{part}[{last['.'.join(table)]}]")
+            table = (*table, name)
             found.setdefault(".".join(table), number)
+            if header[1] == "[[":
+                n = last[".".join(table)] = last.get(".".join(table), -1) + 1
+                table = (*table[:-1], f"{name}[{n}]")
+                found.setdefault(".".join(table), number)
         elif key:
             found.setdefault(".".join((*table, *_split_key(key[1]))), number)
     return found
 
 
 def _split_key(text: str) -> tuple[str, ...]:
-    return tuple(part.strip().strip("\"'") for part in text.split("."))
+    """The parts of a dotted key; a dot within quotes divides nothing."""
+    parts = re.findall(r"\s*(\"[^\"]*\"|'[^']*'|[^.\s]+)\s*", text)
+    return tuple(part.strip("\"'") for part in parts)
