@@ -357,15 +357,17 @@ class ImageSwarm:
             ledger.base += new
         elif event.how is How.ZERO:
             ledger.zero += new
-        elif pieces is not None and pieces[event.pieces[0]].is_patch:
-            ledger.patched += new
+        elif event.pack is None or pieces is None:
+            ledger.chunks += new  # of an earlier try: what it cost was told then
         else:
-            ledger.chunks += new
-        match event.how:
-            case How.WAN if pieces is not None:
+            if pieces[event.pieces[0]].is_patch:
+                ledger.patched += new
+            else:
+                ledger.chunks += new
+            if event.how is How.WAN:
                 frames = {pieces[n].frame for n in event.pieces}
                 ledger.wan += sum(pieces.index.frames[f].stored_size for f in frames)
-            case How.PEER if pieces is not None and event.device is not None:
+            elif event.device is not None:
                 size = sum(self.storing.get((event.pack, n), 0) for n in event.pieces)
                 if new:
                     ledger.from_peer(event.device, size)
