@@ -1,0 +1,1 @@
+"""The charts of a report: outcome values in, `Picture` out. No I/O."""

@@ -1,0 +1,274 @@
+"""The tables that a report begins with. Plain text cells; the page escapes them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from sim.fleet.outcome import Estimate, PlanOutcome
+from sim.outcome import DeviceOutcome
+from sim.report.subjects import Subject, finish_times
+from sim.report.units import count_text, money_text, ratio_text, share_text, size_text, time_text
+
+T = TypeVar("T")
+ROWS_MAX = 200
+"""Rows of a table; more are left out, the worst stay."""
+GROUPS_OF_RUNS_MAX = 8
+"""Up to so many runs the page has their site groups too."""
+MARKS = (0.5, 0.9, 0.99, 1.0)
+NOTHING = "–"
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Rows under headings; without headings it is names and values. `bad`: indexes of rows to point at.
+    `texts`: columns that are words or commands, not figures."""
+
+    title: str
+    headings: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    note: str = ""
+    bad: frozenset[int] = frozenset()
+    texts: frozenset[int] = field(default=frozenset({0}))
+
+
+def run_tables(subjects: Sequence[Subject]) -> list[Table]:
+    """Everything that is known of the runs in figures: facts, groups, expectations, violations."""
+    found = [_one_run(subjects[0])] if len(subjects) == 1 else [_runs(subjects)] if subjects else []
+    if subjects and len(subjects) <= GROUPS_OF_RUNS_MAX:
+        found.append(_groups(subjects))
+    return [t for t in (*found, _expectations(subjects), _violations(subjects)) if t is not None]
+
+
+def verdict(subjects: Sequence[Subject]) -> str:
+    """One sentence on how the runs ended; empty for no runs."""
+    if not subjects:
+        return ""
+    violations = sum(len(s.outcome.violations) for s in subjects)
+    asked = [e for s in subjects for e in s.expectations]
+    missed = sum(not e.met for e in asked)
+    unfinished = sum(s.finished_share not in (None, 1.0) for s in subjects)
+    one = len(subjects) == 1
+    words = [
+        count_text(violations, "violation") if violations else "no violations",
+        f"{missed} of {count_text(len(asked), 'expectation')} missed" if missed else "all expectations met"
+        if asked else "no expectations stated",
+    ]  # fmt: skip
+    if unfinished:
+        words.append("not every device finished" if one else f"{unfinished:,} did not finish everywhere")
+    else:
+        words.append("every device finished")
+    start = "" if one else f"{count_text(len(subjects), 'run')}: "
+    sentence = start + ", ".join(words) + "."
+    return sentence[0].upper() + sentence[1:]
+
+
+def plan_tables(plan: PlanOutcome) -> list[Table]:
+    """A plan's facts, the model's error first of them, and every way under every plan in figures."""
+    error = plan.error
+    facts = [
+        ("scenario", plan.scenario),
+        ("seed", str(plan.seed)),
+        ("release", f"{plan.release}, an image of {size_text(plan.image_bytes)}"),
+        ("fleet", f"{count_text(plan.devices, 'device')} in {count_text(plan.sites, 'site')}"),
+        (
+            "model error, bytes",
+            f"median {share_text(error.bytes_median)}, worst {share_text(error.bytes_worst)} "
+            f"of the real code's, on {count_text(error.held_out, 'site')} held out",
+        ),
+        (
+            "model error, time",
+            f"median {share_text(error.time_median)}, worst {share_text(error.time_worst)}",
+        ),
+        ("measured by", error.command),
+        ("horizon", time_text(plan.horizon_s)),
+        *((f"plan {name}", words) for name, words in plan.plans.items()),
+        *(("left out", note) for note in plan.notes),
+    ]
+    headings = (
+        "way",
+        "plan",
+        "over WANs",
+        "÷ floor",
+        "WAN money",
+        "origin money",
+        *_mark_names(),
+        "finished",
+    )
+    found = [Table("The plan", (), tuple(facts))]
+    if plan.estimates:
+        found.append(
+            Table(
+                "Ways and plans",
+                headings,
+                tuple(_estimate(e) for e in plan.estimates),
+                bad=frozenset(n for n, e in enumerate(plan.estimates) if e.finished < e.devices),
+                texts=frozenset({0, 1}),
+            )
+        )
+    return found
+
+
+def _one_run(s: Subject) -> Table:
+    o = s.outcome
+    down, up = sum(x.wan_down for x in o.sites), sum(x.wan_up for x in o.sites)
+    floors = [x.floor_bytes for x in o.sites if x.floor_bytes is not None]
+    ratios = [(x.amplification, x.site) for x in o.sites if x.amplification is not None]
+    marks = finish_times(o.devices, MARKS)
+    meant = [d for d in o.devices if d.state != "hostile"]
+    facts = [
+        ("scenario", o.scenario),
+        ("seed", str(o.seed)),
+        ("trace digest", o.trace_digest),
+        ("again with", s.replay),
+        ("fleet", f"{count_text(len(o.devices), 'device')} in {count_text(len(o.sites), 'site')}"),
+        ("devices finished", f"{sum(d.finished_s is not None for d in meant):,} of {len(meant):,}"),
+        *((f"time to {share_text(m)}", _time(t)) for m, t in zip(MARKS, marks, strict=True)),
+        ("WAN bytes", f"{size_text(down)} down, {size_text(up)} up"),
+        ("floor", size_text(sum(floors)) if floors else NOTHING),
+        ("WAN bytes ÷ floor", NOTHING if o.amplification is None else ratio_text(o.amplification)),
+        *([("worst site", f"{max(ratios)[1]}: {ratio_text(max(ratios)[0])}")] if len(ratios) > 1 else []),
+        ("LAN bytes", size_text(sum(x.lan_bytes for x in o.sites))),
+        ("wasted bytes", size_text(sum(d.wasted for d in o.devices))),
+        ("money", money_text(sum(x.money for x in o.sites))),
+        ("origin's peak", f"{size_text(max(o.origin_egress.values, default=0.0))}/s"),
+        ("virtual time", time_text(o.virtual_s)),
+        ("events", f"{o.events:,}"),
+    ]
+    return Table("The run", (), tuple(facts))
+
+
+def _runs(subjects: Sequence[Subject]) -> Table:
+    shown, note = _worst(subjects, _badness, "runs")
+    headings = (
+        "run", "devices finished", *_mark_names(), "WAN down", "floor", "÷ floor", "money", "violations",
+        "missed", "trace digest",
+    )  # fmt: skip
+    rows = []
+    for s in shown:
+        o = s.outcome
+        meant = [d for d in o.devices if d.state != "hostile"]
+        rows.append(
+            (
+                s.label,
+                f"{sum(d.finished_s is not None for d in meant):,} of {len(meant):,}",
+                *(_time(t) for t in finish_times(o.devices, MARKS)),
+                size_text(sum(x.wan_down for x in o.sites)),
+                size_text(sum(x.floor_bytes or 0 for x in o.sites)),
+                NOTHING if o.amplification is None else ratio_text(o.amplification),
+                money_text(sum(x.money for x in o.sites)),
+                str(len(o.violations)),
+                str(sum(not e.met for e in s.expectations)),
+                o.trace_digest[:12],
+            )
+        )
+    bad = frozenset(n for n, s in enumerate(shown) if _badness(s)[0])
+    return Table("The runs", headings, tuple(rows), note, bad, frozenset({0, len(headings) - 1}))
+
+
+def _groups(subjects: Sequence[Subject]) -> Table:
+    several = len(subjects) > 1
+    headings = (
+        *(("run",) if several else ()), "site group", "sites", "devices", "finished", *_mark_names(),
+        "WAN down", "floor", "÷ floor", "money",
+    )  # fmt: skip
+    rows: list[tuple[str, ...]] = []
+    bad = set()
+    for s in subjects:
+        o = s.outcome
+        group_of = {x.site: x.group for x in o.sites}
+        members: dict[str, list[DeviceOutcome]] = {}
+        for d in o.devices:
+            members.setdefault(group_of.get(d.site, d.site), []).append(d)
+        for group in dict.fromkeys(group_of.values()):
+            sites = [x for x in o.sites if x.group == group]
+            meant = [d for d in members.get(group, []) if d.state != "hostile"]
+            finished = sum(d.finished_s is not None for d in meant)
+            down = sum(x.wan_down for x in sites if x.floor_bytes)
+            floor = sum(x.floor_bytes or 0 for x in sites)
+            if finished < len(meant):
+                bad.add(len(rows))
+            rows.append(
+                (
+                    *((s.label,) if several else ()),
+                    group,
+                    f"{len(sites):,}",
+                    f"{len(members.get(group, [])):,}",
+                    f"{finished:,}",
+                    *(_time(t) for t in finish_times(meant, MARKS)),
+                    size_text(sum(x.wan_down for x in sites)),
+                    size_text(floor) if floor else NOTHING,
+                    ratio_text(down / floor) if floor else NOTHING,
+                    money_text(sum(x.money for x in sites)),
+                )
+            )
+    note = ""
+    if len(rows) > ROWS_MAX:
+        note = f"The first {ROWS_MAX} of {len(rows):,}."
+    return Table(
+        "Site groups", headings, tuple(rows[:ROWS_MAX]), note, frozenset(bad),
+        frozenset({0, 1} if several else {0}),
+    )  # fmt: skip
+
+
+def _expectations(subjects: Sequence[Subject]) -> Table | None:
+    found = [(not e.met, s, e) for s in subjects for e in s.expectations]
+    if not found:
+        return None
+    shown, note = _worst(found, lambda f: (f[0], 0.0), "expectations")
+    rows = tuple((s.label, e.asked, e.found, "met" if e.met else "missed") for _, s, e in shown)
+    bad = frozenset(n for n, (missed, _, _) in enumerate(shown) if missed)
+    headings = ("run", "asked", "found", "")
+    return Table("Expectations", headings, rows, note, bad, frozenset({0, 1, 2, 3}))
+
+
+def _violations(subjects: Sequence[Subject]) -> Table | None:
+    if not subjects:
+        return None
+    found = [(s, v) for s in subjects for v in s.outcome.violations]
+    if not found:
+        return None
+    note = f"The first {ROWS_MAX} of {len(found):,}." if len(found) > ROWS_MAX else ""
+    rows = tuple(
+        (v.check, time_text(v.at_s), v.site or NOTHING, v.device or NOTHING, v.message, s.replay)
+        for s, v in found[:ROWS_MAX]
+    )
+    headings = ("check", "at", "site", "device", "what happened", "again with")
+    return Table("Violations", headings, rows, note, frozenset(range(len(rows))), frozenset({0, 2, 3, 4, 5}))
+
+
+def _estimate(e: Estimate) -> tuple[str, ...]:
+    return (
+        e.way.value,
+        e.plan,
+        size_text(e.wan_bytes),
+        NOTHING if e.amplification is None else ratio_text(e.amplification),
+        money_text(e.wan_money),
+        money_text(e.origin_money),
+        *(_time(t) for t in e.marks_s),
+        share_text(e.finished / e.devices) if e.devices else NOTHING,
+    )
+
+
+def _badness(s: Subject) -> tuple[bool, float]:
+    """Whether something is wrong with a run, and how much it took for its floor."""
+    wrong = bool(s.outcome.violations) or any(not e.met for e in s.expectations)
+    return wrong or s.finished_share not in (None, 1.0), s.outcome.amplification or 0.0
+
+
+def _worst(found: Iterable[T], badness: Callable[[T], tuple[bool, float]], noun: str) -> tuple[list[T], str]:
+    """All in their order, or the worst `ROWS_MAX` and a note that says so."""
+    everything = list(found)
+    if len(everything) <= ROWS_MAX:
+        return everything, ""
+    worst = sorted(everything, key=badness, reverse=True)[:ROWS_MAX]
+    return worst, f"The {ROWS_MAX} worst of {len(everything):,} {noun}."
+
+
+def _mark_names() -> tuple[str, ...]:
+    return tuple(share_text(m) for m in MARKS)
+
+
+def _time(seconds: float | None) -> str:
+    return "never" if seconds is None else time_text(seconds)

@@ -1,0 +1,126 @@
+"""Making data small enough for a page without hiding what matters: ends, peaks and gaps stay."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from sim.outcome import Series, Span
+
+POINTS_MAX = 5000
+"""Points of one chart, all its lines together."""
+
+
+def thin_series(series: Series, points_max: int) -> Series:
+    """At most about `points_max` (at least 8) of the points of a step function.
+
+    The time between its ends is cut into equal parts; of each part the first, least, greatest and last point
+    stay. A series that is short enough is given back as it is.
+    """
+    count = len(series.times)
+    if count <= max(8, points_max):
+        return series
+    first, last = series.times[0], series.times[-1]
+    parts = max(1, points_max // 4)
+    width = (last - first) / parts
+    kept: list[int] = []
+    begin = 0
+    while begin < count:
+        part = _part(series.times[begin], first, width, parts)
+        end = begin + 1
+        while end < count and _part(series.times[end], first, width, parts) == part:
+            end += 1
+        inside = range(begin, end)
+        chosen = {begin, end - 1, min(inside, key=series.values.__getitem__)}
+        chosen.add(max(inside, key=series.values.__getitem__))
+        kept += sorted(chosen)
+        begin = end
+    return Series(tuple(series.times[i] for i in kept), tuple(series.values[i] for i in kept))
+
+
+def _part(time: float, first: float, width: float, parts: int) -> int:
+    return min(parts - 1, int((time - first) / width)) if width > 0 else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """One or several spans of a device drawn as one: same `what`, gaps between them not worth a pixel.
+
+    `size`: bytes of the target in the spans. `sources`: who they came from, in order of first use.
+    """
+
+    device: str
+    what: str
+    since_s: float
+    until_s: float
+    start: int
+    stop: int
+    spans: int
+    size: int
+    sources: tuple[str, ...]
+
+
+def merge_in_time(spans: Iterable[Span], stretches_max: int) -> tuple[list[Stretch], float]:
+    """Spans joined over gaps in time, and the longest gap that was joined over (0: none).
+
+    The gap doubles until there are at most `stretches_max` (or one per device and `what`).
+    """
+    return _merged(spans, stretches_max, by_time=True)
+
+
+def merge_in_image(spans: Iterable[Span], stretches_max: int) -> tuple[list[Stretch], float]:
+    """Spans joined over gaps in the target, and the longest gap in bytes that was joined over (0: none)."""
+    return _merged(spans, stretches_max, by_time=False)
+
+
+def _merged(spans: Iterable[Span], stretches_max: int, *, by_time: bool) -> tuple[list[Stretch], float]:
+    ordered = list(spans)
+    if by_time:
+        ordered.sort(key=lambda s: (s.device, s.what, s.since_s, s.until_s, s.start))
+    else:
+        ordered.sort(key=lambda s: (s.device, s.what, s.start, s.stop, s.since_s))
+    found = [_stretch([span]) for span in ordered]
+    if len(found) <= stretches_max:
+        return found, 0.0
+    extent = max(_ends(s, by_time)[1] for s in ordered) - min(_ends(s, by_time)[0] for s in ordered)
+    gap = 0.0
+    while True:
+        found = [_stretch(group) for group in _groups(ordered, gap, by_time)]
+        if len(found) <= stretches_max or gap > extent:
+            return found, gap
+        gap = gap * 2 or max(extent / 4096, math.ulp(extent) if by_time else 1.0)
+
+
+def _groups(ordered: Sequence[Span], gap: float, by_time: bool) -> list[list[Span]]:
+    groups: list[list[Span]] = []
+    reach = 0.0
+    for span in ordered:
+        begin, end = _ends(span, by_time)
+        last = groups[-1][0] if groups else None
+        if last is not None and (last.device, last.what) == (span.device, span.what) and begin <= reach + gap:
+            groups[-1].append(span)
+            reach = max(reach, end)
+        else:
+            groups.append([span])
+            reach = end
+    return groups
+
+
+def _ends(span: Span, by_time: bool) -> tuple[float, float]:
+    return (span.since_s, span.until_s) if by_time else (span.start, span.stop)
+
+
+def _stretch(group: Sequence[Span]) -> Stretch:
+    first = group[0]
+    return Stretch(
+        device=first.device,
+        what=first.what,
+        since_s=min(s.since_s for s in group),
+        until_s=max(s.until_s for s in group),
+        start=min(s.start for s in group),
+        stop=max(s.stop for s in group),
+        spans=len(group),
+        size=sum(s.stop - s.start for s in group),
+        sources=tuple(dict.fromkeys(s.source for s in group if s.source is not None)),
+    )
