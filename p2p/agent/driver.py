@@ -30,8 +30,8 @@ from p2p.swarm import messages as m
 
 log = logging.getLogger(__name__)
 
-CHECKPOINT_S = 3.0
-"""How much work a kill may cost, at most."""
+CHECKPOINT_FIRST_S, CHECKPOINT_S = 0.5, 3.0
+"""How much work a kill may cost: at first, and at most."""
 
 
 class SwarmDriver:
@@ -69,6 +69,7 @@ class SwarmDriver:
         self._metadata: dict[tuple[str, str], list[trio.MemorySendChannel[bytes | None]]] = {}
         self._verified: dict[Digest, trio.Event] = {}
         self._patching = trio.CapacityLimiter(1)
+        self._syncing = trio.CapacityLimiter(1)
         self._nursery: trio.Nursery | None = None
         self.news = trio.Event()
         self.news_from: dict[str, tuple[int, int]] = {}
@@ -84,6 +85,7 @@ class SwarmDriver:
         self._verified[image.task.image] = trio.Event()
         self.moved_at = self._stored_at = trio.current_time()
         self.feed(e.Pursue(image.task, image.done))
+        self._start(self._checkpoints, image)
 
     def offer(self, image: LocalImage) -> None:
         """Serve an image that is in a valid slot."""
@@ -151,7 +153,6 @@ class SwarmDriver:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Until cancelled."""
         async with trio.open_nursery() as self._nursery:
-            self._nursery.start_soon(self._checkpoints)
             task_status.started()
             try:
                 await self._timer()
@@ -413,14 +414,23 @@ class SwarmDriver:
         if damaged:
             await self._local(image, action.pack)  # zeros that were none come from nobody else
 
-    async def _checkpoints(self) -> None:
-        while True:
-            await trio.sleep(CHECKPOINT_S)
-            for image in list(self._images.values()):
-                try:
-                    await trio.to_thread.run_sync(image.checkpoint)
-                except LocalError as error:
-                    self._failed(image, error)
+    async def _checkpoints(self, image: LocalImage) -> None:
+        """Make what an image has durable: soon after its first bytes, then less and less often.
+
+        No pause is shorter than the checkpoint before it took, so that a slow medium is not only synced.
+        """
+        pause = min(CHECKPOINT_FIRST_S, CHECKPOINT_S)
+        while image.is_written and self._images.get(image.task.image) is image:
+            await trio.sleep(pause)
+            if not image.unsynced:
+                continue
+            began = trio.current_time()
+            try:
+                await trio.to_thread.run_sync(image.checkpoint, limiter=self._syncing)
+            except LocalError as error:
+                self._failed(image, error)
+                return
+            pause = max(min(2 * pause, CHECKPOINT_S), trio.current_time() - began)
 
     def _answer_object(self, digest: Digest, data: bytes | None) -> None:
         for channel in self._objects.pop(digest, []):

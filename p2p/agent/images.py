@@ -90,6 +90,16 @@ class LocalImage:
         """Target ranges that are verified."""
         return tuple(self._writer.done) if self._writer is not None else ((0, self.task.size),)
 
+    @property
+    def is_written(self) -> bool:
+        """Whether it is still being made."""
+        return self._writer is not None
+
+    @property
+    def unsynced(self) -> int:
+        """Bytes (about) that a kill would cost now."""
+        return self._unsynced
+
     def use(self, pack: Digest, index: PackIndex) -> None:
         """Know a pack."""
         self.maps[pack] = PieceMap(index)
