@@ -24,12 +24,14 @@ class Parameters:
     """Coefficients by name of the terms that `sim.fleet.model` reckons a site by.
 
     `down`, `up`: bytes per payload byte, per site, per device, per pair of devices (rosters), per poll of
-    a device and per requested run. `time`: what the terms of a site's time count, see `model.time_terms`.
+    a device and per requested run. `time`: what the terms of a site's time count, see `model.site_times`.
+    `metadata`: signed metadata that every site's floor includes, in bytes.
     """
 
     down: Mapping[str, float]
     up: Mapping[str, float]
     time: Mapping[str, float]
+    metadata: float
     error: ModelError
 
     def to_json(self) -> dict[str, Any]:
@@ -39,6 +41,7 @@ class Parameters:
             "down": dict(self.down),
             "up": dict(self.up),
             "time": dict(self.time),
+            "metadata": self.metadata,
             "error": {name: getattr(self.error, name) for name in ModelError.__slots__},
         }
 
@@ -52,6 +55,7 @@ class Parameters:
                 {name: float(document["down"][name]) for name in BYTE_TERMS},
                 {name: float(document["up"][name]) for name in UP_TERMS},
                 {name: float(document["time"][name]) for name in TIME_TERMS},
+                float(document["metadata"]),
                 ModelError(**document["error"]),
             )
         except (KeyError, TypeError, ValueError) as error:

@@ -78,7 +78,7 @@ def _share(arrival: Floats, work: Floats, weight: Floats) -> Floats:
         if not comes.any() and not leaves.any():
             break
         moved = np.where(comes, np.maximum(coming, now), np.where(leaves, leaving, now))
-        service = np.where(load > 0, service + (moved - now) / np.maximum(load, 1e-300), service)
+        service += np.where(load > 0, moved - now, 0.0) / np.maximum(load, 0.5)
         now = moved
         r = every[comes]
         c = arrived[r]

@@ -1,0 +1,220 @@
+"""The bill: every way to spread a release over a fleet, under every plan, summed up.
+
+Draws the fleet once, so that ways and plans are compared on the same sites and devices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from sim.fleet import draw, model, origin
+from sim.fleet.curve import Curve, Floats, of_wan
+from sim.fleet.outcome import MARKS, Estimate, GroupEstimate, PlanOutcome, Way
+from sim.fleet.packs import Packs
+from sim.fleet.parameters import Parameters
+from sim.fleet.plans import Plan
+from sim.outcome import Series
+from sim.scenario.model import Scenario
+
+POINTS = 400
+"""Points of a series over time."""
+
+QUANTILES = np.linspace(0.0, 1.0, 101)
+
+
+@dataclass(frozen=True, slots=True)
+class _Result:
+    """One group under one way and plan."""
+
+    load: model.Load
+    curve: Curve
+    finished_s: Floats
+    site_down: Floats
+    site_up: Floats
+    site_floor: Floats
+
+
+def reckon(
+    scenario: Scenario,
+    packs: Packs,
+    plans: Sequence[Plan],
+    seed: int,
+    parameters: Parameters,
+    *,
+    ways: Sequence[Way] = tuple(Way),
+    progress: Callable[[int, int], None] | None = None,
+) -> PlanOutcome:
+    """All `ways` under all `plans`. `progress` gets estimates done and how many there are."""
+    drawn = [draw.draw_devices(scenario, group, seed) for group in scenario.sites]
+    total = len(plans) * len(ways)
+    estimates = []
+    for plan in plans:
+        for way in ways:
+            estimates.append(_estimate(scenario, drawn, packs, plan, way, parameters))
+            if progress is not None:
+                progress(len(estimates), total)
+    return PlanOutcome(
+        scenario=scenario.name,
+        seed=seed,
+        sites=sum(d.sites for d in drawn),
+        devices=sum(len(d) for d in drawn),
+        release=packs.release,
+        image_bytes=packs.size,
+        horizon_s=scenario.duration_s,
+        plans={plan.name: plan.describe() for plan in plans},
+        estimates=tuple(estimates),
+        error=parameters.error,
+        notes=notes(scenario, plans),
+    )
+
+
+def notes(scenario: Scenario, plans: Sequence[Plan]) -> tuple[str, ...]:
+    """What the model leaves out of this scenario and these plans."""
+    found = []
+    if scenario.faults:
+        found.append(f"{len(scenario.faults)} faults of the scenario are left out: the model knows no faults")
+    if any(stop.site for group in scenario.sites for stop in group.timetable):
+        found.append("what vehicles bring to the sites they visit is left out: only their own links count")
+    if any(plan.quota and plan.origin for plan in plans):
+        found.append("under a quota the origin's capacity is shared as if there were none")
+    return tuple(found)
+
+
+def _estimate(
+    scenario: Scenario,
+    drawn: Sequence[draw.Devices],
+    packs: Packs,
+    plan: Plan,
+    way: Way,
+    parameters: Parameters,
+) -> Estimate:
+    shared = way in (Way.SHARED, Way.SLIPSTREAM)
+    usable = packs if way in (Way.DELTA, Way.SLIPSTREAM) else packs.without_deltas()
+    settings, loads, jobs = [], [], []
+    for group, devices in zip(scenario.sites, drawn, strict=True):
+        setting = model.Setting(group, devices, scenario.polling, scenario.policy, parameters, plan.quota)
+        curve = of_wan(
+            group.wan,
+            starts_of_day=scenario.starts_of_day,
+            horizon_s=scenario.duration_s,
+            stops=group.timetable,
+            every_s=group.timetable_every_s,
+            windows=plan.windows,
+        )
+        opens = draw.opened(devices, plan.phases)
+        known = draw.known(devices, scenario.polling, opens)
+        load = model.load(setting, usable, known, opens, curve, shared=shared)
+        settings.append(setting)
+        loads.append(load)
+        jobs.append(load.jobs(curve))
+    curves = origin.shared(jobs, plan.origin, scenario.duration_s)
+    results = [
+        _result(setting, load, curve, packs, scenario.duration_s)
+        for setting, load, curve in zip(settings, loads, curves, strict=True)
+    ]
+    done = [origin.Jobs(r.curve, job.start_s, job.work) for r, job in zip(results, jobs, strict=True)]
+    return _summed(scenario, plan, way, settings, results, done)
+
+
+def _result(
+    setting: model.Setting, load: model.Load, curve: Curve, packs: Packs, horizon_s: float
+) -> _Result:
+    finished = model.finish(setting, load, curve)
+    finished = np.where(finished <= horizon_s, finished, np.inf)
+    left = np.where(np.isfinite(load.start_s), curve.work(np.full(len(load.start_s), horizon_s)), 0.0)
+    room = np.maximum(left - np.where(np.isfinite(load.start_s), curve.work(load.start_s), 0.0), 0.0)
+    share = np.minimum(1.0, room / np.maximum(load.down, 1.0))
+    return _Result(
+        load,
+        curve,
+        finished,
+        load.per_site(load.down * share),
+        load.per_site(load.up * share),
+        model.floors(setting, packs, load),
+    )
+
+
+def _summed(
+    scenario: Scenario,
+    plan: Plan,
+    way: Way,
+    settings: Sequence[model.Setting],
+    results: Sequence[_Result],
+    jobs: Sequence[origin.Jobs],
+) -> Estimate:
+    groups = []
+    for setting, result in zip(settings, results, strict=True):
+        down, up = float(result.site_down.sum()), float(result.site_up.sum())
+        price = setting.group.wan.price_per_mb if setting.group.wan is not None else _stop_price(setting)
+        groups.append(
+            GroupEstimate(
+                group=setting.group.name,
+                sites=setting.devices.sites,
+                devices=len(setting.devices),
+                finished=int(np.count_nonzero(np.isfinite(result.finished_s))),
+                wan_bytes=round(down + up),
+                wan_down=round(down),
+                floor_bytes=round(float(result.site_floor.sum())),
+                money=(down + up) / 1e6 * price,
+                marks_s=marks(result.finished_s),
+            )
+        )
+    finished = np.sort(np.concatenate([r.finished_s for r in results]))
+    site_bytes = np.concatenate([r.site_down + r.site_up for r in results])
+    floors = np.concatenate([r.site_floor for r in results])
+    wan_down = sum(g.wan_down for g in groups)
+    real = finished[np.isfinite(finished)]
+    times = _times(real, jobs, scenario.duration_s)
+    out = origin.egress(jobs, times)
+    rates = np.maximum(np.diff(out) / np.maximum(np.diff(times), 1e-9), 0.0)
+    return Estimate(
+        way=way,
+        plan=plan.name,
+        devices=len(finished),
+        finished=len(real),
+        wan_bytes=sum(g.wan_bytes for g in groups),
+        wan_down=wan_down,
+        floor_bytes=sum(g.floor_bytes for g in groups),
+        wan_money=sum(g.money for g in groups),
+        origin_money=wan_down / 1e6 * scenario.origin.price_per_mb,
+        marks_s=marks(finished),
+        groups=tuple(groups),
+        completion=_completion(real),
+        origin_egress=Series(tuple(times.tolist()), (*rates.tolist(), 0.0)),
+        site_bytes=tuple(np.quantile(site_bytes, QUANTILES).tolist()),
+        site_floors=tuple(np.quantile(floors, QUANTILES).tolist()),
+    )
+
+
+def marks(finished_s: Floats) -> tuple[float | None, ...]:
+    """When each share of `MARKS` of the devices has finished."""
+    ranked = np.sort(finished_s)
+    found = []
+    for share in MARKS:
+        at = ranked[max(0, int(np.ceil(share * len(ranked))) - 1)] if len(ranked) else np.inf
+        found.append(float(at) if np.isfinite(at) else None)
+    return tuple(found)
+
+
+def _completion(finished: Floats) -> Series:
+    """Devices finished over time, at most `POINTS` steps, the first and the last device among them."""
+    if len(finished) == 0:
+        return Series((0.0,), (0.0,))
+    counts = np.unique(np.linspace(1, len(finished), min(POINTS, len(finished))).astype(int))
+    return Series((0.0, *finished[counts - 1].tolist()), (0.0, *counts.astype(float).tolist()))
+
+
+def _times(finished: Floats, jobs: Sequence[origin.Jobs], horizon_s: float) -> Floats:
+    """Where the origin's egress is told: evenly until the last job has ended."""
+    ends = [j.curve.finish(j.start_s[r], j.work[r]) for j in jobs if (r := np.isfinite(j.start_s)).any()]
+    last = max((float(e[np.isfinite(e)].max(initial=0.0)) for e in ends), default=0.0)
+    stop = min(horizon_s, max(last, float(finished[-1]) if len(finished) else 0.0)) or horizon_s
+    return np.linspace(0.0, stop, POINTS + 1)
+
+
+def _stop_price(setting: model.Setting) -> float:
+    prices = [stop.wan.price_per_mb for stop in setting.group.timetable if stop.wan is not None]
+    return max(prices, default=0.0)
