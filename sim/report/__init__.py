@@ -4,7 +4,7 @@
 the PNGs are drawn by the same version of it; nothing is loaded from anywhere. Not for running anything.
 """
 
-from sim.report.subjects import Expectation, Subject, judge, subject
+from sim.report.subjects import Subject, subject
 from sim.report.write import Written, compose, write
 
-__all__ = ["Expectation", "Subject", "Written", "compose", "judge", "subject", "write"]
+__all__ = ["Subject", "Written", "compose", "subject", "write"]

@@ -6,17 +6,19 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from sim.fleet.outcome import Estimate, PlanOutcome
-from sim.outcome import DeviceOutcome
-from sim.report.subjects import Subject, finish_times
-from sim.report.units import count_text, money_text, ratio_text, share_text, size_text, time_text
+from sim.fleet.outcome import MARKS, Estimate, PlanOutcome
+from sim.report.subjects import Subject
+from sim.report.units import count_text, money_text, rate_text, ratio_text, share_text, size_text, time_text
+from sim.runs.summary import PERCENTILES, Expectation, Summary, summarise_groups
 
 T = TypeVar("T")
 ROWS_MAX = 200
 """Rows of a table; more are left out, the worst stay."""
 GROUPS_OF_RUNS_MAX = 8
 """Up to so many runs the page has their site groups too."""
-MARKS = (0.5, 0.9, 0.99, 1.0)
+SUMMARY = (
+    "devices finished", *(f"{p} %" for p in PERCENTILES), "WAN down", "floor", "÷ floor", "money"
+)  # fmt: skip
 NOTHING = "–"
 
 
@@ -48,7 +50,7 @@ def verdict(subjects: Sequence[Subject]) -> str:
     violations = sum(len(s.outcome.violations) for s in subjects)
     asked = [e for s in subjects for e in s.expectations]
     missed = sum(not e.met for e in asked)
-    unfinished = sum(s.finished_share not in (None, 1.0) for s in subjects)
+    unfinished = sum(w.finished < w.devices for w in (s.summary() for s in subjects))
     one = len(subjects) == 1
     words = [
         count_text(violations, "violation") if violations else "no violations",
@@ -111,28 +113,25 @@ def plan_tables(plan: PlanOutcome) -> list[Table]:
 
 
 def _one_run(s: Subject) -> Table:
-    o = s.outcome
+    o, whole = s.outcome, s.summary()
     down, up = sum(x.wan_down for x in o.sites), sum(x.wan_up for x in o.sites)
-    floors = [x.floor_bytes for x in o.sites if x.floor_bytes is not None]
     ratios = [(x.amplification, x.site) for x in o.sites if x.amplification is not None]
-    marks = finish_times(o.devices, MARKS)
-    meant = [d for d in o.devices if d.state != "hostile"]
     facts = [
         ("scenario", o.scenario),
         ("seed", str(o.seed)),
         ("trace digest", o.trace_digest),
         ("again with", s.replay),
         ("fleet", f"{count_text(len(o.devices), 'device')} in {count_text(len(o.sites), 'site')}"),
-        ("devices finished", f"{sum(d.finished_s is not None for d in meant):,} of {len(meant):,}"),
-        *((f"time to {share_text(m)}", _time(t)) for m, t in zip(MARKS, marks, strict=True)),
+        ("devices finished", f"{whole.finished:,} of {whole.devices:,}"),
+        *((f"time to {p} %", _time(t)) for p, t in whole.finished_s.items()),
         ("WAN bytes", f"{size_text(down)} down, {size_text(up)} up"),
-        ("floor", size_text(sum(floors)) if floors else NOTHING),
-        ("WAN bytes ÷ floor", NOTHING if o.amplification is None else ratio_text(o.amplification)),
+        ("floor", size_text(whole.floor_bytes) if whole.floor_bytes else NOTHING),
+        ("WAN bytes ÷ floor", NOTHING if whole.amplification is None else ratio_text(whole.amplification)),
         *([("worst site", f"{max(ratios)[1]}: {ratio_text(max(ratios)[0])}")] if len(ratios) > 1 else []),
         ("LAN bytes", size_text(sum(x.lan_bytes for x in o.sites))),
         ("wasted bytes", size_text(sum(d.wasted for d in o.devices))),
-        ("money", money_text(sum(x.money for x in o.sites))),
-        ("origin's peak", f"{size_text(max(o.origin_egress.values, default=0.0))}/s"),
+        ("money", money_text(whole.money)),
+        ("origin's peak", rate_text(max(o.origin_egress.values, default=0.0))),
         ("virtual time", time_text(o.virtual_s)),
         ("events", f"{o.events:,}"),
     ]
@@ -140,92 +139,69 @@ def _one_run(s: Subject) -> Table:
 
 
 def _runs(subjects: Sequence[Subject]) -> Table:
-    shown, note = _worst(subjects, _badness, "runs")
-    headings = (
-        "run", "devices finished", *_mark_names(), "WAN down", "floor", "÷ floor", "money", "violations",
-        "missed", "trace digest",
-    )  # fmt: skip
-    rows = []
-    for s in shown:
-        o = s.outcome
-        meant = [d for d in o.devices if d.state != "hostile"]
-        rows.append(
-            (
-                s.label,
-                f"{sum(d.finished_s is not None for d in meant):,} of {len(meant):,}",
-                *(_time(t) for t in finish_times(o.devices, MARKS)),
-                size_text(sum(x.wan_down for x in o.sites)),
-                size_text(sum(x.floor_bytes or 0 for x in o.sites)),
-                NOTHING if o.amplification is None else ratio_text(o.amplification),
-                money_text(sum(x.money for x in o.sites)),
-                str(len(o.violations)),
-                str(sum(not e.met for e in s.expectations)),
-                o.trace_digest[:12],
-            )
+    shown, note = _worst(subjects, lambda s: (s.wrong(), s.outcome.amplification or 0.0), "runs")
+    headings = ("run", *SUMMARY, "violations", "missed", "trace digest")
+    rows = tuple(
+        (
+            s.label,
+            *_summary(s.summary()),
+            str(len(s.outcome.violations)),
+            str(sum(not e.met for e in s.expectations)),
+            s.outcome.trace_digest[:12],
         )
-    bad = frozenset(n for n, s in enumerate(shown) if _badness(s)[0])
-    return Table("The runs", headings, tuple(rows), note, bad, frozenset({0, len(headings) - 1}))
+        for s in shown
+    )
+    bad = frozenset(n for n, s in enumerate(shown) if s.wrong())
+    return Table("The runs", headings, rows, note, bad, frozenset({0, len(headings) - 1}))
 
 
 def _groups(subjects: Sequence[Subject]) -> Table:
     several = len(subjects) > 1
-    headings = (
-        *(("run",) if several else ()), "site group", "sites", "devices", "finished", *_mark_names(),
-        "WAN down", "floor", "÷ floor", "money",
-    )  # fmt: skip
-    rows: list[tuple[str, ...]] = []
-    bad = set()
-    for s in subjects:
-        o = s.outcome
-        group_of = {x.site: x.group for x in o.sites}
-        members: dict[str, list[DeviceOutcome]] = {}
-        for d in o.devices:
-            members.setdefault(group_of.get(d.site, d.site), []).append(d)
-        for group in dict.fromkeys(group_of.values()):
-            sites = [x for x in o.sites if x.group == group]
-            meant = [d for d in members.get(group, []) if d.state != "hostile"]
-            finished = sum(d.finished_s is not None for d in meant)
-            down = sum(x.wan_down for x in sites if x.floor_bytes)
-            floor = sum(x.floor_bytes or 0 for x in sites)
-            if finished < len(meant):
-                bad.add(len(rows))
-            rows.append(
-                (
-                    *((s.label,) if several else ()),
-                    group,
-                    f"{len(sites):,}",
-                    f"{len(members.get(group, [])):,}",
-                    f"{finished:,}",
-                    *(_time(t) for t in finish_times(meant, MARKS)),
-                    size_text(sum(x.wan_down for x in sites)),
-                    size_text(floor) if floor else NOTHING,
-                    ratio_text(down / floor) if floor else NOTHING,
-                    money_text(sum(x.money for x in sites)),
-                )
-            )
-    note = ""
-    if len(rows) > ROWS_MAX:
-        note = f"The first {ROWS_MAX} of {len(rows):,}."
-    return Table(
-        "Site groups", headings, tuple(rows[:ROWS_MAX]), note, frozenset(bad),
-        frozenset({0, 1} if several else {0}),
-    )  # fmt: skip
+    found = [(s, group) for s in subjects for group in summarise_groups(s.outcome)]
+    note = f"The first {ROWS_MAX} of {len(found):,}." if len(found) > ROWS_MAX else ""
+    rows = tuple(
+        (*((s.label,) if several else ()), group.name, f"{group.sites:,}", *_summary(group))
+        for s, group in found[:ROWS_MAX]
+    )
+    bad = frozenset(n for n, (_, g) in enumerate(found[:ROWS_MAX]) if g.finished < g.devices)
+    headings = (*(("run",) if several else ()), "site group", "sites", *SUMMARY)
+    return Table("Site groups", headings, rows, note, bad, frozenset({0, 1} if several else {0}))
+
+
+def _summary(of: Summary) -> tuple[str, ...]:
+    return (
+        f"{of.finished:,} of {of.devices:,}",
+        *(_time(t) for t in of.finished_s.values()),
+        size_text(of.wan_down),
+        size_text(of.floor_bytes) if of.floor_bytes else NOTHING,
+        NOTHING if of.amplification is None else ratio_text(of.amplification),
+        money_text(of.money),
+    )
 
 
 def _expectations(subjects: Sequence[Subject]) -> Table | None:
-    found = [(not e.met, s, e) for s in subjects for e in s.expectations]
+    found = [(s, e) for s in subjects for e in s.expectations]
     if not found:
         return None
-    shown, note = _worst(found, lambda f: (f[0], 0.0), "expectations")
-    rows = tuple((s.label, e.asked, e.found, "met" if e.met else "missed") for _, s, e in shown)
-    bad = frozenset(n for n, (missed, _, _) in enumerate(shown) if missed)
-    headings = ("run", "asked", "found", "")
-    return Table("Expectations", headings, rows, note, bad, frozenset({0, 1, 2, 3}))
+    shown, note = _worst(found, lambda f: (not f[1].met, 0.0), "expectations")
+    rows = tuple(
+        (s.label, e.what, _figure(e, e.asked), _figure(e, e.got), "met" if e.met else "missed")
+        for s, e in shown
+    )
+    bad = frozenset(n for n, (_, e) in enumerate(shown) if not e.met)
+    headings = ("run", "expected", "asked", "found", "")
+    return Table("Expectations", headings, rows, note, bad, frozenset({0, 1, 4}))
+
+
+def _figure(e: Expectation, value: float | None) -> str:
+    if value is None:
+        return NOTHING
+    if e.what.startswith("share"):
+        return share_text(value)
+    return time_text(value) if e.what.endswith("(s)") else ratio_text(value)
 
 
 def _violations(subjects: Sequence[Subject]) -> Table | None:
-    if not subjects:
-        return None
     found = [(s, v) for s in subjects for v in s.outcome.violations]
     if not found:
         return None
@@ -249,12 +225,6 @@ def _estimate(e: Estimate) -> tuple[str, ...]:
         *(_time(t) for t in e.marks_s),
         share_text(e.finished / e.devices) if e.devices else NOTHING,
     )
-
-
-def _badness(s: Subject) -> tuple[bool, float]:
-    """Whether something is wrong with a run, and how much it took for its floor."""
-    wrong = bool(s.outcome.violations) or any(not e.met for e in s.expectations)
-    return wrong or s.finished_share not in (None, 1.0), s.outcome.amplification or 0.0
 
 
 def _worst(found: Iterable[T], badness: Callable[[T], tuple[bool, float]], noun: str) -> tuple[list[T], str]:

@@ -114,7 +114,8 @@ def _figure(shown: Picture) -> str:
 @cache
 def _library() -> str:
     """Vega, Vega-Lite and Vega-Embed in one script, of the version that also draws the PNGs."""
-    return vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", VEGALITE).replace("</script", "<\\/script")
+    bundle = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", VEGALITE)
+    return bundle.replace("</script", "<\\/script")
 
 
 _DRAW = """

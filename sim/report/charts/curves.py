@@ -249,7 +249,5 @@ def _completion_title(curves: Sequence[Curve], whose: str) -> str:
         return f"Not all devices finished: {slow.label} got to {share_text(final)}"
     times = {c.label: c.first_at_least(1) or 0.0 for c in curves}
     fast = min(times, key=times.__getitem__)
-    ends = (
-        f"{fast} first after {time_text(times[fast])}, {slow.label} last after {time_text(times[slow.label])}"
-    )
-    return f"All devices finished, {ends}"
+    first, last = (f"after {time_text(times[label])}" for label in (fast, slow.label))
+    return f"All devices finished, {fast} first {first}, {slow.label} last {last}"
