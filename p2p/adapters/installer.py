@@ -57,6 +57,12 @@ _TASKS = {
 }
 
 
+class ReleaseBlockedError(SlotError):
+    """The release failed on this device before, and is not tried again by itself."""
+
+    exit_code = 9
+
+
 class Installer:
     """`slots` by payload name. `boot_id`: which boot of the device this is (a new one per process where
     nothing reboots). `reboots`: whether a new slot needs a reboot. `raise_floor` may be called twice
@@ -120,19 +126,25 @@ class Installer:
             raise SlotError(f"the payloads of this device do not agree on a target slot ({sorted(targets)})")
         return targets.pop()
 
+    def refuse_blocked(self, release: Release) -> None:
+        """Raise `ReleaseBlockedError` for a release that failed its trial or could not be read back here."""
+        if release.manifest in self._record.blocked:
+            why = self._record.reason
+            raise ReleaseBlockedError(
+                f"release {release.version} is blocked: it failed on this device before ({why})",
+                kept="the release that runs",
+                next_step="publish a corrected release under a new version,"
+                " or `slipstream agent unblock` when the cause is gone",
+            )
+
     def begin(self, release: Release, manifest: Manifest, *, reserve: int = 0) -> InstallPlan:
         """Take up a release, or go on with it: plan it whole and stop before the first byte changes.
 
-        A record of another release is given up first. Raises `SlotError` when the release is blocked,
-        `SlotError` or `SlotFull` when the plan cannot be; the record then says why, the device is idle.
+        A record of another release is given up first. Raises `ReleaseBlockedError`, and `SlotError` or
+        `SlotFull` when the plan cannot be; the record then says why, the device is idle.
         """
+        self.refuse_blocked(release)
         record = self._record
-        if release.manifest in record.blocked:
-            raise SlotError(
-                f"release {release.version} is blocked: it failed on this device before ({record.reason})",
-                kept="the release that runs",
-                next_step="publish a corrected release under a new version",
-            )
         if record.release is not None and record.release != release:
             self.supersede()
         if self._record.state is State.IDLE:

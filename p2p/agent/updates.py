@@ -144,8 +144,9 @@ class Updates:
         if self.is_current(meant):
             self._turn("committed", release)
             return
-        self._turn("planning", release)
         try:
+            installer.refuse_blocked(release)
+            self._turn("planning", release)
             plan = await trio.to_thread.run_sync(installer.begin, release, meant.manifest)
             if installer.record.state not in (State.WRITTEN, State.ARMED, State.TRIAL):
                 await self._make(meant, plan.slot)

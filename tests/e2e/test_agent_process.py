@@ -103,6 +103,9 @@ async def test_exit_codes_name_what_happened(fleet: FleetRig, origin: HostileOri
     assert "health check" in done.messages
     assert "kept: slot a runs as before" in done.messages
     assert "next: publish a corrected release" in done.messages
+    done = await forks.run(device, "run", "--once")
+    assert done.code == 9
+    assert "release 2.0 is blocked" in done.messages
     facts = json.loads((await forks.run(device, "status", "--json")).output)
     assert facts["install"]["blocked"]
     assert facts["boot"]["running"] == "a"

@@ -13,6 +13,7 @@ import pytest
 import trio
 
 from p2p.adapters.device import boot_of
+from p2p.adapters.installer import ReleaseBlockedError
 from p2p.agent.updates import NothingMeantError, RebootPendingError, UpdateFailedError
 from p2p.content.order import Audience, Phase
 from p2p.errors import OriginError, SlotError, TrustError
@@ -132,8 +133,11 @@ async def test_a_health_check_that_fails_rolls_back_and_blocks(
     assert len(blocked) == 1
     spent = origin.object_bytes()
     again = await device.once()
-    assert isinstance(again, SlotError)
+    assert isinstance(again, ReleaseBlockedError)
     assert "is blocked" in again.message
+    assert says in again.message
+    assert again.exit_code == outcome.exit_code
+    assert "slipstream agent unblock" in again.next_step
     assert origin.object_bytes() == spent  # not fetched for nothing once more
     assert (device.running_slot, device.record.blocked) == ("a", blocked)
     device.configure(origin=origin.url, health=(sys.executable, "-c", "pass"))

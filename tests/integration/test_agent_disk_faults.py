@@ -149,7 +149,10 @@ async def test_a_slot_that_never_reads_back_right_is_given_up_and_not_tried_agai
         assert origin.sent[f"objects/{delta.frames.sha256.hex()}"] == delta.frames.size
         assert repairs == 2 * frame_of_full_pack(fleet, at)
         spent = origin.object_bytes()
-        assert await device.once() is not None
+        again = await device.once()
+        assert again is not None
+        assert again.exit_code == 9
+        assert "is blocked" in again.message
         assert origin.object_bytes() == spent
     assert run(["agent", "unblock", "--config", str(device.config_file)]) == 0
     assert "unblocked: 1 release" in capsys.readouterr().out
