@@ -180,6 +180,7 @@ class Agent:
             self._updates,
         )
         self._asked_at = -math.inf
+        self._told = ""
 
     async def run(self, nursery: trio.Nursery, *, once: bool, linger_s: float) -> SlipstreamError | None:
         """Until cancelled; with `once`, until what is meant is committed, or the error that prevents it."""
@@ -255,8 +256,7 @@ class Agent:
                         continue
                     else:
                         self._updates.serve(decision)
-                else:
-                    log.info("nothing to install: %s %s", decision.reason, decision.detail)
+                self._tell_nothing(decision)
                 pause = first
                 wait = self._reporting.poll_s * (0.5 + random.random())
             except RebootPendingError:
@@ -360,6 +360,13 @@ class Agent:
         if changed:
             self._updates.withdraw()
         return changed
+
+    def _tell_nothing(self, decision: Decision) -> None:
+        """Say why there is nothing to install: once, not at each poll."""
+        why = "" if isinstance(decision, Meant) else f"{decision.reason} {decision.detail}".rstrip()
+        if why and why != self._told:
+            log.info("nothing to install: %s", why)
+        self._told = why
 
     def _commit_seen(self, meant: Meant) -> None:
         """The device runs what is meant (it may have been flashed with it)."""

@@ -32,10 +32,6 @@ from p2p.trust import Meant, Nothing
 
 log = logging.getLogger(__name__)
 
-RETRY_S = (2.0, 300.0)
-"""First and longest pause after an update that this device could not carry out."""
-
-
 ENDS = frozenset({"committed", "failed", "rolled-back"})
 
 
@@ -89,6 +85,7 @@ class Updates:
         self._served: dict[tuple[str, str], Digest] = {}
         self._failure: LocalError | None = None
         self._making: trio.CancelScope | None = None
+        self._told: tuple[str, str | None, str] | None = None
         self.progress = Progress()
 
     def failed(self, image: Digest, error: LocalError) -> None:
@@ -292,11 +289,14 @@ class Updates:
         raise RebootPendingError("the new slot is armed; it is tried when the device has started anew")
 
     def _turn(self, state: str, release: Release | None = None, reason: str = "") -> None:
-        self.progress.state = state
-        self.progress.reason = reason
-        if release is not None:
-            self.progress.release = release.version
-        log.info("%s %s%s", state, self.progress.release or "", f": {reason}" if reason else "")
+        """Show the state in the status file, and tell it once, however often it is found again."""
+        version = self.progress.release if release is None else release.version
+        now = (state, version, reason)
+        self.progress.state, self.progress.release, self.progress.reason = now
+        if now == self._told:
+            return
+        self._told = now
+        log.info("%s %s%s", state, version or "", f": {reason}" if reason else "")
         if state in ENDS:
             self.ended.set()
             self.ended = trio.Event()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import shutil
 import sys
 from collections.abc import AsyncIterator
@@ -314,3 +315,34 @@ async def test_a_replayed_older_timestamp_is_refused(
     assert device.running_version() == "2.0"
     origin.fault = None
     await assert_installs(device)
+
+
+async def test_what_is_found_again_at_each_poll_is_logged_once(
+    fleet: FleetRig, origin: HostileOrigin, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="p2p.agent")
+    device = fleet.device("d1", origin=origin.url, poll_s=0.1)
+
+    async def polls(count: int) -> None:
+        timestamps = origin.asked["metadata/timestamp.json"] + count
+        await until(lambda: origin.asked["metadata/timestamp.json"] >= timestamps, f"{count} polls")
+
+    def said(words: str) -> int:
+        return sum(record.getMessage().startswith(words) for record in caplog.records)
+
+    async with device.running():
+        await polls(4)
+    assert said("nothing to install: no-order") == 1
+    fleet.order("2.0")
+    async with device.running() as run:
+        await run.committed("2.0")
+        await polls(4)
+    assert (said("committed"), said("current")) == (1, 0)
+    async with device.running() as run:
+        await until(lambda: run.state == "current", "the release found to run")
+        await polls(4)
+    assert (said("committed"), said("current")) == (1, 1)
+    fleet.order("3.0")
+    async with device.running() as run:
+        await run.committed("3.0")
+    assert said("committed") == 2
