@@ -38,8 +38,9 @@ class Table:
 def run_tables(subjects: Sequence[Subject]) -> list[Table]:
     """Everything that is known of the runs in figures: facts, groups, expectations, violations."""
     found = [_one_run(subjects[0])] if len(subjects) == 1 else [_runs(subjects)] if subjects else []
-    if subjects and len(subjects) <= GROUPS_OF_RUNS_MAX:
-        found.append(_groups(subjects))
+    groups = _groups(subjects) if len(subjects) <= GROUPS_OF_RUNS_MAX else None
+    if groups is not None and len(groups.rows) > len(subjects):
+        found.append(groups)
     return [t for t in (*found, _expectations(subjects), _violations(subjects)) if t is not None]
 
 
@@ -180,17 +181,29 @@ def _summary(of: Summary) -> tuple[str, ...]:
 
 
 def _expectations(subjects: Sequence[Subject]) -> Table | None:
-    found = [(s, e) for s in subjects for e in s.expectations]
-    if not found:
+    every = [(s, e) for s in subjects for e in s.expectations]
+    many = len(subjects) > GROUPS_OF_RUNS_MAX
+    found = [(s, e) for s, e in every if not (many and e.met)]
+    if not every:
         return None
-    shown, note = _worst(found, lambda f: (not f[1].met, 0.0), "expectations")
+    note = f"{sum(e.met for _, e in every):,} of {len(every):,} met; those are left out here." if many else ""
+    if len(found) > ROWS_MAX:
+        note += f" The first {ROWS_MAX} of {len(found):,} missed."
+    one = len(subjects) == 1
+    shown = found[:ROWS_MAX]
     rows = tuple(
-        (s.label, e.what, _figure(e, e.asked), _figure(e, e.got), "met" if e.met else "missed")
+        (
+            *(() if one else (s.label,)),
+            e.what.removesuffix(" (s)"),
+            _figure(e, e.asked),
+            _figure(e, e.got),
+            "met" if e.met else "missed",
+        )
         for s, e in shown
     )
     bad = frozenset(n for n, (_, e) in enumerate(shown) if not e.met)
-    headings = ("run", "expected", "asked", "found", "")
-    return Table("Expectations", headings, rows, note, bad, frozenset({0, 1, 4}))
+    headings = (*(() if one else ("run",)), "expected", "asked", "found", "")
+    return Table("Expectations", headings, rows, note, bad, frozenset({0, 3} if one else {0, 1, 4}))
 
 
 def _figure(e: Expectation, value: float | None) -> str:

@@ -53,6 +53,9 @@ DARK = {
 SERIES = tuple(f"var(--c{n})" for n in range(1, 9))
 """Colours of lines, in the order in which they are used."""
 
+PLAIN = ",~r"
+"""Numbers on axes: `1,200`, `0.05`; never `1e+3`."""
+
 _VARIABLE = re.compile(r'"var\(--([a-z0-9]+)\)"')
 
 
@@ -99,6 +102,8 @@ def config() -> dict[str, Any]:
             "labelFontSize": 12,
             "labelLimit": 260,
             "symbolStrokeWidth": 3,
+            "symbolBaseFillColor": ink("ink"),
+            "symbolBaseStrokeColor": ink("ink"),
         },
         "title": {
             "anchor": "start",

@@ -19,6 +19,8 @@ from sim.report.facts import Table
 from sim.report.look import DARK, LIGHT, css_variables
 from sim.report.picture import VEGALITE, Picture
 
+SHORT = 30
+"""Cells of words up to so many characters stay on one line."""
 POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:"
 
 
@@ -89,15 +91,17 @@ def _table(table: Table) -> str:
     for number, row in enumerate(table.rows):
         bad = ' class="bad"' if number in table.bad else ""
         if table.headings:
-            cells = "".join(f"<td{_kind(table, n)}>{escape(cell)}</td>" for n, cell in enumerate(row))
+            cells = "".join(f"<td{_kind(table, n, cell)}>{escape(cell)}</td>" for n, cell in enumerate(row))
         else:
             cells = f'<th scope="row">{escape(row[0])}</th><td>{escape(row[1])}</td>'
         lines.append(f"<tr{bad}>{cells}</tr>")
     return "\n".join([*lines, "</tbody></table></div>"])
 
 
-def _kind(table: Table, column: int) -> str:
-    return "" if column in table.texts else ' class="figure"'
+def _kind(table: Table, column: int, cell: str = "") -> str:
+    if column not in table.texts:
+        return ' class="figure"'
+    return ' class="short"' if len(cell) <= SHORT else ""
 
 
 def _figure(shown: Picture) -> str:
@@ -145,13 +149,14 @@ table{{border-collapse:collapse;font-size:13.5px;font-variant-numeric:tabular-nu
 th,td{{padding:4px 14px 4px 0;text-align:left;vertical-align:top;border-bottom:1px solid var(--grid)}}
 thead th{{font-weight:600;color:var(--muted);vertical-align:bottom}}
 .figure{{text-align:right;white-space:nowrap}}
+.short{{white-space:nowrap}}
 .facts th{{font-weight:400;color:var(--muted);white-space:nowrap;padding-right:28px}}
 .facts td{{overflow-wrap:anywhere}}
 .bad td:first-child{{box-shadow:-8px 0 0 -4px var(--bad)}}
 .bad td{{color:var(--bad)}}
 figure{{margin:0 0 34px;break-inside:avoid}}
 .chart{{overflow-x:auto}}
-.chart svg{{max-width:100%;height:auto}}
+.chart svg{{display:block;max-width:100%;height:auto}}
 @media print{{body{{max-width:none;padding:0;font-size:11pt}}.wide,.chart{{overflow:visible}}
 h2,h3{{break-after:avoid}}tr{{break-inside:avoid}}@page{{size:A4 landscape;margin:14mm}}}}
 """

@@ -43,6 +43,31 @@ def _part(time: float, first: float, width: float, parts: int) -> int:
     return min(parts - 1, int((time - first) / width)) if width > 0 else 0
 
 
+def binned(series: Series, until_s: float, parts: int) -> list[tuple[float, float, float, float]]:
+    """A step function in equal parts of `[0, until_s)`: begin, end, mean over the part and the most in it.
+
+    It is 0 before it begins; its mean times the length of the parts adds up to its integral.
+    """
+    width = until_s / parts
+    found = []
+    at = 0
+    value = 0.0
+    for part in range(parts):
+        begin, end = part * width, (part + 1) * width
+        total, most, now = 0.0, value, begin
+        while at < len(series.times) and series.times[at] < end:
+            time = max(begin, series.times[at])
+            total += value * (time - now)
+            if time == begin:
+                most = series.values[at]
+            value, now = series.values[at], time
+            most = max(most, value)
+            at += 1
+        total += value * (end - now)
+        found.append((begin, end, total / width, most))
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class Stretch:
     """One or several spans of a device drawn as one: same `what`, gaps between them not worth a pixel.

@@ -12,7 +12,7 @@ from p2p.errors import OperatorError
 from sim.fleet.outcome import PlanOutcome
 from sim.outcome import RunOutcome, Series
 from sim.report.charts import bill, wan
-from sim.report.charts.curves import Curve, completion, egress
+from sim.report.charts.curves import LINES_MAX, Curve, completion, egress
 from sim.report.charts.timeline import timeline
 from sim.report.facts import plan_tables, run_tables, verdict
 from sim.report.page import Section, page
@@ -82,16 +82,19 @@ def _title(runs: Sequence[Subject], plans: Sequence[PlanOutcome]) -> str:
 
 
 def _run_sections(runs: Sequence[Subject]) -> list[Section]:
-    curves = [Curve(s.label, _shares(s.outcome), s.outcome.virtual_s) for s in runs]
-    sent = [Curve(s.label, s.outcome.origin_egress, s.outcome.virtual_s) for s in runs]
-    found = [
-        completion("completion", curves, "run"),
-        wan.amplification(runs),
-        wan.sites(runs),
-        egress("egress", sent, "run"),
-        wan.devices(runs[0].outcome) if len(runs) == 1 else None,
-    ]
     timelines, remarks = _timelines(runs)
+    found = []
+    scenarios = {s.outcome.scenario for s in runs}
+    if len(runs) <= LINES_MAX or len(scenarios) == 1:
+        curves = [Curve(s.label, _shares(s.outcome), s.outcome.virtual_s) for s in runs]
+        sent = [Curve(s.label, s.outcome.origin_egress, s.outcome.virtual_s) for s in runs]
+        found += [completion("completion", curves, "run"), egress("egress", sent, "run")]
+    else:
+        remarks.append(
+            f"Curves over time are left out: {len(runs):,} runs of {len(scenarios):,} scenarios share no axis."
+        )
+    found += [wan.amplification(runs), wan.sites(runs)]
+    found += [wan.devices(runs[0].outcome)] if len(runs) == 1 else []
     pictures = (*(p for p in found if p is not None), *timelines)
     return [Section("", tuple(run_tables(runs)), pictures, tuple(remarks))]
 

@@ -10,7 +10,7 @@ import altair as alt
 from sim.fleet.outcome import MARKS, Estimate, PlanOutcome, Way
 from sim.outcome import Series
 from sim.report.charts.curves import Curve, completion, egress
-from sim.report.look import SERIES, WIDTH, ink
+from sim.report.look import PLAIN, SERIES, WIDTH, ink
 from sim.report.picture import Drawn, Picture, picture, rows
 from sim.report.thin import POINTS_MAX
 from sim.report.units import money_text, ratio_text, share_text, size_text, size_unit, time_text, time_unit
@@ -82,7 +82,7 @@ def per_site(estimates: Sequence[Estimate], name: str) -> Picture | None:
                 "v:Q",
                 title=f"over the WAN of a site ({unit.name}), log scale",
                 scale=alt.Scale(type="log", nice=False),
-                axis=alt.Axis(format="~g", tickCount=8),
+                axis=alt.Axis(format=PLAIN, tickCount=8),
             ),
             y=alt.Y(
                 "share:Q",
@@ -124,11 +124,11 @@ def _quantiles(label: str, values: Sequence[float]) -> list[dict[str, Any]]:
 
 def _completed(e: Estimate, label: str, plan: PlanOutcome) -> Curve:
     share = tuple(v / e.devices if e.devices else 0.0 for v in e.completion.values)
-    return Curve(label, Series(e.completion.times, share), plan.horizon_s)
+    return Curve(label, Series(e.completion.times, share), plan.horizon_s, COLOURS.get(label, ""))
 
 
 def _egress(e: Estimate, label: str, plan: PlanOutcome) -> Curve:
-    return Curve(label, e.origin_egress, plan.horizon_s)
+    return Curve(label, e.origin_egress, plan.horizon_s, COLOURS.get(label, ""))
 
 
 def _key(e: Estimate, several: bool) -> str:
@@ -211,7 +211,7 @@ def _times(plan: PlanOutcome, order: list[str], several: bool, size: float, unit
 
 
 def _few() -> alt.Axis:
-    return alt.Axis(format="~s", tickCount=4)
+    return alt.Axis(format=PLAIN, tickCount=3)
 
 
 def _way_colour() -> alt.Color:

@@ -10,9 +10,9 @@ from typing import Any
 import altair as alt
 
 from sim.outcome import Series
-from sim.report.look import SERIES, WIDTH, ink
+from sim.report.look import PLAIN, SERIES, WIDTH, ink
 from sim.report.picture import Drawn, Picture, picture, rows
-from sim.report.thin import POINTS_MAX, thin_series
+from sim.report.thin import POINTS_MAX, binned, thin_series
 from sim.report.units import Unit, count_text, rate_text, rate_unit, share_text, time_text, time_unit
 
 LINES_MAX = 8
@@ -29,6 +29,8 @@ class Curve:
     label: str
     series: Series
     end_s: float
+    colour: str = ""
+    """As charts write it; empty: the next of `SERIES`."""
 
     def at(self, time: float) -> float:
         """Its value then; 0 before it begins."""
@@ -57,7 +59,7 @@ def completion(name: str, curves: Sequence[Curve], whose: str) -> Picture | None
     else:
         ended = [Curve(c.label, c.series, until) for c in drawn]
         data, thinned = _points(ended, unit, 1.0)
-        layers = [_lines(data, [c.label for c in drawn], x_title, y_title, "%", shares=True)]
+        layers = [_lines(data, drawn, x_title, y_title, "%", shares=True)]
         caption = f"A line per {whose}." if len(drawn) > 1 else "Marked: half, nine tenths and all devices."
         caption += thinned
         if len(drawn) == 1:
@@ -68,30 +70,48 @@ def completion(name: str, curves: Sequence[Curve], whose: str) -> Picture | None
 
 
 def egress(name: str, curves: Sequence[Curve], whose: str) -> Picture | None:
-    """Bytes per second out of the origin; of many runs, those with the highest peaks."""
+    """Bytes per second out of the origin, as means of short times; of many runs, the highest peaks."""
     drawn = [c for c in curves if any(c.series.values)]
     if not drawn:
         return None
     by_peak = sorted(drawn, key=lambda c: -max(c.series.values))
-    shown = [c for c in drawn if c in by_peak[:LINES_MAX]] if len(drawn) > LINES_MAX else drawn
+    shown = [c for c in drawn if c in by_peak[:LINES_MAX]]
     peak = max(by_peak[0].series.values)
     until = max(_last_change(c) for c in shown) * 1.02 or 1.0
     unit, rate = time_unit(until), rate_unit(peak)
-    data, thinned = _points([Curve(c.label, c.series, until) for c in shown], unit, rate.size)
-    line = _lines(
-        data,
-        [c.label for c in shown],
-        f"time since the start ({unit.name})",
-        f"out of the origin ({rate.name})",
-        "~g",
-        shares=False,
+    parts = min(BAND_POINTS, POINTS_MAX // len(shown))
+    data = [
+        {
+            "of": c.label,
+            "t": begin / unit.size,
+            "v": mean / rate.size,
+            "peak": most / rate.size,
+            "when": f"{time_text(begin)} to {time_text(end)}",
+        }
+        for c in shown
+        for begin, end, mean, most in binned(c.series, until, parts)
+    ]
+    x_title, y_title = f"time since the start ({unit.name})", f"out of the origin ({rate.name})"
+    caption = (
+        "What the origin, or the CDN that stands for it, sends to all sites together; means over "
+        f"{time_text(until / parts)} each"
     )
-    caption = "What the origin, or the CDN that stands for it, sends to all sites together." + thinned
+    if len(shown) == 1:
+        peaks = (
+            alt.Chart(rows(data))
+            .mark_area(interpolate="step-after", color=ink("band"))
+            .encode(x="t:Q", y=alt.Y("peak:Q", title=y_title))
+        )
+        chart = alt.layer(peaks, _lines(data, shown, x_title, y_title, PLAIN, shares=False))
+        caption += ", and pale the highest moment in each."
+    else:
+        chart = _lines(data, shown, x_title, y_title, PLAIN, shares=False)
+        caption += "."
     if len(shown) < len(drawn):
-        caption += f" Shown: the {len(shown)} of {len(drawn)} with the highest peaks."
+        caption += f" Shown: the {len(shown)} of {len(drawn)} {whose}s with the highest peaks."
     of = f" ({by_peak[0].label})" if len(drawn) > 1 else ""
     title = f"The origin sends {rate_text(peak)} at its peak{of}"
-    return picture(name, title, caption, line.properties(width=WIDTH, height=220))
+    return picture(name, title, caption, chart.properties(width=WIDTH, height=220))
 
 
 def _last_change(curve: Curve) -> float:
@@ -121,13 +141,21 @@ def _points(curves: Iterable[Curve], unit: Unit, size: float) -> tuple[list[dict
 
 
 def _lines(
-    data: list[dict[str, Any]], labels: Sequence[str], x: str, y: str, form: str, *, shares: bool
+    data: list[dict[str, Any]], curves: Sequence[Curve], x: str, y: str, form: str, *, shares: bool
 ) -> Drawn:
-    several = len(labels) > 1
+    several = len(curves) > 1
+    labels = [c.label for c in curves]
+    colours = [c.colour or colour for c, colour in zip(curves, SERIES, strict=False)]
+    columns = 8 if sum(map(len, labels)) < 90 else 4
     axis = alt.Axis(title=y, format=form, tickCount=5)
     scale = alt.Scale(domain=[0, 1]) if shares else alt.Scale(domainMin=0)
     encodings: dict[str, Any] = {
-        "x": alt.X("t:Q", title=x, scale=alt.Scale(nice=False, domainMin=0), axis=alt.Axis(grid=False)),
+        "x": alt.X(
+            "t:Q",
+            title=x,
+            scale=alt.Scale(nice=False, domainMin=0),
+            axis=alt.Axis(grid=False, format=PLAIN, tickCount=10),
+        ),
         "y": alt.Y("v:Q", scale=scale, axis=axis),
         "tooltip": [
             alt.Tooltip("of:N", title="of"),
@@ -138,17 +166,13 @@ def _lines(
     if several:
         encodings["color"] = alt.Color(
             "of:N",
-            scale=alt.Scale(domain=list(labels), range=list(SERIES[: len(labels)])),
-            legend=alt.Legend(orient="top", title=None, columns=4, symbolType="stroke"),
+            scale=alt.Scale(domain=list(labels), range=colours),
+            legend=alt.Legend(orient="top", title=None, columns=columns, symbolType="stroke"),
         )
         return alt.Chart(rows(data)).mark_line(interpolate="step-after").encode(**encodings)
     if shares:
         return alt.Chart(rows(data)).mark_line(interpolate="step-after", color=SERIES[0]).encode(**encodings)
-    return (
-        alt.Chart(rows(data))
-        .mark_area(interpolate="step-after", color=SERIES[0], opacity=0.85)
-        .encode(**encodings)
-    )
+    return alt.Chart(rows(data)).mark_area(interpolate="step-after", color=SERIES[0]).encode(**encodings)
 
 
 def _marks(curve: Curve, until: float, unit: Unit) -> list[Drawn]:
@@ -186,7 +210,7 @@ def _band(curves: Sequence[Curve], until: float, unit: Unit) -> tuple[list[Drawn
         "t:Q",
         title=f"time since the start ({unit.name})",
         scale=alt.Scale(nice=False, domainMin=0),
-        axis=alt.Axis(grid=False),
+        axis=alt.Axis(grid=False, format=PLAIN, tickCount=10),
     )
     base = alt.Chart(rows(band)).encode(x=x)
     axis = alt.Axis(title="devices finished", format="%", tickCount=5)
@@ -249,5 +273,5 @@ def _completion_title(curves: Sequence[Curve], whose: str) -> str:
         return f"Not all devices finished: {slow.label} got to {share_text(final)}"
     times = {c.label: c.first_at_least(1) or 0.0 for c in curves}
     fast = min(times, key=times.__getitem__)
-    first, last = (f"after {time_text(times[label])}" for label in (fast, slow.label))
-    return f"All devices finished, {fast} first {first}, {slow.label} last {last}"
+    first, last = (time_text(times[label]) for label in (fast, slow.label))
+    return f"All devices finished, first {fast} ({first}), last {slow.label} ({last})"

@@ -144,9 +144,9 @@ def _sampled(order: Sequence[str]) -> list[str]:
 
 def _title(site: str, spans: Sequence[Span]) -> str:
     fetched = {s.device for s in spans if s.what == "fetched"}
-    rode = {s.device for s in spans if s.what == "rode"}
+    rode = {s.device for s in spans if s.what == "rode"} - fetched
     wasted = sum(s.stop - s.start for s in spans if s.what == "wasted")
-    text = f"{site}: {count_text(len(fetched), 'device')} fetched, {len(rode):,} rode"
+    text = f"{site}: {count_text(len(fetched), 'device')} fetched over the WAN, {len(rode):,} only rode"
     return f"{text}; {size_text(wasted)} of the image came in vain" if wasted else text
 
 

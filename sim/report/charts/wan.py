@@ -8,7 +8,7 @@ from typing import Any
 import altair as alt
 
 from sim.outcome import DeviceOutcome, RunOutcome, Series, SiteOutcome
-from sim.report.look import SERIES, WIDTH, ink
+from sim.report.look import PLAIN, SERIES, WIDTH, ink
 from sim.report.picture import Drawn, Picture, picture, rows
 from sim.report.subjects import Subject
 from sim.report.thin import POINTS_MAX, thin_series
@@ -51,9 +51,15 @@ def sites(subjects: Sequence[Subject]) -> Picture | None:
     title = (
         f"{over:,} of {count_text(len(found), 'site')} took more than {SLACK} × the floor; at worst {what}"
     )
+    bars = [(label, site) for label, _, site in found[:WORST]]
+    if worst.amplification is None:
+        title = f"{count_text(len(found), 'site')} took WAN bytes, none has a floor; most: {worst_label}"
+        return picture(
+            "sites", title, f"Shown: the {len(bars)} sites with the most bytes.", _bars(bars, WIDTH - 60)
+        )
     points, thinned = _distribution(found)
     left = _ecdf(points, subjects)
-    right = _bars([(label, site) for label, _, site in found[:WORST]], 330)
+    right = _bars(bars, 330)
     caption = (
         "Left: share of the sites at or below each ratio of WAN bytes down to the floor; dashed: the goal of "
         f"{SLACK}. Right: the {min(WORST, len(found))} sites with the highest ratio; line across: the floor."
@@ -64,9 +70,9 @@ def sites(subjects: Sequence[Subject]) -> Picture | None:
 
 
 def devices(outcome: RunOutcome) -> Picture | None:
-    """Where each device's bytes came from, the ones with most WAN bytes first."""
+    """Where each device's bytes came from, the ones with most WAN bytes first; None for a large fleet."""
     active = [d for d in outcome.devices if d.wan_bytes or d.from_peers or d.sent or d.wasted]
-    if not active:
+    if not active or (len(outcome.sites) > 1 and len(active) > DEVICES_MAX):
         return None
     ordered = sorted(active, key=lambda d: (-d.wan_bytes, -d.sent, d.device))
     shown = ordered[:DEVICES_MAX]
@@ -95,7 +101,7 @@ def devices(outcome: RunOutcome) -> Picture | None:
         .mark_bar(height=alt.RelativeBandSize(0.72))
         .encode(
             y=alt.Y("device:N", sort=[_device_label(outcome, d) for d in shown], title=None),
-            x=alt.X("v:Q", title=f"received ({unit.name})", axis=alt.Axis(format="~g")),
+            x=alt.X("v:Q", title=f"received ({unit.name})", axis=alt.Axis(format=PLAIN)),
             order="order:Q",
             color=alt.Color(
                 "kind:N",
@@ -151,6 +157,7 @@ def amplification(subjects: Sequence[Subject]) -> Picture | None:
         "ratio:Q",
         title="WAN bytes down ÷ floor",
         scale=alt.Scale(zero=False, nice=True, domainMin=min(1.0, ratios[0])),
+        axis=alt.Axis(format=PLAIN, tickCount=10),
     )
     y = alt.Y("share:Q", title="share of the runs at or below", axis=alt.Axis(format="%", tickCount=5))
     base = alt.Chart(rows(data)).encode(x=x, y=y)
@@ -193,7 +200,8 @@ def _site_label(subjects: Sequence[Subject], subject: Subject, site: SiteOutcome
 
 
 def _device_label(outcome: RunOutcome, device: DeviceOutcome) -> str:
-    return device.device if len(outcome.sites) <= 1 else f"{device.device} ({device.site})"
+    told = len(outcome.sites) <= 1 or device.device.startswith(device.site)
+    return device.device if told else f"{device.device} ({device.site})"
 
 
 def _parts(device: DeviceOutcome) -> tuple[int, int, int]:
@@ -234,7 +242,7 @@ def _bars(found: Sequence[tuple[str, SiteOutcome]], width: int) -> Drawn:
         alt.Tooltip("devices:N", title="devices finished"),
     ]
     bars = base.mark_bar(color=SERIES[0], height=alt.RelativeBandSize(0.66)).encode(
-        x=alt.X("down:Q", title=f"down the WAN ({unit.name})", axis=alt.Axis(format="~g", tickCount=6)),
+        x=alt.X("down:Q", title=f"down the WAN ({unit.name})", axis=alt.Axis(format=PLAIN, tickCount=6)),
         tooltip=tips,
     )
     ticks = base.mark_tick(color=ink("ink"), thickness=2, height=alt.RelativeBandSize(0.95)).encode(
@@ -265,6 +273,7 @@ def _ecdf(data: list[dict[str, Any]], subjects: Sequence[Subject]) -> Drawn:
                 "ratio:Q",
                 title="WAN bytes down ÷ floor",
                 scale=alt.Scale(zero=False, domainMin=min(1.0, low)),
+                axis=alt.Axis(format=PLAIN, tickCount=6),
             ),
             y=alt.Y(
                 "share:Q",
