@@ -14,6 +14,8 @@ from sim.runs.summary import PERCENTILES, Expectation, Summary, summarise_groups
 T = TypeVar("T")
 ROWS_MAX = 200
 """Rows of a table; more are left out, the worst stay."""
+RUNS_MAX = 40
+"""Rows of the table of runs, for charts follow it."""
 GROUPS_OF_RUNS_MAX = 8
 """Up to so many runs the page has their site groups too."""
 SUMMARY = (
@@ -241,12 +243,12 @@ def _estimate(e: Estimate) -> tuple[str, ...]:
 
 
 def _worst(found: Iterable[T], badness: Callable[[T], tuple[bool, float]], noun: str) -> tuple[list[T], str]:
-    """All in their order, or the worst `ROWS_MAX` and a note that says so."""
+    """All in their order, or the worst `RUNS_MAX` and a note that says so."""
     everything = list(found)
-    if len(everything) <= ROWS_MAX:
+    if len(everything) <= RUNS_MAX:
         return everything, ""
-    worst = sorted(everything, key=badness, reverse=True)[:ROWS_MAX]
-    return worst, f"The {ROWS_MAX} worst of {len(everything):,} {noun}."
+    worst = sorted(everything, key=badness, reverse=True)[:RUNS_MAX]
+    return worst, f"The {RUNS_MAX} worst of {len(everything):,} {noun}."
 
 
 def _mark_names() -> tuple[str, ...]:

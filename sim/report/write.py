@@ -91,7 +91,8 @@ def _run_sections(runs: Sequence[Subject]) -> list[Section]:
         found += [completion("completion", curves, "run"), egress("egress", sent, "run")]
     else:
         remarks.append(
-            f"Curves over time are left out: {len(runs):,} runs of {len(scenarios):,} scenarios share no axis."
+            f"Curves over time are left out: {len(runs):,} runs of {len(scenarios):,} scenarios "
+            "share no axis."
         )
     found += [wan.amplification(runs), wan.sites(runs)]
     found += [wan.devices(runs[0].outcome)] if len(runs) == 1 else []

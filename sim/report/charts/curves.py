@@ -150,12 +150,7 @@ def _lines(
     axis = alt.Axis(title=y, format=form, tickCount=5)
     scale = alt.Scale(domain=[0, 1]) if shares else alt.Scale(domainMin=0)
     encodings: dict[str, Any] = {
-        "x": alt.X(
-            "t:Q",
-            title=x,
-            scale=alt.Scale(nice=False, domainMin=0),
-            axis=alt.Axis(grid=False, format=PLAIN, tickCount=10),
-        ),
+        "x": _time_axis(x),
         "y": alt.Y("v:Q", scale=scale, axis=axis),
         "tooltip": [
             alt.Tooltip("of:N", title="of"),
@@ -173,6 +168,15 @@ def _lines(
     if shares:
         return alt.Chart(rows(data)).mark_line(interpolate="step-after", color=SERIES[0]).encode(**encodings)
     return alt.Chart(rows(data)).mark_area(interpolate="step-after", color=SERIES[0]).encode(**encodings)
+
+
+def _time_axis(title: str) -> alt.X:
+    return alt.X(
+        "t:Q",
+        title=title,
+        scale=alt.Scale(nice=False, domainMin=0),
+        axis=alt.Axis(grid=False, format=PLAIN, tickCount=10),
+    )
 
 
 def _marks(curve: Curve, until: float, unit: Unit) -> list[Drawn]:
@@ -206,12 +210,7 @@ def _band(curves: Sequence[Curve], until: float, unit: Unit) -> tuple[list[Drawn
         values = sorted(c.at(time) for c in curves)
         at = {"t": time / unit.size, "when": time_text(time), "low": values[0], "high": values[-1]}
         band.append(at | {"middle": values[len(values) // 2], "slow": slowest.at(time)})
-    x = alt.X(
-        "t:Q",
-        title=f"time since the start ({unit.name})",
-        scale=alt.Scale(nice=False, domainMin=0),
-        axis=alt.Axis(grid=False, format=PLAIN, tickCount=10),
-    )
+    x = _time_axis(f"time since the start ({unit.name})")
     base = alt.Chart(rows(band)).encode(x=x)
     axis = alt.Axis(title="devices finished", format="%", tickCount=5)
     area = base.mark_area(interpolate="step-after", color=ink("band")).encode(
