@@ -1,0 +1,124 @@
+"""Virtual time: an event heap, randomness by name, and a running digest of all that happened.
+
+Nothing here knows what is simulated. Events at the same instant happen in the order in which they were
+asked for, so a run is determined by what asks, and by the seed. Not for rates or bytes (`flows`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Callable
+from heapq import heappop, heappush
+from typing import Any
+
+TRACE_BATCH = 4096
+"""Trace lines that are hashed together."""
+
+
+class Timer:
+    """An event that can be called off. `due` is its time; after `cancel` nothing happens."""
+
+    __slots__ = ("_arguments", "_call", "due")
+
+    def __init__(self, due: float, call: Callable[..., object], arguments: tuple[Any, ...]) -> None:
+        self.due = due
+        self._call: Callable[..., object] | None = call
+        self._arguments = arguments
+
+    @property
+    def active(self) -> bool:
+        """Whether it is still to come."""
+        return self._call is not None
+
+    def cancel(self) -> None:
+        """Call it off; it stays on the heap, empty."""
+        self._call = None
+        self._arguments = ()
+
+    def fire(self) -> None:
+        """For the kernel."""
+        call, self._call = self._call, None
+        if call is not None:
+            call(*self._arguments)
+
+
+class Kernel:
+    """The heap and the clock. `now` is in seconds since the start, `events` counts what has happened.
+
+    `seed` and a name make a generator (`rng`); `tell` is called with every trace line, where given.
+    """
+
+    __slots__ = ("_heap", "_lines", "_sequence", "_sha", "_tell", "events", "now", "seed", "stopped")
+
+    def __init__(self, seed: int, *, tell: Callable[[str], None] | None = None) -> None:
+        self.seed = seed
+        self.now = 0.0
+        self.events = 0
+        self.stopped = False
+        self._heap: list[tuple[float, int, Callable[..., object], tuple[Any, ...]]] = []
+        self._sequence = 0
+        self._sha = hashlib.sha256()
+        self._lines: list[str] = []
+        self._tell = tell
+
+    def rng(self, name: str) -> random.Random:
+        """A generator of its own for `name`: who draws how often elsewhere does not change it."""
+        return random.Random(f"{self.seed}/{name}")
+
+    def at(self, time: float, call: Callable[..., object], *arguments: Any) -> None:
+        """Call at `time` (now, if that is past); cannot be called off."""
+        self._sequence = sequence = self._sequence + 1
+        heappush(self._heap, (time if time > self.now else self.now, sequence, call, arguments))
+
+    def after(self, seconds: float, call: Callable[..., object], *arguments: Any) -> None:
+        """Call in `seconds`."""
+        self.at(self.now + seconds, call, *arguments)
+
+    def soon(self, call: Callable[..., object], *arguments: Any) -> None:
+        """Call at this instant, after all that was asked for it before."""
+        self._sequence = sequence = self._sequence + 1
+        heappush(self._heap, (self.now, sequence, call, arguments))
+
+    def timer(self, time: float, call: Callable[..., object], *arguments: Any) -> Timer:
+        """As `at`, but can be called off."""
+        timer = Timer(time, call, arguments)
+        self.at(time, timer.fire)
+        return timer
+
+    def run(self, until: float) -> None:
+        """Let time pass until `until`, until nothing is left to happen, or until `stop`."""
+        heap = self._heap
+        self.stopped = False
+        while heap and not self.stopped:
+            if heap[0][0] > until:
+                break
+            self.now, _, call, arguments = heappop(heap)
+            self.events += 1
+            call(*arguments)
+        if not self.stopped and self.now < until and (not heap or heap[0][0] > until):
+            self.now = until
+
+    def stop(self) -> None:
+        """Let `run` return after the event under way."""
+        self.stopped = True
+
+    def trace(self, line: str) -> None:
+        """Add a line, with the time, to what the digest is of."""
+        text = f"{self.now:.9g} {line}"
+        self._lines.append(text)
+        if self._tell is not None:
+            self._tell(text)
+        if len(self._lines) >= TRACE_BATCH:
+            self._hash_lines()
+
+    @property
+    def digest(self) -> str:
+        """Hexadecimal SHA-256 of all trace lines so far."""
+        self._hash_lines()
+        return self._sha.hexdigest()
+
+    def _hash_lines(self) -> None:
+        if self._lines:
+            self._sha.update(("\n".join(self._lines) + "\n").encode())
+            self._lines.clear()

@@ -1,0 +1,179 @@
+"""Local networks and the connections between devices, with everything that crosses them.
+
+Pieces and blobs are flows from the sender's to the receiver's links; small messages take their delay
+and are only counted. Each direction of a connection delivers in order. Which devices can reach one
+another follows from where they are, from partitions, and from who bans whom.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import sqrt
+from typing import Protocol
+
+from p2p.swarm import messages as m
+from sim.scenario.model import Lan, LanKind
+from sim.world.flows import Flow, Flows, Link
+from sim.world.kernel import Kernel
+from sim.world.uplink import MATHIS
+from sim.world.wire import PACKET, RECORD_OVERHEAD, SEGMENT, message_size, on_tls
+
+FLOW_MIN = 4096
+"""Payloads from this size on share their links; smaller ones are messages."""
+
+SILENT_S = 30.0
+"""When a far end that is gone without a word is given up (`p2p.adapters.channel.tune`)."""
+
+
+class Node(Protocol):
+    """An end of a connection."""
+
+    name: str
+    local: LocalNet
+
+    def peer_connected(self, connection: Connection, other: Node) -> None: ...
+
+    def peer_lost(self, connection: Connection, other: Node, why: str) -> None: ...
+
+    def received(self, source: str, message: m.Message) -> None: ...
+
+
+class LocalNet:
+    """The network of one site (or on board of one vehicle)."""
+
+    def __init__(self, name: str, spec: Lan, kernel: Kernel, flows: Flows) -> None:
+        self.name = name
+        self.spec = spec
+        self.kernel = kernel
+        self.flows = flows
+        self.small = 0
+        """Bytes of messages that are no flows."""
+        self.medium = Link(f"air {name}", self._rate) if spec.kind is LanKind.WIFI else None
+        self._ports: dict[str, tuple[tuple[Link, ...], tuple[Link, ...]]] = {}
+        rtt = max(2 * spec.delay_s, 1e-4)
+        self.cap = MATHIS * SEGMENT / (rtt * sqrt(spec.loss)) if spec.loss else 0.0
+
+    @property
+    def _rate(self) -> float:
+        return self.spec.rate * (1 - self.spec.loss)
+
+    def ports(self, device: str) -> tuple[tuple[Link, ...], tuple[Link, ...]]:
+        """What a device sends and receives over: its port's two directions, or the medium twice."""
+        found = self._ports.get(device)
+        if found is None:
+            if self.medium is not None:
+                found = (self.medium,), (self.medium,)
+            else:
+                found = (Link(f"{device} tx", self._rate),), (Link(f"{device} rx", self._rate),)
+            self._ports[device] = found
+        return found
+
+    @property
+    def carried(self) -> int:
+        """Bytes that crossed it: once per copy on a switch, twice on one medium."""
+        if self.medium is not None:
+            return self.medium.carried + 2 * self.small
+        return self.small + sum(tx.carried for (tx,), _ in self._ports.values())
+
+
+class _Direction:
+    """From one end of a connection to the other."""
+
+    __slots__ = ("burst_at", "delay", "flow", "last", "rate", "receiver", "sender")
+
+    def __init__(self, sender: Node, receiver: Node, delay: float) -> None:
+        self.sender = sender
+        self.receiver = receiver
+        self.delay = delay
+        tx, _ = sender.local.ports(sender.name)
+        _, rx = receiver.local.ports(receiver.name)
+        caps = [net.cap for net in (sender.local, receiver.local) if net.cap]
+        self.flow = Flow(tx + rx, min(caps, default=0.0))
+        self.rate = min(link.capacity for link in self.flow.path)
+        self.last = float("-inf")
+        """When the latest message arrives."""
+        self.burst_at = float("-inf")
+
+
+class Connection:
+    """Two devices that are connected; `up` until both are told that they are not."""
+
+    __slots__ = ("_to", "flows", "kernel", "one", "other", "silent", "since", "told", "up")
+
+    def __init__(self, one: Node, other: Node, kernel: Kernel, flows: Flows) -> None:
+        self.one = one
+        self.other = other
+        self.kernel = kernel
+        self.flows = flows
+        self.up = True
+        self.silent = False
+        """Nothing arrives any more, and nobody has noticed."""
+        self.since = kernel.now
+        self.told = False
+        delay = max(one.local.spec.delay_s, other.local.spec.delay_s)
+        self._to = {one.name: _Direction(other, one, delay), other.name: _Direction(one, other, delay)}
+
+    def peer_of(self, device: str) -> Node:
+        return self.other if device == self.one.name else self.one
+
+    def send(
+        self, target: str, message: m.Message, sent: Callable[..., object] | None = None, *arguments: object
+    ) -> int:
+        """Queue a message; `sent(*arguments)` when it has left. Returns its size on the wire."""
+        way = self._to[target]
+        size = message_size(message)
+        kernel = self.kernel
+        flow = way.flow
+        if size >= FLOW_MIN:
+            wire = on_tls(size)
+            self.flows.push(flow, wire, self._crossed, way, message, sent, arguments)
+            return wire
+        if way.burst_at == kernel.now:
+            wire = size
+        else:
+            wire = size + RECORD_OVERHEAD + PACKET * (1 + size // SEGMENT)
+            way.burst_at = kernel.now
+        if flow.items:
+            self.flows.push(flow, wire, self._crossed, way, message, sent, arguments)
+            return wire
+        way.sender.local.small += wire
+        arrival = kernel.now + way.delay + wire / way.rate
+        if arrival < way.last:
+            arrival = way.last
+        way.last = arrival
+        kernel.at(arrival, self._arrive, way, message)
+        if sent is not None:
+            kernel.soon(sent, *arguments)
+        return wire
+
+    def close(self, why: str, *, silently: bool = False) -> None:
+        """End it. `silently`: a power cut or a partition, which the ends only notice after a while."""
+        if not self.up:
+            return
+        for way in self._to.values():
+            self.flows.cut(way.flow)
+        if silently and not self.silent:
+            self.silent = True
+            self.kernel.after(SILENT_S, self.close, why)
+            return
+        self.up = False
+        self.silent = True
+        self.one.peer_lost(self, self.other, why)
+        self.other.peer_lost(self, self.one, why)
+
+    def _crossed(
+        self,
+        way: _Direction,
+        message: m.Message,
+        sent: Callable[..., object] | None,
+        arguments: tuple[object, ...],
+    ) -> None:
+        kernel = self.kernel
+        way.last = arrival = max(way.last, kernel.now + way.delay)
+        kernel.at(arrival, self._arrive, way, message)
+        if sent is not None:
+            sent(*arguments)
+
+    def _arrive(self, way: _Direction, message: m.Message) -> None:
+        if not self.silent:
+            way.receiver.received(way.sender.name, message)

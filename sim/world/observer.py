@@ -1,0 +1,74 @@
+"""Who may watch a run: called at the moments that rules are about. Watching changes nothing.
+
+`Observer` does nothing; `sim.checks` overrides what it needs. A world without one pays for none of it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from p2p.content.digests import Digest
+from p2p.swarm import events as e
+from p2p.swarm import messages as m
+
+if TYPE_CHECKING:
+    from sim.world.device import Device
+    from sim.world.run import World
+
+
+class Observer:
+    """All that can be watched. Times are `world.kernel.now`."""
+
+    def begun(self, world: World) -> None:
+        """All devices exist, nothing has happened yet."""
+
+    def started(self, device: Device) -> None:
+        """The agent runs (again); its node is new."""
+
+    def stopped(self, device: Device, why: str) -> None:
+        """The agent runs no more: `crash`, `restart`, `leave`, `off`, `reboot`."""
+
+    def connected(self, one: str, other: str) -> None:
+        """Two devices have a connection."""
+
+    def disconnected(self, one: str, other: str, why: str) -> None:
+        """They have it no more."""
+
+    def fed(self, device: Device, event: e.Event, actions: list[e.Action]) -> None:
+        """What a node was told and what it said; called after every event."""
+
+    def sent(self, source: str, target: str, message: m.Message) -> None:
+        """A message was queued."""
+
+    def fetch_started(self, device: Device, action: e.Fetch) -> None:
+        """A range of frames is asked of the origin."""
+
+    def fetch_ended(self, device: Device, action: e.Fetch, error: str | None, size: int, wasted: int) -> None:
+        """The fetch is over: `size` stored bytes came, `wasted` of them for nothing."""
+
+    def stored(self, device: Device, event: e.Stored, good: bool) -> None:
+        """A range is in the slot; `good`: its bytes are those of the image."""
+
+    def rejected(self, device: Device, event: e.Rejected) -> None:
+        """A peer's piece was found wrong."""
+
+    def served(self, device: Device, action: e.Serve, good: bool, held: bool) -> None:
+        """A piece was given to a peer; `held`: the slot holds it."""
+
+    def read_back(self, device: Device, image: Digest, right: bool, good: bool) -> None:
+        """The device judged its image `right`; `good`: it is."""
+
+    def installed(self, device: Device, release: str, good: bool, ordered: bool) -> None:
+        """The new slot was armed; `ordered`: an open order names the release for this device."""
+
+    def committed(self, device: Device, release: str) -> None:
+        """The release was committed."""
+
+    def rolled_back(self, device: Device, release: str) -> None:
+        """The device went back to what it ran before."""
+
+    def floor_moved(self, device: Device, old: int, new: int) -> None:
+        """The release-counter floor of a device is another."""
+
+    def ended(self, world: World) -> None:
+        """The run is over."""

@@ -1,0 +1,138 @@
+"""The coordinator as the network sees it: publications, check-ins with rosters, and what they weigh.
+
+Every phase that opens is a publication: a new version of the small signed files, which devices fetch as
+they would the real ones, by digest and through their peers. What the files say is looked up, not
+parsed; who signs and verifies for real is `trust` and `lifecycle`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from random import Random
+from typing import TYPE_CHECKING
+
+from p2p.content.digests import Digest, sha256
+from sim.scenario.model import Order
+from sim.world.synthetic import Material
+
+if TYPE_CHECKING:
+    from sim.world.device import Device
+    from sim.world.run import World
+
+ROSTER_MAX = 64
+EXPECTED_AGE_S = 900.0
+"""Both as `p2p.agent.reporting` has them."""
+
+CHECKIN_UP = 1500
+"""Bytes of a check-in's body and of the headers of its signature."""
+
+CHECKIN_DOWN = 60
+ROSTER_ENTRY = 60
+"""Bytes of a roster entry in gzip."""
+
+TIMESTAMP = 520
+"""Bytes of `timestamp.json`, and below of the other files of a publication (`docs/spec/trust.md`)."""
+
+FILES = (("snapshot", 900), ("online", 620), ("orders", 1150), ("product", 1250), ("order", 700))
+STABLE_FILES = (("targets", 2600),)
+ABSENT = 30
+"""Body of a 404: the next root, which is not there yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """What is true from `at_s` on. `shares`: of each order (by its place), the share that is open."""
+
+    version: int
+    at_s: float
+    shares: tuple[float, ...]
+    timestamp: bytes
+    files: tuple[tuple[Digest, int], ...]
+
+
+class Coordinator:
+    """Publications in order of time, and who checked in when."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.orders: tuple[Order, ...] = world.scenario.orders
+        self.version = 1
+        rng = world.kernel.rng("metadata")
+        times = sorted({p.opens_s for o in self.orders for p in o.phases})
+        self.publications = [self._publication(1, float("-inf"), rng)]
+        for n, at_s in enumerate(times):
+            self.publications.append(self._publication(n + 2, at_s, rng))
+        self.by_timestamp = {p.timestamp: p for p in self.publications}
+        self._seen: dict[str, dict[str, tuple[float, Digest | None]]] = {}
+        self._rng = world.kernel.rng("roster")
+
+    def begin(self) -> None:
+        """Publish everything at its time."""
+        for publication in self.publications[1:]:
+            self._world.kernel.at(publication.at_s, self._publish, publication)
+
+    def now(self) -> Publication:
+        """The latest publication."""
+        return self.publications[self.version - 1]
+
+    def order_for(self, device: Device, version: int) -> Order | None:
+        """The order that is meant for a device as of a version: the latest that is open for it."""
+        return self._open(device.draw, self.publications[version - 1].shares)
+
+    def last_order_for(self, device: Device) -> Order | None:
+        """What is meant for it when everything has been published."""
+        return self._open(device.draw, self.publications[-1].shares)
+
+    def material(self, order: Order) -> Material:
+        return self._world.materials[order.release]
+
+    def counter(self, release: str) -> int:
+        """The release counter: releases count in the order of the scenario."""
+        return self._world.counters[release]
+
+    def know(self, device: Device, at: float) -> None:
+        """A device was heard of at `at`."""
+        self._seen.setdefault(device.site.area.name, {})[device.name] = (at, device.base)
+
+    def roster(self, device: Device) -> list[tuple[str, float, Digest | None]]:
+        """(device, age, image) of others of its site, at most `ROSTER_MAX` of them."""
+        now = self._world.kernel.now
+        seen = self._seen.get(device.site.area.name, {})
+        names = [name for name in seen if name != device.name]
+        if len(names) > ROSTER_MAX:
+            names = self._rng.sample(names, ROSTER_MAX)
+        return [(name, now - seen[name][0], seen[name][1]) for name in names]
+
+    def _publish(self, publication: Publication) -> None:
+        self.version = publication.version
+        self._world.kernel.trace(f"publication {publication.version}")
+        if self._world.scenario.polling.at_rest:
+            for device in self._world.honest:
+                device.told()
+
+    def _open(self, draw: float, shares: tuple[float, ...]) -> Order | None:
+        for order, share in zip(reversed(self.orders), reversed(shares), strict=True):
+            if draw < share:
+                return order
+        return None
+
+    def _publication(self, version: int, at_s: float, rng: Random) -> Publication:
+        shares = tuple(
+            max((p.share for p in order.phases if p.opens_s <= at_s), default=0.0) for order in self.orders
+        )
+        files: list[tuple[Digest, int]] = []
+        for name, size in STABLE_FILES:
+            files.append(self._file(f"{name} {self._world.kernel.seed}".encode().ljust(size)))
+        for name, size in FILES:
+            data = f"{name} {version} ".encode() + rng.randbytes(8).hex().encode()
+            files.append(self._file(data.ljust(size)))
+        opened = [order for order, share in zip(self.orders, shares, strict=True) if share]
+        for order in opened:
+            files.append(self._file(self._world.materials[order.release].manifest_bytes()))
+        timestamp = f"timestamp {version} {rng.randbytes(16).hex()}".encode().ljust(TIMESTAMP)
+        return Publication(version, at_s, shares, timestamp, tuple(files))
+
+    def _file(self, data: bytes) -> tuple[Digest, int]:
+        digest = sha256(data)
+        self._world.origin_objects[digest] = data
+        return digest, len(data)

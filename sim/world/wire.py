@@ -1,0 +1,145 @@
+"""What things weigh on a wire: messages between peers, answers of the origin, packets around both.
+
+Sizes are bytes of Ethernet frames as an interface counts them, so that simulated bytes can be held
+against `benchmarks.site`. They are reckoned, not encoded: `tests/simulation/world/test_wire.py`
+holds `message_size` against `p2p.swarm.wire.encode`, byte for byte.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from p2p.swarm import messages as m
+
+SEGMENT = 1448
+"""TCP payload of a full packet: Ethernet's 1500 less IPv4 (20) and TCP with time stamps (32)."""
+
+PACKET = 66
+"""Ethernet (14), IPv4 (20) and TCP with time stamps (32) around each segment."""
+
+RECORD = 16384
+"""Plain bytes of a full TLS record (RFC 8446, section 5.1)."""
+
+RECORD_OVERHEAD = 22
+"""TLS 1.3: header (5), content type (1), tag of AES-GCM or ChaCha20-Poly1305 (16)."""
+
+ACK_EVERY = 2
+"""Full segments for one acknowledgement (RFC 5681, section 4.2)."""
+
+PREFIX = 8
+_PREFIXES = 8 + 1 + 1
+_DIGEST = 34
+
+
+def _int(value: int) -> int:
+    if value < 128:
+        return 1
+    if value < 256:
+        return 2
+    if value < 65536:
+        return 3
+    return 5 if value < 1 << 32 else 9
+
+
+def _str(text: str) -> int:
+    size = len(text) if text.isascii() else len(text.encode())
+    return size + (1 if size < 32 else 2 if size < 256 else 3)
+
+
+def _bin(size: int) -> int:
+    return size + (2 if size < 256 else 3 if size < 65536 else 5)
+
+
+def _array(count: int) -> int:
+    return 1 if count < 16 else 3 if count < 65536 else 5
+
+
+def _ints(values: Iterable[int]) -> int:
+    return sum(map(_int, values))
+
+
+def message_size(message: m.Message) -> int:
+    """Bytes of an encoded message, without what is around it."""
+    match message:
+        case m.HaveMore():
+            return _PREFIXES + 2 * _DIGEST + _array(len(message.pieces)) + _ints(message.pieces)
+        case m.Want():
+            return _PREFIXES + _int(message.request) + 2 * _DIGEST + _int(message.piece)
+        case m.Piece() | m.Blob():
+            return _PREFIXES + _int(message.request) + len(message.payload)
+        case m.Lease():
+            numbers = _int(message.slot) + _int(message.start) + _int(message.stop)
+            return _PREFIXES + 2 * _DIGEST + numbers
+        case m.Have():
+            return _PREFIXES + 2 * _DIGEST + _int(message.total) + _bin(len(message.bitmap))
+        case m.Join():
+            base = 1 if message.base is None else _DIGEST
+            return _PREFIXES + _DIGEST + base + 2 + _int(message.weight)
+        case m.Hello():
+            return _PREFIXES + _int(message.protocol) + _str(message.site) + _int(message.port) + 1
+        case m.News():
+            return _PREFIXES + _int(message.root_version) + _int(message.timestamp_version)
+        case m.ObjectWant():
+            return _PREFIXES + _int(message.request) + _DIGEST + _int(message.size)
+        case m.MetadataWant():
+            return _PREFIXES + _int(message.request) + _str(message.name)
+        case m.Refuse():
+            return _PREFIXES + _int(message.request) + _str(message.reason.value)
+        case m.Leave():
+            return _PREFIXES + _DIGEST
+        case m.Peers():
+            addresses = sum(1 + _str(d) + _str(h) + _int(p) for d, h, p in message.peers)
+            return _PREFIXES + _array(len(message.peers)) + addresses
+        case m.Bye():
+            return _PREFIXES + _str(message.reason)
+
+
+def on_tcp(size: int) -> int:
+    """Bytes of packets that carry `size` bytes of a TCP stream."""
+    return size + PACKET * -(-size // SEGMENT)
+
+
+def on_tls(size: int) -> int:
+    """Bytes of packets that carry `size` plain bytes in TLS records sent as soon as they are there."""
+    return on_tcp(size + RECORD_OVERHEAD * -(-size // RECORD))
+
+
+def acks(size: int) -> int:
+    """Bytes of the acknowledgements that `size` bytes on the wire bring about."""
+    return PACKET * -(-size // ((SEGMENT + PACKET) * ACK_EVERY))
+
+
+class HttpCosts:
+    """What HTTP and TLS add to a request to origin or coordinator; see the measured table in the module
+    `sim.world.wire`'s tests. `tls`: HTTPS (as in the field) or plain HTTP (as in `benchmarks.site`)."""
+
+    __slots__ = ("tls",)
+
+    HANDSHAKE_DOWN = 2700
+    """TLS 1.3 from the server: hello, a chain of two ECDSA certificates, verify, finished; packets included."""
+    HANDSHAKE_UP = 900
+    CONNECT = 3 * PACKET
+    """SYN or SYN-ACK, and the packets of an orderly end, in each direction."""
+    REQUEST = 190
+    """A GET of an object: path with the digest, host, user agent, encoding, range."""
+    ANSWER = 290
+    """The head of a 200 or 206 of the coordinator."""
+
+    def __init__(self, *, tls: bool = True) -> None:
+        self.tls = tls
+
+    def connect(self) -> tuple[int, int, int]:
+        """(bytes down, bytes up, round trips) of a new connection."""
+        if self.tls:
+            return self.CONNECT + self.HANDSHAKE_DOWN, self.CONNECT + self.HANDSHAKE_UP, 2
+        return self.CONNECT, self.CONNECT, 1
+
+    def down(self, size: int) -> int:
+        """An answer with a body of `size` bytes."""
+        total = size + self.ANSWER
+        return on_tls(total) if self.tls else on_tcp(total)
+
+    def up(self, size: int = 0, *, answer: int = 0) -> int:
+        """A request with a body of `size` bytes, and the acknowledgements of an answer of `answer` bytes."""
+        total = size + self.REQUEST
+        return (on_tls(total) if self.tls else on_tcp(total)) + acks(answer)
