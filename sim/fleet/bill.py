@@ -76,6 +76,8 @@ def notes(scenario: Scenario, plans: Sequence[Plan]) -> tuple[str, ...]:
     found = []
     if scenario.faults:
         found.append(f"{len(scenario.faults)} faults of the scenario are left out: the model knows no faults")
+    if len(scenario.orders) > 1:
+        found.append(f"only the last of {len(scenario.orders)} orders is reckoned")
     if any(stop.site for group in scenario.sites for stop in group.timetable):
         found.append("what vehicles bring to the sites they visit is left out: only their own links count")
     if any(plan.quota and plan.origin for plan in plans):
@@ -103,9 +105,10 @@ def _estimate(
             stops=group.timetable,
             every_s=group.timetable_every_s,
             windows=plan.windows,
+            transfers=model.transfers(setting, shared=shared),
         )
         opens = draw.opened(devices, plan.phases)
-        known = draw.known(devices, scenario.polling, opens)
+        known = draw.known(devices, scenario.polling, opens, curve, gossip=shared)
         load = model.load(setting, usable, known, opens, curve, shared=shared)
         settings.append(setting)
         loads.append(load)

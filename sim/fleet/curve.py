@@ -6,6 +6,7 @@ hundred thousand sites cheap. Times are seconds since the start, work is bytes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -14,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim.scenario.model import Outage, Stop, Wan, Window
+from sim.world.uplink import MATHIS
+from sim.world.wire import SEGMENT
 
 Floats: TypeAlias = NDArray[np.float64]
 
 DAY_S = 86_400.0
-TCP_MSS_LOSS = 1.0
-"""Share of a link's rate that a share of lost packets takes away, per share."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,11 @@ class Curve:
         """When `work` bytes begun at `start` are carried."""
         return np.asarray(np.maximum(start, self.when(self.work(start) + work)))
 
+    def open_at(self, times: Floats) -> NDArray[np.bool_]:
+        """Whether it carries anything at each of `times`."""
+        i = np.clip(np.searchsorted(self.times, times, side="right") - 1, 0, None)
+        return np.asarray(self.rates[i] > 0)
+
     def scaled(self, factor: float) -> Curve:
         """The same with every rate times `factor`."""
         return Curve(self.times, self.rates * factor, self.sums * factor)
@@ -79,10 +85,12 @@ def of_wan(
     stops: Iterable[Stop] = (),
     every_s: float = 0.0,
     windows: tuple[Window, ...] | None = None,
+    transfers: int = 1,
 ) -> Curve:
     """The curve of a site's WAN within the horizon, vehicles' stops with links of their own included.
 
-    `windows`, if given, take the place of the WAN's own. After the horizon nothing is carried.
+    `windows`, if given, take the place of the WAN's own. `transfers`: how many are under way at once, which
+    counts where packets are lost. After the horizon nothing is carried.
     """
     links: list[tuple[float, float, Wan]] = [] if wan is None else [(0.0, horizon_s, wan)]
     for start, stop, there in visits(stops, every_s, horizon_s):
@@ -91,7 +99,7 @@ def of_wan(
     edges = {0.0, horizon_s}
     open_spans: list[tuple[float, float, float]] = []
     for start, stop, link in links:
-        rate = link.rate * (1.0 - TCP_MSS_LOSS * link.loss)
+        rate = reached_rate(link, transfers)
         used = link.windows if windows is None else windows
         for a, b in _clip(_window_spans(used, starts_of_day, horizon_s), start, stop):
             for c, d in _without(a, b, link.outages, horizon_s):
@@ -103,6 +111,15 @@ def of_wan(
         i, j = np.searchsorted(times, [c, d])
         rates[i:j] = np.maximum(rates[i:j], rate)
     return Curve.of_steps(times, rates)
+
+
+def reached_rate(wan: Wan, transfers: int) -> float:
+    """What so many TCP transfers at once get of a link: all of it, unless packets are lost."""
+    rate = wan.rate * (1.0 - wan.loss)
+    if not wan.loss:
+        return rate
+    each = MATHIS * SEGMENT / (max(2 * wan.delay_s, 1e-3) * math.sqrt(wan.loss))
+    return min(rate, max(1, transfers) * each)
 
 
 def visits(stops: Iterable[Stop], every_s: float, horizon_s: float) -> list[tuple[float, float, Stop]]:

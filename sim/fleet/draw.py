@@ -14,18 +14,21 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from sim.fleet.curve import Floats
-from sim.scenario.model import DeviceClass, Order, Phase, Polling, Scenario, SiteGroup, SiteSize, SizeKind
+from sim.fleet.curve import Curve, Floats
+from sim.scenario.model import DeviceClass, Phase, Polling, Scenario, SiteGroup, SiteSize, SizeKind
 
 Ints: TypeAlias = NDArray[np.int64]
 Flags: TypeAlias = NDArray[np.bool_]
 
+REPEATS = 4
+"""How often a device that asks while its windows are closed is followed to its next time."""
+
 
 @dataclass(frozen=True, slots=True)
 class Devices:
-    """The devices of all sites of one group. Per site: `offsets` (one more than sites), `order` (uniform
-    in 0..1, its turn in the phases). Per device: the rest; `cls` and `base` count in `classes` and `bases`;
-    `polls` is uniform in 0..1, where in its polling interval it is; `luck` uniform in 0..1, for the rest."""
+    """The devices of all sites of one group. Per site: `offsets` (one more than sites). Per device: the
+    rest; `cls` and `base` count in `classes` and `bases`; `order` is uniform in 0..1, its turn in the
+    phases; `polls` uniform in 0..1, where in its polling interval it is; `luck` uniform, for the rest."""
 
     classes: tuple[DeviceClass, ...]
     bases: tuple[str, ...]
@@ -113,7 +116,7 @@ def draw_devices(scenario: Scenario, group: SiteGroup, seed: int) -> Devices:
         classes=classes,
         bases=names,
         offsets=offsets,
-        order=rng.random(group.count),
+        order=rng.random(count),
         site=np.repeat(np.arange(group.count, dtype=np.int64), sizes),
         cls=cls,
         base=base,
@@ -126,30 +129,46 @@ def draw_devices(scenario: Scenario, group: SiteGroup, seed: int) -> Devices:
 
 
 def opened(devices: Devices, phases: Sequence[Phase]) -> Floats:
-    """When the order is open for each site; infinite where no phase reaches it."""
-    at = np.full(devices.sites, np.inf)
+    """When the order is open for each device; infinite where no phase reaches it."""
+    at = np.full(len(devices), np.inf)
     for phase in sorted(phases, key=lambda p: p.opens_s):
         at = np.where((devices.order < phase.share) & np.isinf(at), phase.opens_s, at)
     return at
 
 
-def known(devices: Devices, polling: Polling, opens_s: Floats) -> Floats:
-    """When each device would know of the order by asking on its own; `opens_s` per site.
+def intervals(devices: Devices, polling: Polling) -> Floats:
+    """Seconds from any moment to the next time that each device asks.
 
-    Intervals are uniform within `jitter` of `every_s`; the one that the order falls into is as
-    likely to be found as it is long. Devices at rest are told at once.
+    Intervals are uniform within `jitter` of `every_s`; the one that the moment falls into is as likely to
+    be found as it is long.
     """
-    opens = opens_s[devices.site]
-    if polling.at_rest:
-        return np.maximum(devices.start_s, opens)
     low, high = polling.every_s * (1 - polling.jitter), polling.every_s * (1 + polling.jitter)
-    interval = np.sqrt(low**2 + devices.luck * (high**2 - low**2))
-    return np.asarray(np.where(devices.start_s >= opens, devices.start_s, opens + devices.polls * interval))
+    return np.asarray(devices.polls * np.sqrt(low**2 + devices.luck * (high**2 - low**2)))
 
 
-def order_for(scenario: Scenario, release: str) -> Order:
-    """The first order of a release; the scenario's first for another name."""
-    return next((o for o in scenario.orders if o.release == release), scenario.orders[0])
+def known(devices: Devices, polling: Polling, opens_s: Floats, curve: Curve, *, gossip: bool) -> Floats:
+    """When each device knows of the order that opens for it at `opens_s`.
+
+    By asking when it starts, at intervals after that, and not while its WAN's windows are closed. Devices at
+    rest are told at once. With `gossip` a device also knows as soon as any other of its site does.
+    """
+    later = np.zeros(len(devices)) if polling.at_rest else intervals(devices, polling)
+    asks = np.where(devices.start_s >= opens_s, devices.start_s, opens_s + later)
+    for _ in range(REPEATS):
+        shut = np.isfinite(asks) & ~curve.open_at(asks) & devices.wan
+        if curve.idle or not shut.any():
+            break
+        opens = curve.when(curve.work(asks) + 1.0)
+        asks = np.where(shut, opens + later, asks)
+    asks = np.where(devices.wan & (not curve.idle), asks, np.inf)
+    if not gossip:
+        return asks
+    first = devices.least(asks)[devices.site]
+    if polling.at_rest or bool(np.all(opens_s == opens_s[0])):
+        return np.maximum(np.maximum(devices.start_s, opens_s), first)
+    wait = devices.least(later)[devices.site]
+    told = np.maximum(devices.start_s, opens_s + np.where(opens_s > devices.start_s, wait, 0.0))
+    return np.minimum(asks, np.maximum(told, first))
 
 
 def _choose(shares: Sequence[float], count: int, rng: np.random.Generator) -> Ints:

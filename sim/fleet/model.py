@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from p2p.swarm.plan import gateway_count
 from p2p.swarm.policy import Policy
 from sim.fleet import queue
 from sim.fleet.curve import Curve, Floats
@@ -85,7 +86,7 @@ class Load:
 def load(
     setting: Setting, packs: Packs, known_s: Floats, opens_s: Floats, curve: Curve, *, shared: bool
 ) -> Load:
-    """What a group fetches, and from when on. `known_s` per device, `opens_s` per site."""
+    """What a group fetches, and from when on. `known_s` and `opens_s` per device, see `draw.known`."""
     if shared:
         return _load_shared(setting, packs, known_s, opens_s, curve)
     devices = setting.devices
@@ -99,7 +100,7 @@ def load(
         "site": ones,
         "device": ones,
         "pair": 0 * ones,
-        "polls": _polls(setting, known_s - opens_s[devices.site]),
+        "polls": _polls(setting, known_s - opens_s),
         "piece": np.ceil(payload / setting.policy.run_bytes),
     }
     return Load(
@@ -133,6 +134,12 @@ def finish(setting: Setting, load: Load, curve: Curve) -> Floats:
     return done + _asleep(setting, done)
 
 
+def transfers(setting: Setting, *, shared: bool) -> int:
+    """How many transfers over the WAN of a middling site are under way at once."""
+    size = int(np.median(setting.devices.sizes))
+    return gateway_count(size, setting.policy.gateways_max) if shared else size
+
+
 # With sharing
 
 
@@ -140,24 +147,25 @@ def _load_shared(setting: Setting, packs: Packs, known_s: Floats, opens_s: Float
     devices = setting.devices
     able = np.where(devices.wan & (not curve.idle), known_s, np.inf)
     first = devices.least(able)
-    told = np.maximum(devices.start_s, first[devices.site])  # peers pass news on as soon as they have it
-    told = np.where(np.isfinite(first)[devices.site], told, known_s)
+    waited = np.where(
+        np.isfinite(known_s) & np.isfinite(opens_s), known_s - np.minimum(opens_s, known_s), 0.0
+    )
     start = first + _latency(setting)
-    pack, payload = site_plan(devices, packs, told, start, curve)
+    pack, payload = site_plan(devices, packs, known_s, start, curve)
     sizes = devices.sizes.astype(float)
     terms = {
         "payload": payload,
         "site": np.ones(devices.sites),
         "device": sizes,
         "pair": sizes * (sizes - 1),
-        "polls": sizes * _polls(setting, np.where(np.isfinite(first), first - opens_s, 0.0)),
+        "polls": devices.total(_polls(setting, waited)),
         "piece": np.ceil(payload / setting.policy.run_bytes),
     }
     offsets = np.arange(devices.sites + 1, dtype=np.int64)
     parameters = setting.parameters
     return Load(
         True, packs, offsets, start, payload, dot(parameters.down, terms), dot(parameters.up, terms),
-        pack, told, opens_s,
+        pack, known_s, opens_s,
     )  # fmt: skip
 
 
@@ -389,6 +397,6 @@ def floors(setting: Setting, packs: Packs, load: Load) -> Floats:
     """The fewest bytes that any one device of each site could have needed, metadata included, per site."""
     devices = setting.devices
     costs = np.asarray([packs.for_base(name).wan_bytes for name in devices.bases], float)
-    meant = np.isfinite(load.opens_s)
+    cheapest = devices.least(np.where(np.isfinite(load.opens_s), costs[devices.base], np.inf))
     metadata = setting.parameters.metadata
-    return np.asarray(np.where(meant, devices.least(costs[devices.base]) + metadata, 0.0))
+    return np.asarray(np.where(np.isfinite(cheapest), cheapest + metadata, 0.0))

@@ -59,7 +59,7 @@ class Plan:
 
 def own_plan(scenario: Scenario) -> Plan:
     """What the scenario itself says."""
-    return Plan(OWN, scenario.orders[0].phases, scenario.origin.capacity)
+    return Plan(OWN, scenario.orders[-1].phases, scenario.origin.capacity)
 
 
 def read_plans(texts: Iterable[str], scenario: Scenario) -> tuple[Plan, ...]:

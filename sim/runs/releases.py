@@ -1,0 +1,82 @@
+"""The release that a plan is about: a scenario's own, or the latest of a real repository."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from coordinator.publishing.releases import list_releases
+from coordinator.publishing.repository import Repository
+from p2p.content.digests import Digest
+from p2p.content.manifest import Manifest
+from p2p.errors import OperatorError
+from sim.fleet.packs import Packs, of_payloads, of_synthetic
+from sim.scenario.model import NO_BASE, Order, RepositoryRelease, Scenario
+
+__all__ = ["packs_of", "published", "with_release"]
+
+
+def published(directory: Path, product: str | None, version: str | None) -> RepositoryRelease:
+    """A release of a repository, its bases named by their versions; raises `OperatorError`.
+
+    Without `product` the only one there is, without `version` that with the highest release counter.
+    """
+    repository = Repository.open(directory)
+    state = repository.state()
+    products = list(state.products())
+    if product is None and len(products) == 1:
+        product = products[0]
+    if product is None or product not in products:
+        raise OperatorError(
+            f"{directory} has no product {product}"
+            if product
+            else f"{directory} has {len(products)} products",
+            next_step=f"--product with one of: {', '.join(products) or 'none is published'}",
+        )
+    manifests = sorted(list_releases(repository, state, product), key=lambda m: m.counter)
+    found = [m for m in manifests if version in (None, m.version)]
+    if not found:
+        there = ", ".join(m.version for m in manifests)
+        raise OperatorError(
+            f"{product} {version} is not in {directory}",
+            next_step=f"--release with one of: {there or 'none is published'}",
+        )
+    chosen = found[-1]
+    bases = {m.version: m.version for m in manifests if m.version != chosen.version}
+    return RepositoryRelease(chosen.version, directory.absolute(), product, chosen.version, bases)
+
+
+def with_release(scenario: Scenario, release: RepositoryRelease) -> Scenario:
+    """The scenario with this release in the place of the one that its last order is for."""
+    order = scenario.orders[-1]
+    old = next((r for r in scenario.releases if r.name == order.release), None)
+    bases = dict(old.bases) if isinstance(old, RepositoryRelease) else dict(release.bases)
+    return replace(
+        scenario, releases=(replace(release, bases=bases),), orders=(Order(release.name, order.phases),)
+    )
+
+
+def packs_of(scenario: Scenario) -> Packs:
+    """The packs of the release that the scenario's last order is for; raises `OperatorError`."""
+    wanted = scenario.orders[-1].release
+    release = next(r for r in scenario.releases if r.name == wanted)
+    if not isinstance(release, RepositoryRelease):
+        return of_synthetic(release)
+    repository = Repository.open(release.repository)
+    manifests = {m.version: m for m in list_releases(repository, repository.state(), release.product)}
+    if release.version not in manifests:
+        raise OperatorError(f"{release.product} {release.version} is not in {release.repository}")
+    used = {base for c in scenario.classes for base in c.bases} - {NO_BASE}
+    missing = sorted(used - set(release.bases))
+    if missing:
+        raise OperatorError(
+            f"the fleet runs {', '.join(missing)}, which no release of {release.repository} is called",
+            next_step=f"name its bases by version ({', '.join(sorted(manifests))}), or `{NO_BASE}`",
+        )
+    named = {name: manifests[v] for name, v in release.bases.items() if v in manifests}
+    return of_payloads(release.version, manifests[release.version].payloads, _images(named))
+
+
+def _images(manifests: Mapping[str, Manifest]) -> dict[Digest, str]:
+    return {payload.image.sha256: name for name, m in manifests.items() for payload in m.payloads}
