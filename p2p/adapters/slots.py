@@ -9,6 +9,7 @@ killed agent goes on where it was. Not for choosing what runs: that is the boot 
 from __future__ import annotations
 
 import json
+import threading
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -46,6 +47,8 @@ class FileSlots:
     """The slots of `payload`: `places` maps slot names to paths, records live below `directory`.
 
     `hash_image` reads an image back from the medium: `hash_file`, but where the medium is a model of one.
+    What a slot holds may be asked from any thread, also while another opens, seals or adopts one (those
+    one at a time); nobody who asks waits for an fsync.
     """
 
     def __init__(
@@ -65,6 +68,8 @@ class FileSlots:
         self._files = files
         self._hash_image = hash_image
         self._records: dict[str, SlotRecord | None] = {}
+        self._changes = 0
+        self._lock = threading.Lock()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -93,14 +98,19 @@ class FileSlots:
 
     def record_of(self, slot: str) -> SlotRecord | None:
         """What is durably known of a slot; None when nothing is, or the record is damaged."""
-        if slot not in self._records:
-            path = self._record_path(slot)
-            try:
-                data = read_whole(self._files, path, _RECORD_SIZE_MAX)
-            except OSError as error:
-                raise slot_error(self.describe(slot), "read the record of", error) from error
-            self._records[slot] = None if data is None else _decode_record(data)
-        return self._records[slot]
+        with self._lock:
+            if slot in self._records:
+                return self._records[slot]
+            before = self._changes
+        try:
+            data = read_whole(self._files, self._record_path(slot), _RECORD_SIZE_MAX)
+        except OSError as error:
+            raise slot_error(self.describe(slot), "read the record of", error) from error
+        found = None if data is None else _decode_record(data)
+        with self._lock:
+            if self._changes == before:  # else it may be of before the change
+                self._records[slot] = found
+        return found
 
     def image_in(self, slot: str) -> tuple[Digest, int] | None:
         """Digest and size of the image that a valid slot holds; None if empty, invalid or unknown."""
@@ -249,13 +259,22 @@ class FileSlots:
             raise slot_error(self.describe(slot), "open", error) from error
 
     def _record(self, slot: str, record: SlotRecord) -> None:
-        self._records.pop(slot, None)
+        self._remember(slot, None)
         try:
             self._files.make_directories(self._directory)
             replace_durably(self._files, self._record_path(slot), _encode_record(record))
         except OSError as error:
+            self._remember(slot, None)
             raise slot_error(self.describe(slot), "record the state of", error) from error
-        self._records[slot] = record
+        self._remember(slot, record)
+
+    def _remember(self, slot: str, record: SlotRecord | None) -> None:
+        """`None`: whoever asks next has to look."""
+        with self._lock:
+            self._changes += 1
+            self._records.pop(slot, None)
+            if record is not None:
+                self._records[slot] = record
 
     def _drop_journal(self, slot: str) -> None:
         # Not made durable: the journal of a valid slot is never read, and the next writing replaces it.

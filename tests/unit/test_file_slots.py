@@ -10,12 +10,13 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from p2p.adapters.boot import FileBoot
-from p2p.adapters.files import SYSTEM_FILES, SystemFiles
+from p2p.adapters.files import SYSTEM_FILES, SystemFile, SystemFiles
 from p2p.adapters.slots import FileSlots
 from p2p.content.digests import sha256
 from p2p.errors import SlotError, SlotFull
@@ -42,6 +43,68 @@ def install(slots: FileSlots, data: bytes, step: int = 100_000) -> None:
         writer.checkpoint()
     assert writer.digest() == sha256(data)
     writer.seal()
+
+
+class Interrupted(SystemFiles):
+    """Calls `meanwhile` once, when the record of slot b was just read or is just about to be replaced."""
+
+    def __init__(self) -> None:
+        self.when = ""
+        self.meanwhile: Callable[[], object] = lambda: None
+        self.failing = False
+
+    def _now(self, when: str) -> None:
+        if self.when == when:
+            self.when = ""
+            self.meanwhile()
+
+    def open(self, path: str, *, write: bool = False, create: bool = False) -> SystemFile:
+        file = super().open(path, write=write, create=create)
+        if path.endswith("b.json") and self.when == "read":
+            close = file.close
+
+            def closing() -> None:
+                close()
+                self._now("read")
+
+            file.close = closing  # type: ignore[method-assign]
+        return file
+
+    def rename(self, old: str, new: str) -> None:
+        if new.endswith("b.json"):
+            self._now("replaced")
+        super().rename(old, new)
+
+    def sync_directory(self, path: str) -> None:
+        if self.failing:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        super().sync_directory(path)
+
+
+def test_a_record_that_changes_while_it_is_read_is_not_remembered_as_it_was(tmp_path: Path) -> None:
+    install(slots_in(tmp_path), NEW)
+    files = Interrupted()
+    slots = slots_in(tmp_path, files)
+    files.when, files.meanwhile = "read", lambda: slots.open_writer("b", sha256(b"x"), len(NEW))
+    assert slots.image_in("b") in (None, (DIGEST, len(NEW)))  # as it was at one moment or the other
+    assert files.when == ""
+    assert slots.image_in("b") is None
+
+
+def test_a_record_that_was_read_while_its_change_failed_is_read_again(tmp_path: Path) -> None:
+    install(slots_in(tmp_path), NEW)
+    files = Interrupted()
+    slots = slots_in(tmp_path, files)
+
+    def fail() -> None:
+        assert slots.image_in("b") == (DIGEST, len(NEW))
+        files.failing = True
+
+    files.when, files.meanwhile = "replaced", fail
+    with pytest.raises(SlotError, match="record the state"):
+        slots.open_writer("b", sha256(b"x"), len(NEW))
+    assert slots.image_in("b") is None
+    assert slots_in(tmp_path).image_in("b") is None
 
 
 def test_a_smaller_image_leaves_nothing_of_the_larger_one(tmp_path: Path) -> None:
