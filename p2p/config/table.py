@@ -82,7 +82,7 @@ class Table:
         self._known.add(key)
         value = self._value.get(key, {})
         if not isinstance(value, dict):
-            self.fault(key, f"must be a table: [{'.'.join((*self._path, key))}]")
+            self.fault(key, f"must be a table: [{self._header(key)}]")
             value = {}
         elif required and key not in self._value:
             self.fault(key, f"is missing: the table [{key}] is needed")
@@ -95,7 +95,7 @@ class Table:
         if isinstance(value, dict):
             return [self.table(key)]
         if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
-            self.fault(key, f"must be tables: [[{'.'.join((*self._path, key))}]]")
+            self.fault(key, f"must be tables: [[{self._header(key)}]]")
             return []
         if required and not value:
             self.fault(key, f"is missing: at least one table [[{key}]] is needed")
@@ -103,6 +103,10 @@ class Table:
             Table(item, (*self._path, f"{key}[{n}]"), self._problems, self._directory)
             for n, item in enumerate(value)
         ]
+
+    def _header(self, key: str) -> str:
+        """What stands between the brackets above such a table."""
+        return ".".join((*(part.partition("[")[0] for part in self._path), key))
 
     def finish(self) -> None:
         """Note the keys that nobody asked for."""

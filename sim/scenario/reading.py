@@ -143,7 +143,8 @@ class _Reader:
         if image > IMAGE_SIZE_MAX:
             table.fault("size", f"must be at most {IMAGE_SIZE_MAX} bytes")
         full = size(table, "full", low=1)
-        if table.has("size") and full > image:
+        known = bool(q.size(table.value("size")))
+        if known and full > image:
             table.fault(
                 "full", "must be at most size: a full pack is stored as it is where nothing compresses"
             )
@@ -151,7 +152,7 @@ class _Reader:
         if chunk > CHUNK_SIZE_MAX:
             table.fault("chunk", f"must be at most {CHUNK_SIZE_MAX // KIB} KiB, as in real packs")
         delta_tables = table.tables("delta")
-        deltas = tuple(self._delta(inside, image) for inside in delta_tables)
+        deltas = tuple(self._delta(inside, image if known else IMAGE_SIZE_MAX) for inside in delta_tables)
         seen: set[str] = set()
         for inside, delta in zip(delta_tables, deltas, strict=True):
             if delta.base in seen:

@@ -89,7 +89,9 @@ def shares(table: Table, key: str, what: str) -> dict[str, float]:
     inside = table.table(key)
     found = {name: share(inside, name) for name in inside.keys()}  # noqa: SIM118 (a Table is no mapping)
     total = sum(found.values())
-    if isinstance(single, dict) and abs(total - 1) > SHARES_SLACK:
+    if not isinstance(single, dict) or any(q.share(part) is None for part in single.values()):
+        return {}  # noted already
+    if abs(total - 1) > SHARES_SLACK:
         table.fault(key, f"has shares that add up to {total * 100:.4g} %, not to 100 %")
         return found
     # A share that was rounded to be written is mended; one that adds up stays as it is, to the bit.

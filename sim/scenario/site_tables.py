@@ -72,12 +72,11 @@ def read_site(table: Table, starts_of_day: float) -> SiteGroup:
         size=_site_size(table),
         classes=shares(table, "classes", "a table of device classes to shares, or one class"),
         lan=_read_lan(lan),
-        wan=_read_wan(table.table("wan")) if table.has("wan") else None,
+        wan=_wan(table),
         timetable=each(table, "stop", lambda stop: _read_stop(stop, starts_of_day)),
         timetable_every_s=duration(table, "timetable_every", 0.0),
     )
     lan.finish()
-    table.value("wan")
     return found
 
 
@@ -128,6 +127,13 @@ def _read_lan(table: Table) -> Lan:
     )
 
 
+def _wan(table: Table) -> Wan | None:
+    if table.value("wan") is None:
+        return None
+    inside = table.table("wan")
+    return _read_wan(inside) if isinstance(table.value("wan"), dict) else None
+
+
 def _read_wan(table: Table) -> Wan:
     found = Wan(
         rate=rate(table, "rate"),
@@ -175,9 +181,8 @@ def _read_stop(table: Table, starts_of_day: float) -> Stop:
         at_s=moment(table, "at", starts_of_day),
         length_s=duration(table, "length", above_0=True),
         site=table.optional("site", lambda key: table.text(key, what="the name of a site group, or NAME/0")),
-        wan=_read_wan(table.table("wan")) if table.has("wan") else None,
+        wan=_wan(table),
     )
-    table.value("wan")
     if not table.has("site") and not table.has("wan"):
         table.fault(
             "site", "is missing: a stop needs a site, a wan table or both, else nothing happens there"

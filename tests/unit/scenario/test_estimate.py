@@ -1,0 +1,55 @@
+"""What a run will need, and the refusal to start one that cannot have it."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from p2p.errors import OperatorError
+from sim.runs.one import check_memory, memory_there
+from sim.scenario.estimate import devices_of, estimate
+from sim.scenario.model import SiteSize, SizeKind
+from tests.support.scenario_documents import SMALL, read
+
+
+def test_the_mean_size_of_a_site() -> None:
+    assert devices_of(SiteSize(SizeKind.FIXED, 7, 7)) == 7
+    assert devices_of(SiteSize(SizeKind.UNIFORM, 2, 5)) == 3.5
+    assert devices_of(SiteSize(SizeKind.LOGNORMAL, 1, 100, 10, 0.5)) == pytest.approx(11.33, abs=0.01)
+    assert devices_of(SiteSize(SizeKind.LOGNORMAL, 1, 8, 10, 0.5)) == 8
+
+
+def test_the_estimate_counts_devices_connections_and_pieces() -> None:
+    found = estimate(read(SMALL))
+    assert found.devices == 17
+    assert found.connections == 2 * 8 * 7
+    assert found.pieces == 512
+    more = estimate(read(SMALL.replace("count = 2", "count = 20")))
+    assert more.memory_bytes > found.memory_bytes
+    larger = estimate(read(SMALL.replace('"64 MiB"', '"640 MiB"')))
+    assert larger.memory_bytes > found.memory_bytes
+
+
+def test_a_run_that_needs_too_much_says_so_before_it_starts() -> None:
+    scenario = read(SMALL)
+    needed = estimate(scenario).memory_bytes
+    check_memory(scenario, needed)
+    with pytest.raises(OperatorError, match=r"test: 17 devices of real code need about .* GB") as caught:
+        check_memory(scenario, needed - 1)
+    assert "sim plan" in caught.value.next_step
+    check_memory(scenario, 2 * needed, runs=2)
+    with pytest.raises(OperatorError, match="2 at once"):
+        check_memory(scenario, 2 * needed - 1, runs=2)
+
+
+def test_a_million_devices_are_not_run_here() -> None:
+    scenario = read(SMALL)
+    many = dataclasses.replace(scenario.sites[0], count=100_000, size=SiteSize(SizeKind.FIXED, 10, 10))
+    with pytest.raises(OperatorError, match="1,000,001 devices"):
+        check_memory(dataclasses.replace(scenario, sites=(many, scenario.sites[1])), 64 << 30)
+
+
+def test_this_machine_has_memory() -> None:
+    there = memory_there()
+    assert there is None or there > 1 << 20
