@@ -11,6 +11,7 @@ __all__ = ["sim"]
 _COMMANDS = {
     "list": "sim.cli.library:list_scenarios",
     "replay": "sim.cli.replay:replay",
+    "report": "sim.cli.report:report",
     "run": "sim.cli.run:run",
     "show": "sim.cli.library:show",
 }

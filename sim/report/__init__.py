@@ -4,7 +4,8 @@
 the PNGs are drawn by the same version of it; nothing is loaded from anywhere. Not for running anything.
 """
 
+from sim.report.kept import kept_subject, read
 from sim.report.subjects import Subject, subject
 from sim.report.write import Written, compose, write
 
-__all__ = ["Subject", "Written", "compose", "subject", "write"]
+__all__ = ["Subject", "Written", "compose", "kept_subject", "read", "subject", "write"]
