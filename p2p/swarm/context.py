@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from typing import Protocol
 
 from p2p.content.digests import Digest
@@ -41,7 +41,8 @@ class Context:
         self._settled = False
         self.actions: list[Action] = []
         self.closing: list[str] = []
-        self._members: dict[Digest, list[tuple[Peer, RemoteImage]]] = {}
+        self.members_version = 0
+        self._members: dict[Digest, dict[str, tuple[Peer, RemoteImage]]] = {}
 
     def send(self, device: str, message: Message) -> None:
         self.actions.append(Send(device, message))
@@ -97,17 +98,23 @@ class Context:
     def _silent(self) -> list[tuple[str, Digest | None]]:
         return [(d, image) for d, image in self.expected.items() if d not in self.peers]
 
-    def remotes(self, image: Digest) -> Sequence[tuple[Peer, RemoteImage]]:
-        """Peers that take part in an image."""
-        found = self._members.get(image)
-        if found is None:
-            found = self._members[image] = [
-                (peer, remote)
-                for peer in self.peers.values()
-                if (remote := peer.images.get(image)) is not None and remote.participant is not None
-            ]
-        return found
+    def remotes(self, image: Digest) -> Collection[tuple[Peer, RemoteImage]]:
+        """Peers that take part in an image, in the order in which they joined."""
+        return self.members(image).values()
 
-    def members_changed(self) -> None:
-        """Somebody came, went, or takes part in something else."""
-        self._members.clear()
+    def members(self, image: Digest) -> Mapping[str, tuple[Peer, RemoteImage]]:
+        """Peers that take part in an image, by device."""
+        return self._members.get(image, {})
+
+    def enter(self, image: Digest, peer: Peer, remote: RemoteImage) -> None:
+        """A peer takes part in an image."""
+        self.members_version += 1
+        self._members.setdefault(image, {})[peer.device] = (peer, remote)
+
+    def exit(self, image: Digest, device: str) -> None:
+        """A peer takes part in an image no more."""
+        members = self._members.get(image)
+        if members is not None and members.pop(device, None) is not None:
+            self.members_version += 1
+            if not members:
+                del self._members[image]

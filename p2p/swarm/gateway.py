@@ -8,8 +8,7 @@ Correctness never depends on any of this: a node that sees no progress for long 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from collections.abc import Set as AbstractSet
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
 from p2p.content import limits
@@ -145,11 +144,11 @@ class Gateway:
         progressed = old.progressed if same and old is not None else now
         remote.leases[message.slot] = LeaseState(message.pack, message.start, message.stop, now, progressed)
         if not old:
-            self._image.replan = True
+            self._image.stale = True
         if not same:
             self._settle_conflict(peer, message, greeting=remote.participant is None)
 
-    def renewed_by(self, remote: RemoteImage, pack: Digest, pieces: AbstractSet[int]) -> None:
+    def renewed_by(self, remote: RemoteImage, pack: Digest, pieces: Collection[int]) -> None:
         """A peer serves pieces that it did not serve before: the leases that they belong to made progress."""
         pieces_of = self._image.maps.get(pack)
         for lease in remote.leases.values():
@@ -237,7 +236,8 @@ class Gateway:
     ) -> tuple[Digest, int, int] | None:
         frames = pieces.index.frames
         policy = self._context.policy
-        open_frames = [f for f in frames if self._is_open(name, pieces, f, selfish, repair)]
+        leased = self._leased(name, len(frames))
+        open_frames = [f for f in frames if self._is_open(name, pieces, f, leased, selfish, repair)]
         if not open_frames:
             return None
         if selfish or repair or len(self._image.site.gateways) < 2:
@@ -270,7 +270,9 @@ class Gateway:
             return False
         return now - self._idle_since >= self._context.policy.help_s
 
-    def _is_open(self, name: Digest, pieces: PieceMap, frame: Frame, selfish: bool, repair: bool) -> bool:
+    def _is_open(
+        self, name: Digest, pieces: PieceMap, frame: Frame, leased: set[int], selfish: bool, repair: bool
+    ) -> bool:
         """Whether a frame has to be fetched by somebody and nobody is at it."""
         image = self._image
         stop = frame.target_offset + frame.target_length
@@ -288,16 +290,20 @@ class Gateway:
             return False
         if selfish:
             return True
-        remotes = [r for _, r in self._context.remotes(image.task.image) if not r.distrusted]
-        if any(
-            lease.pack == name and lease.start <= frame.number < lease.stop
-            for r in remotes
-            for lease in r.leases.values()
-        ):
+        if frame.number in leased:
             return False
-        return not all(
-            image.done.covers(*_target(pieces, key)) or any(r.has(key) for r in remotes) for key in keys
-        )
+        return not all(image.holders.count(key) or image.done.covers(*_target(pieces, key)) for key in keys)
+
+    def _leased(self, pack: Digest, frames: int) -> set[int]:
+        """Which of the `frames` frames of a pack others fetch."""
+        return {
+            frame
+            for _, remote in self._context.remotes(self._image.task.image)
+            if remote.leases and not remote.distrusted
+            for lease in remote.leases.values()
+            if lease.pack == pack
+            for frame in range(lease.start, min(lease.stop, frames))
+        }
 
     def _start(self, pack: Digest, start: int, stop: int) -> None:
         context, image = self._context, self._image

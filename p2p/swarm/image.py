@@ -10,8 +10,7 @@ route.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from collections.abc import Set as AbstractSet
+from collections.abc import Collection, Iterator, Sequence
 
 from p2p.content import index as pack_index
 from p2p.content import limits
@@ -21,8 +20,10 @@ from p2p.content.manifest import PackRef
 from p2p.content.pieces import Piece, PieceMap
 from p2p.errors import ContentError
 from p2p.swarm import messages as m
+from p2p.swarm.announcements import Announcements
 from p2p.swarm.context import Context
 from p2p.swarm.events import GiveUp, How, ImageTask, ReadBack, Recheck, Route, Stored
+from p2p.swarm.holders import Holders
 from p2p.swarm.objects import ObjectExchange
 from p2p.swarm.peer import Peer, PieceKey, RemoteImage
 from p2p.swarm.plan import Participant
@@ -31,11 +32,11 @@ from p2p.swarm.wire import pack_bitmap, unpack_bitmap
 
 INDEX_RETRY_S = 5.0
 
+REPLAN_S = 2.0
+"""The plan is made anew this often, for what follows from time alone."""
+
 READ_BACKS_MAX = 3
 """How often an image may be read back wrong; what is then still wrong, mending does not help."""
-
-HAVE_CROWD = 16
-"""With more peers than this, news of pieces is gathered for longer, as it is told to each of them."""
 
 
 class ImageSwarm:
@@ -60,24 +61,22 @@ class ImageSwarm:
         self.storing: dict[PieceKey, int] = {}
         self.fetching: dict[PieceKey, int] = {}
         self.serves: dict[Digest, set[int]] = {}
+        self.holders = Holders()
+        self.due: dict[str, None] = {}
         self.last_progress = context.now
         self.site = SiteView(context, task, known=complete)
         self.replan = True
+        self.stale = False
+        self.planned_at = context.now
         self.wan_blocked_until = 0.0
+        self.news = Announcements(context, task.image)
         self._objects = objects
-        self._unannounced: dict[Digest, list[int]] = {}
-        self._announce_at: float | None = None
         self._index_asked: dict[Digest, float] = {}
         self._announced_wan = self.wan
         self._read_back_wrong = 0
         self._mended = 0
 
     # What others should know
-
-    @property
-    def announce_at(self) -> float | None:
-        """When gathered news of pieces is due."""
-        return self._announce_at
 
     @property
     def wan(self) -> bool:
@@ -100,9 +99,12 @@ class ImageSwarm:
 
     def tell_haves(self, device: str) -> None:
         """All that this node serves, to one peer (only news of it is told from then on)."""
+        peer = self.context.peers.get(device)
         for pack, pieces in self.serves.items():
             if pieces:
                 self.context.send(device, self._have(pack, pieces))
+                if peer is not None:
+                    self.news.told_all(peer.image(self.task.image), pack)
 
     def announce(self) -> None:
         """Tell everybody that something of the `Join` changed."""
@@ -112,18 +114,14 @@ class ImageSwarm:
 
     def flush(self, *, at_once: bool = False) -> None:
         """Send gathered news of pieces when it is due."""
-        if self._announce_at is None or (self.context.now < self._announce_at and not at_once):
-            return
-        self._announce_at = None
-        image = self.task.image
-        for pack, pieces in self._unannounced.items():
-            for at in range(0, len(pieces), limits.HAVE_MORE_MAX):
-                news = tuple(pieces[at : at + limits.HAVE_MORE_MAX])
-                for peer, remote in self.context.remotes(image):
-                    known = remote.haves.get(pack, ())
-                    if any(n not in known for n in news):  # who has them all has no use for the news
-                        self.context.send(peer.device, m.HaveMore(image, pack, news))
-        self._unannounced.clear()
+        self.news.step(self.site.gateways, at_once=at_once)
+
+    def _tell_all(self, pack: Digest) -> None:
+        """What this node serves of a pack changed by more than news."""
+        have = self._have(pack, self.serves[pack])
+        for peer, remote in self.context.remotes(self.task.image):
+            self.context.send(peer.device, have)
+            self.news.told_all(remote, pack)
 
     def _have(self, pack: Digest, pieces: set[int]) -> m.Have:
         total = len(self.maps[pack])
@@ -135,18 +133,23 @@ class ImageSwarm:
         """Bring plan, indexes and the list of wanted pieces up to date."""
         if self.wan != self._announced_wan and not self.complete:
             self.announce()
-        if self.replan:
-            self.replan = False
+        if self.replan and self.site.ready:
+            self.replan = self.stale = False
+            self.planned_at = self.context.now
             self.site.renew(self.participant, self.maps, self.serves, fetching=bool(self.fetching))
-            if self.site.ready:
-                if not self.complete:
-                    self._follow(self._choose_route())
-                if self._full_index_needed():
-                    self._need_index(self.task.full_pack)
+            if not self.complete:
+                self._follow(self._choose_route())
+            if self._full_index_needed():
+                self._need_index(self.task.full_pack)
         checking = self.reading_back or self.rechecking or self.given_up
         if not self.left and not self.complete and not checking:
             self.reading_back = True
             self.context.actions.append(ReadBack(self.task.image))
+
+    def housekeeping(self) -> None:
+        """Plan anew if something has changed, and now and then because time passes."""
+        if self.stale or self.context.now - self.planned_at >= REPLAN_S:
+            self.replan = True
 
     def lease_fits(self, pack: Digest, start: int, stop: int) -> bool:
         """Whether frames `[start, stop)` are few enough, and in the pack (as far as it is known)."""
@@ -170,7 +173,7 @@ class ImageSwarm:
             remotes = [r for _, r in self.context.remotes(task.image)]
             if any(r.has_all(name) for r in remotes):
                 return own
-            if name in self.maps and all(any(r.has(k) for r in remotes) for k in self._missing(name)):
+            if name in self.maps and all(self.holders.count(k) for k in self._missing(name)):
                 return own
         return task.full_pack
 
@@ -237,7 +240,7 @@ class ImageSwarm:
         self._check_claims(name, pieces)
         self.context.actions.append(Route(self.task.image, name, index))
         if have:
-            self.context.broadcast(self._have(name, have), self.task.image)
+            self._tell_all(name)
         if self.rechecking and pack.base is None:
             self.context.actions.append(Recheck(self.task.image, name))
         self.replan = True
@@ -282,8 +285,28 @@ class ImageSwarm:
                         self.wanted[full, n] = None
         for key in (*self.in_flight, *self.storing, *self.fetching):
             self.wanted.pop(key, None)
-        for _, remote in self.context.remotes(self.task.image):
-            remote.useful = {k: None for k in self.wanted if remote.has(k)}
+        for peer, remote in self.context.remotes(self.task.image):
+            self.find_useful(peer, remote)
+
+    def find_useful(self, peer: Peer, remote: RemoteImage) -> None:
+        """What a peer has that this node wants, from all that is known."""
+        haves = {pack: numbers for pack, numbers in remote.haves.items() if numbers}
+        if not haves or remote.distrusted:
+            remote.useful = {}
+            return
+        remote.useful = {k: None for k in self.wanted if k[1] in haves.get(k[0], ())}
+        if remote.useful:
+            self.due[peer.device] = None
+
+    def entered(self, peer: Peer, remote: RemoteImage) -> None:
+        """A peer takes part from now on."""
+        if not remote.distrusted:
+            self.holders.admit(remote)
+        self.find_useful(peer, remote)
+
+    def left_by(self, remote: RemoteImage) -> None:
+        """A peer is gone, or takes part no more."""
+        self.holders.dismiss(remote)
 
     def want_again(self, key: PieceKey) -> None:
         """A piece that was on its way is not: whoever has it may be asked."""
@@ -294,29 +317,32 @@ class ImageSwarm:
         relevant = key[0] == self.route or (key[0] == full and self._needs_repair(piece))
         if relevant and not self._is_done(piece):
             self.wanted[key] = None
-            for _, remote in self.context.remotes(self.task.image):
-                if remote.has(key):
-                    remote.useful[key] = None
+            if self.holders.count(key):
+                for peer, remote in self.context.remotes(self.task.image):
+                    if remote.has(key):
+                        remote.useful[key] = None
+                        self.due[peer.device] = None
 
     def _needs_repair(self, piece: Piece) -> bool:
         gaps = list(self.repair.gaps(piece.target_offset, piece.target_stop))
         return gaps != [(piece.target_offset, piece.target_stop)]
 
     def heard(
-        self, peer: Peer, remote: RemoteImage, pack: Digest, pieces: AbstractSet[int], total: int | None
-    ) -> AbstractSet[int]:
+        self, peer: Peer, remote: RemoteImage, pack: Digest, pieces: Collection[int], total: int | None
+    ) -> Sequence[int]:
         """A peer serves pieces (of `total`, if it said so); returns those that are new."""
         count = len(self.maps[pack])
         if total not in (None, count) or max(pieces, default=-1) >= count:
             self.context.ban(peer.device, "bad-have")
-            return set()
-        known = remote.haves.setdefault(pack, set())
-        new = {n for n in pieces - known if (pack, n) not in remote.late}
-        known |= new
+            return ()
+        known = remote.haves.get(pack, ())
+        new = [n for n in pieces if n not in known and (not remote.late or (pack, n) not in remote.late)]
+        self.holders.gained(remote, pack, new)
         remote.totals[pack] = count
-        for n in new:
-            if (pack, n) in self.wanted:
-                remote.useful[pack, n] = None
+        useful = {(pack, n): None for n in new if (pack, n) in self.wanted}
+        if useful:
+            remote.useful |= useful
+            self.due[peer.device] = None
         return new
 
     # Progress
@@ -378,10 +404,7 @@ class ImageSwarm:
         serves = self.serves.setdefault(pack, set())
         if number not in serves:
             serves.add(number)
-            self._unannounced.setdefault(pack, []).append(number)
-            if self._announce_at is None:
-                crowd = max(1.0, len(self.context.peers) / HAVE_CROWD)
-                self._announce_at = self.context.now + self.context.policy.have_batch_s * crowd
+            self.news.add(pack, number)
 
     def verified(self) -> None:
         """The whole image is right."""
@@ -417,8 +440,8 @@ class ImageSwarm:
                     self.serves.get(name, set()).discard(n)
         if was_complete:
             self.announce()
-        for name, served in self.serves.items():
-            self.context.broadcast(self._have(name, served), self.task.image)
+        for name in self.serves:
+            self._tell_all(name)
         self.replan = True
         self.recompute()
 

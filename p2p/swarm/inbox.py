@@ -93,24 +93,26 @@ class Inbox:
         remote.participant = Participant(
             peer.device, message.base, message.wan, message.weight, message.complete
         )
-        self._context.members_changed()
         if message.complete and remote.conduct.complete_at is None:
             remote.conduct.complete_at = self._context.now
+        if joined:
+            self._context.enter(message.image, peer, remote)
         if pursuit := self._pursuits.get(message.image):
-            pursuit.image.replan = pursuit.gateway.dirty = True
+            pursuit.image.stale = pursuit.gateway.dirty = True
             if joined:  # until now it was not told what came after the greeting
                 pursuit.gateway.greet(peer.device)
                 pursuit.image.tell_haves(peer.device)
-                pursuit.image.recompute()
+                pursuit.image.entered(peer, remote)
 
     def _on_leave(self, peer: Peer, image: Digest) -> None:
         remote = peer.images.pop(image, None)
         if remote is None:
             return
-        self._context.members_changed()
+        self._context.exit(image, peer.device)
         for pack in list(remote.claims):
             peer.unclaim(remote, pack)
         if pursuit := self._pursuits.get(image):
+            pursuit.image.left_by(remote)
             pursuit.rider.peer_lost(peer)
         self._pursuits.changed()
 
@@ -147,13 +149,13 @@ class Inbox:
     ) -> None:
         image = pursuit.image
         if isinstance(message, m.HaveMore):
-            new = image.heard(peer, remote, message.pack, set(message.pieces), total=None)
+            new = image.heard(peer, remote, message.pack, message.pieces, total=None)
         else:
             pieces = unpack_bitmap(message.bitmap, message.total)
-            known = remote.haves.setdefault(message.pack, set())
-            if known - pieces:
+            lost = remote.haves.get(message.pack, set()) - pieces
+            if lost:
                 image.tell_haves(peer.device)  # it lost some, and was told nothing of those while it had them
-            known &= pieces
+                image.holders.lost(remote, message.pack, lost)
             remote.useful = {k: None for k in remote.useful if k[0] != message.pack or k[1] in pieces}
             new = image.heard(peer, remote, message.pack, pieces, total=message.total)
         pursuit.gateway.renewed_by(remote, message.pack, new)

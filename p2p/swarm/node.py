@@ -103,7 +103,7 @@ class SwarmNode:
 
     def deadline(self) -> float | None:
         """When `Tick` is due at the latest; None while only events can change anything."""
-        times = [p.image.announce_at for p in self._pursuits if p.image.announce_at is not None]
+        times = [due for p in self._pursuits if (due := p.image.news.due_at) is not None]
         if self._housekeeping_at is not None:
             times.append(self._housekeeping_at)
         context = self._context
@@ -219,7 +219,6 @@ class SwarmNode:
         context = self._context
         self._on_lost(device)
         context.peers[device] = Peer(device, context.now, host)
-        context.members_changed()
         context.send(device, m.Hello(PROTOCOL, context.site, self.port, context.wan))
         context.send(device, self._objects.news())
         for pursuit in self._pursuits:
@@ -232,13 +231,19 @@ class SwarmNode:
         peer = context.peers.pop(device, None)
         if peer is None:
             return
-        context.members_changed()
+        for image, remote in peer.images.items():
+            context.exit(image, device)
+            if pursuit := self._pursuits.get(image):
+                pursuit.image.left_by(remote)
         self._objects.peer_lost(peer)
         if device in context.closing:
             context.closing.remove(device)
         for pursuit in self._pursuits:
             pursuit.rider.peer_lost(peer)
-        self._pursuits.changed()
+            pursuit.gateway.dirty = True
+            mattered = device in pursuit.image.site.gateways or not context.peers
+            pursuit.image.stale = True
+            pursuit.image.replan |= mattered
 
     def _on_piece_sent(self, event: e.PieceSent) -> None:
         peer = self._context.peers.get(event.device)
@@ -272,15 +277,13 @@ class SwarmNode:
         if self._objects.busy:
             self._objects.step()
         self._part()
-        busy = (
-            self._objects.busy
-            or any(not p.image.complete for p in self._pursuits)
-            or any(p.asked for p in context.peers.values())
-        )
-        if not busy:
-            self._housekeeping_at = None
-        elif due or self._housekeeping_at is None:
-            self._housekeeping_at = context.now + HOUSEKEEPING_S
+        if due or self._housekeeping_at is None:
+            busy = (
+                self._objects.busy
+                or any(not p.image.complete for p in self._pursuits)
+                or any(p.asked for p in context.peers.values())
+            )
+            self._housekeeping_at = context.now + HOUSEKEEPING_S if busy else None
 
     def _part(self) -> None:
         """Peers that we part with are gone at once, whenever their connection ends."""
@@ -297,7 +300,7 @@ class SwarmNode:
 
     def _housekeep(self) -> None:
         for pursuit in self._pursuits:
-            pursuit.image.replan = True
+            pursuit.image.housekeeping()
             pursuit.rider.housekeeping()
             pursuit.gateway.housekeeping()
             pursuit.gateway.dirty = True

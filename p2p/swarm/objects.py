@@ -140,6 +140,8 @@ class ObjectExchange:
         """Whoever waits for a peer's metadata does not wait for ever."""
         context = self._context
         for peer in context.peers.values():
+            if not peer.asked:
+                continue
             for number, asked in peer.waiting():
                 if asked.metadata is not None and context.now - asked.at > context.policy.request_s:
                     peer.abandon(number)

@@ -70,7 +70,9 @@ class RemoteImage:
 
     `useful`: pieces that it has and this node wants, in the order they became known. `claims`:
     bitmaps of packs whose index this node does not have, so that numbers cannot be checked yet.
-    `late`: pieces that it has but did not bring in time, and when it may be asked again.
+    `late`: pieces that it has but did not bring in time, and when it may be asked again. `told`: how
+    much of our own log of pieces it was told (by index digest). `haves` and `counted` change only
+    through `Holders`.
     """
 
     participant: Participant | None = None
@@ -80,6 +82,8 @@ class RemoteImage:
     useful: dict[PieceKey, None] = field(default_factory=dict)
     claims: dict[Digest, bytearray] = field(default_factory=dict)
     late: dict[PieceKey, float] = field(default_factory=dict)
+    told: dict[Digest, int] = field(default_factory=dict)
+    counted: bool = False
     conduct: Conduct = field(default_factory=Conduct)
 
     @property

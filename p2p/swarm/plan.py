@@ -60,11 +60,23 @@ def make_plan(
     return plan
 
 
-def rank(key: bytes, weights: Mapping[str, int]) -> list[str]:
-    """Devices in rendezvous order for `key`, the responsible one first. Weights are positive."""
-    scored = [(_score(key, device, weight), device) for device, weight in weights.items()]
-    scored.sort(key=lambda s: (-s[0], s[1]))
-    return [device for _, device in scored]
+def rank(
+    key: bytes, weights: Mapping[str, int], scores: dict[tuple[str, int], float] | None = None
+) -> list[str]:
+    """Devices in rendezvous order for `key`, the responsible one first. Weights are positive.
+
+    `scores` remembers what was computed for this key.
+    """
+    if scores is None:
+        scores = {}
+    order = []
+    for pair in weights.items():
+        score = scores.get(pair)
+        if score is None:
+            score = scores[pair] = _score(key, *pair)
+        order.append((-score, pair[0]))
+    order.sort()
+    return [device for _, device in order]
 
 
 def gateway_count(participants: int, gateways_max: int) -> int:

@@ -56,6 +56,10 @@ class Pursuits:
             for device, peer in self._context.peers.items():
                 if (remote := peer.images.get(task.image)) is not None:
                     remote.conduct = image.site.conduct(device)
+                    remote.told.clear()
+                    remote.counted = False
+                    if remote.participant is not None:
+                        image.entered(peer, remote)
         return pursuit
 
     def put_down(self, image: Digest) -> None:
@@ -69,4 +73,4 @@ class Pursuits:
     def changed(self) -> None:
         """Somebody came, went or told something that plans depend on."""
         for pursuit in self._images.values():
-            pursuit.image.replan = pursuit.gateway.dirty = True
+            pursuit.image.stale = pursuit.gateway.dirty = True

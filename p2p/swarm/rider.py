@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import islice
-
 from p2p.content.limits import KIB
 from p2p.swarm import messages as m
 from p2p.swarm.context import Context
@@ -13,14 +10,11 @@ from p2p.swarm.image import ImageSwarm
 from p2p.swarm.peer import Asked, Peer, PieceKey, RemoteImage
 from p2p.swarm.policy import penalty_s
 
-SAMPLE = 24
+SAMPLE = 16
 """How many useful pieces are compared for rarity at each choice: enough to spread, cheap to do."""
 
 RATE_MIN, RATE_EXPECTED = 64 * KIB, 512 * KIB
 """Bytes per second that a slow peer is waited for with, and one that has not answered anything yet."""
-
-WITNESSES = 12
-"""How many peers' pieces are counted to find the rarest."""
 
 BUSY_PAUSE_S = 0.5
 """How long a peer that was busy is left alone."""
@@ -39,56 +33,52 @@ class Rider:
     def step(self) -> None:
         """Fill the pipelines of peers that have what we want."""
         image = self._image
+        if not image.due:
+            return
+        due, image.due = image.due, {}
         if image.complete:
             return
-        for peer, remote in self._context.remotes(image.task.image):
-            if remote.useful:
-                self.fill(peer, remote)
+        members = self._context.members(image.task.image)
+        for device in due:
+            if (found := members.get(device)) is not None:
+                self.fill(*found)
 
     def fill(self, peer: Peer, remote: RemoteImage) -> None:
         """Ask one peer for as much as its pipeline takes."""
-        if self._context.now < peer.paused_until:
+        if not remote.useful or remote.distrusted or self._context.now < peer.paused_until:
             return
-        capacity = peer.capacity(self._context.policy)
-        while capacity > 0 and remote.useful and not remote.distrusted:
+        for _ in range(peer.capacity(self._context.policy)):
             key = self._rarest(remote)
             if key is None:
                 return
-            self._ask(peer, key)
-            capacity -= 1
+            self._ask(peer, remote, key)
 
     def _rarest(self, remote: RemoteImage) -> PieceKey | None:
-        image = self._image
+        """The piece that the fewest have, of the first few that are useful; chance decides ties."""
+        wanted, count, random = self._image.wanted, self._image.holders.count, self._context.rng.random
         best: PieceKey | None = None
-        fewest = (0, 0.0)
+        fewest = 0.0
         dead: list[PieceKey] = []
-        others = self._witnesses()
-        for key in islice(remote.useful, SAMPLE):
-            if key not in image.wanted:
+        seen = 0
+        for key in remote.useful:
+            if key not in wanted:
                 dead.append(key)
                 continue
-            rarity = (sum(r.has(key) for r in others), self._context.rng.random())
+            rarity = count(key) + random()
             if best is None or rarity < fewest:
                 best, fewest = key, rarity
+            seen += 1
+            if seen == SAMPLE:
+                break
         for key in dead:
             del remote.useful[key]
-        if best is None and dead:
-            return self._rarest(remote) if remote.useful else None
         return best
 
-    def _witnesses(self) -> Sequence[RemoteImage]:
-        """Whose pieces are counted for rarity: of many, some."""
-        remotes = self._context.remotes(self._image.task.image)
-        if len(remotes) <= WITNESSES:
-            return [r for _, r in remotes]
-        at = int(self._context.rng.random() * len(remotes))
-        return [remotes[(at + n) % len(remotes)][1] for n in range(WITNESSES)]
-
-    def _ask(self, peer: Peer, key: PieceKey) -> None:
+    def _ask(self, peer: Peer, remote: RemoteImage, key: PieceKey) -> None:
         image = self._image
         piece = image.maps[key[0]][key[1]]
         image.wanted.pop(key, None)
-        peer.image(image.task.image).useful.pop(key, None)
+        remote.useful.pop(key, None)
         request = peer.ask(Asked(self._context.now, piece.wire_size, image.task.image, key))
         image.in_flight.setdefault(key, []).append((peer.device, request))
         self._context.send(peer.device, m.Want(request, image.task.image, *key))
@@ -101,6 +91,7 @@ class Rider:
         size = len(message.payload)
         peer.measured(size, context.now - asked.at)
         self._forget(peer, key)
+        image.due[peer.device] = None
         conduct = peer.image(image.task.image).conduct
         conduct.strikes, conduct.busy = max(0, conduct.strikes - 1), 0
         piece = image.maps[key[0]][key[1]]
@@ -123,8 +114,9 @@ class Rider:
             if remote.conduct.busy > BUSY_MAX:
                 self._strike(remote)
         else:
-            remote.haves.get(key[0], set()).discard(key[1])
+            self._image.holders.lost(remote, key[0], (key[1],))
             self._strike(remote)
+        self._image.due[peer.device] = None
         self._image.want_again(key)
 
     def on_rejected(self, key: PieceKey) -> None:
@@ -136,7 +128,12 @@ class Rider:
         """Give up what is late, and ask somebody else for what is slow."""
         context, policy, image = self._context, self._context.policy, self._image
         for peer, remote in context.remotes(image.task.image):
-            self._forgive(remote)
+            if remote.late or remote.conduct.distrusted:
+                self._forgive(peer, remote)
+            if remote.useful:
+                image.due[peer.device] = None  # a pause is over, or it turned out to be quicker
+            if not peer.asked:
+                continue
             for number, asked in peer.waiting():
                 if asked.image != image.task.image or asked.piece is None:
                     continue
@@ -170,7 +167,7 @@ class Rider:
             return
         for peer, remote in self._context.remotes(image.task.image):
             if peer is not slow and remote.has(key) and peer.capacity(self._context.policy) > 0:
-                self._ask(peer, key)
+                self._ask(peer, remote, key)
                 return
 
     def _forget(self, peer: Peer, key: PieceKey) -> None:
@@ -182,21 +179,22 @@ class Rider:
 
     def _late(self, remote: RemoteImage, key: PieceKey) -> None:
         """It may still have the piece, but not for now."""
-        remote.haves.get(key[0], set()).discard(key[1])
+        self._image.holders.lost(remote, key[0], (key[1],))
         remote.late[key] = self._context.now + self._context.policy.penalty_s
         self._strike(remote)
 
-    def _forgive(self, remote: RemoteImage) -> None:
+    def _forgive(self, peer: Peer, remote: RemoteImage) -> None:
         """Who was late may have been cut off for a while; nobody is lost to the site for good."""
         now, conduct = self._context.now, remote.conduct
         if conduct.distrusted and now >= conduct.distrusted_until:
             conduct.distrusted = False
             conduct.strikes = self._context.policy.strikes_max - 1
+            self._image.holders.admit(remote)
             self._image.replan = True
-            self._image.recompute()
+            self._image.find_useful(peer, remote)
         for key in [k for k, until in remote.late.items() if now >= until]:
             del remote.late[key]
-            remote.haves.setdefault(key[0], set()).add(key[1])
+            self._image.holders.gained(remote, key[0], (key[1],))
             if key in self._image.wanted:
                 remote.useful[key] = None
 
@@ -207,6 +205,7 @@ class Rider:
             conduct.distrusted = True
             conduct.distrusts += 1
             conduct.distrusted_until = self._context.now + penalty_s(policy, conduct.distrusts)
+            self._image.holders.dismiss(remote)
             remote.leases.clear()
             remote.useful.clear()
             self._image.replan = True

@@ -22,6 +22,9 @@ from p2p.swarm.plan import Participant, SitePlan, gateway_count, make_plan, rank
 
 CONDUCTS_MAX = 256
 
+SCORES_MAX = 4096
+"""How many devices' places in the rendezvous order are remembered."""
+
 
 class SiteView:
     """`plan` and `gateways` (devices, the responsible one first) as of the last `renew`.
@@ -37,6 +40,7 @@ class SiteView:
         self._started = context.now
         self._gathered = known
         self._conducts: dict[str, Conduct] = {}
+        self._scores: dict[tuple[str, int], float] = {}
 
     @property
     def ready(self) -> bool:
@@ -65,16 +69,22 @@ class SiteView:
         serves (by index digest); `fetching`: a fetch of its own is under way.
         """
         context, image = self._context, self._task.image
+        if own.complete:
+            self.plan, self.gateways = SitePlan(None), ()
+            return
         participants = list(self._participants(own, packs))
         self.plan = make_plan(self._task.packs, participants, self._held(packs, serves))
         remotes = context.remotes(image)
         stalled = {p.device for p, r in remotes if r.conduct.stalled_until > context.now}
-        weights = {p.device: p.weight for p in participants if p.device in self.plan.candidates}
+        candidates = set(self.plan.candidates)
+        weights = {p.device: p.weight for p in participants if p.device in candidates}
         sound = {d: w for d, w in weights.items() if d not in stalled} or weights
         busy = {p.device for p, r in remotes if r.leases}
         if fetching:
             busy.add(context.device)
-        order = rank(image, sound)
+        if len(self._scores) > SCORES_MAX:
+            self._scores.clear()
+        order = rank(image, sound, self._scores)
         order.sort(key=lambda d: d not in busy)  # incumbents first: a newcomer never displaces one
         count = gateway_count(len(participants), context.policy.gateways_max)
         self.gateways = tuple(order[:count])
@@ -95,7 +105,8 @@ class SiteView:
         yield own
         for _, remote in context.remotes(image):
             if remote.participant is not None and not remote.distrusted:
-                yield self._believed(remote, remote.participant, packs)
+                said = remote.participant
+                yield self._believed(remote, said, packs) if said.complete else said
         for device, held in context.absent():
             yield self._expected(device, held)
         if not context.settled and context.roster_known:
@@ -106,7 +117,7 @@ class SiteView:
 
     def _believed(self, remote: RemoteImage, said: Participant, packs: Collection[Digest]) -> Participant:
         """A node that says it is complete but gives nothing does not keep the site from the WAN for long."""
-        if not said.complete or remote.useful or any(remote.has_all(pack) for pack in packs):
+        if remote.useful or any(remote.has_all(pack) for pack in packs):
             return said
         policy, since = self._context.policy, max(remote.conduct.complete_at or 0.0, self._started)
         if self._context.now - since <= policy.stall_s + policy.object_s:
@@ -122,6 +133,8 @@ class SiteView:
     ) -> dict[Digest, int]:
         """Stored bytes of each pack that the site already has, by the furthest node's account."""
         held: dict[Digest, int] = {}
+        if len(self._task.packs) == 1:
+            return held  # nothing to compare it with
         for pack in self._task.packs:
             name = pack.index.sha256
             share = 0.0

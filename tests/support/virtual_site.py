@@ -178,8 +178,9 @@ class Driver:
                 site.disconnect(self.device, action.device)
             case e.Fetch():
                 self.fetches[action.fetch] = True
-                span = f"{action.start}..{action.stop}"
-                site.trace.append(f"{site.now:.6f} {self.device} fetches {span}")
+                if site.tracing:
+                    span = f"{action.start}..{action.stop}"
+                    site.trace.append(f"{site.now:.6f} {self.device} fetches {span}")
                 self._fetch(action, action.start)
             case e.CancelFetch():
                 if action.fetch in self.fetches:
@@ -406,6 +407,7 @@ class Site:
         self.release: Release | None = None
         self.apart: set[frozenset[str]] = set()
         self.trace: list[str] = []
+        self.tracing = True
         self._links: dict[tuple[str, str], int] = {}
         self._wan_free = 0.0
         self._lan_free: dict[str, float] = {}
@@ -508,7 +510,8 @@ class Site:
         self.lan_bytes += size
         start = max(self.now, self._lan_free.get(source, 0.0))
         self._lan_free[source] = start + size / self.lan_rate
-        self.trace.append(f"{self.now:.6f} {source}>{target} {_label(message)}")
+        if self.tracing:
+            self.trace.append(f"{self.now:.6f} {source}>{target} {_label(message)}")
 
         def arrive() -> None:
             if self._links.get((source, target)) == link:

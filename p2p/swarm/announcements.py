@@ -1,0 +1,123 @@
+"""News of the pieces that this node serves: gathered for a moment, told where it may matter.
+
+In a small site everybody is told at once. In a large one that would be most of what the site says, so
+each piece of news goes at once to a part of the peers only (gateways, and the first in the rendezvous
+order of pairs, which is the same from both ends), and pieces spread through those from node to node.
+All others are told in turn, a few each second, so that nobody depends on the part that chance gave it.
+Whoever is known to have a piece is not told of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+
+from p2p.content import limits
+from p2p.content.digests import Digest
+from p2p.swarm import messages as m
+from p2p.swarm.context import Context
+from p2p.swarm.peer import RemoteImage
+
+CROWD = 12
+"""With more peers than this in an image, news goes to `EAGER` of them at once."""
+
+EAGER = 8
+"""How many peers are told at once in a large site, gateways not counted."""
+
+TURN_S, TURN_PEERS = 1.0, 2
+"""So often, so many of the others are told all that they were not told yet."""
+
+
+class Announcements:
+    """What one node tells of one image; `due_at` is when `step` has something to do."""
+
+    def __init__(self, context: Context, image: Digest) -> None:
+        self._context = context
+        self._image = image
+        self._log: dict[Digest, list[int]] = {}
+        self._fresh_at: float | None = None
+        self._turn_at: float | None = None
+        self._turn = 0
+        self._eager: tuple[int, list[str]] | None = None
+
+    @property
+    def due_at(self) -> float | None:
+        """The next time at which somebody is to be told; None: there is no news."""
+        if self._fresh_at is None or (self._turn_at is not None and self._turn_at < self._fresh_at):
+            return self._turn_at
+        return self._fresh_at
+
+    def add(self, pack: Digest, number: int) -> None:
+        """This node has begun to serve a piece."""
+        self._log.setdefault(pack, []).append(number)
+        if self._fresh_at is None:
+            self._fresh_at = self._context.now + self._context.policy.have_batch_s
+
+    def told_all(self, remote: RemoteImage, pack: Digest) -> None:
+        """A peer was told all that is served of a pack."""
+        remote.told[pack] = len(self._log.get(pack, ()))
+
+    def step(self, gateways: Iterable[str], *, at_once: bool = False) -> None:
+        """Tell what is due; `at_once`: what is gathered, to those who are told first."""
+        now = self._context.now
+        if self._fresh_at is not None and (at_once or now >= self._fresh_at):
+            self._fresh_at = None
+            self._tell_first(gateways)
+        if self._turn_at is not None and now >= self._turn_at:
+            self._turn_at = None
+            self._tell_in_turn()
+
+    def _tell_first(self, gateways: Iterable[str]) -> None:
+        members = self._context.members(self._image)
+        if len(members) <= CROWD:
+            for device, (_, remote) in members.items():
+                self._tell(device, remote)
+            return
+        for device in dict.fromkeys([*self._first(), *gateways]):
+            if (found := members.get(device)) is not None:
+                self._tell(device, found[1])
+        if self._turn_at is None:
+            self._turn_at = self._context.now + TURN_S
+
+    def _tell_in_turn(self) -> None:
+        """The next few that lack something, going round."""
+        members = list(self._context.members(self._image).items())
+        told = 0
+        for n in range(len(members)):
+            device, (_, remote) = members[(self._turn + n) % len(members)]
+            told += self._tell(device, remote)
+            if told == TURN_PEERS:
+                self._turn = (self._turn + n + 1) % len(members)
+                self._turn_at = self._context.now + TURN_S
+                return
+
+    def _tell(self, device: str, remote: RemoteImage) -> bool:
+        """Tell one peer what it was not told and is not known to have; whether there was anything."""
+        sent = False
+        for pack, log in self._log.items():
+            told = remote.told.get(pack, 0)
+            if told >= len(log):
+                continue
+            remote.told[pack] = len(log)
+            if remote.participant is not None and remote.participant.complete:
+                continue
+            known = remote.haves.get(pack, ())
+            news = [n for n in log[told:] if n not in known]
+            for at in range(0, len(news), limits.HAVE_MORE_MAX):
+                part = tuple(news[at : at + limits.HAVE_MORE_MAX])
+                self._context.send(device, m.HaveMore(self._image, pack, part))
+                sent = True
+        return sent
+
+    def _first(self) -> list[str]:
+        """The peers that are told at once: both ends of a connection find the same hash for it."""
+        version = self._context.members_version
+        if self._eager is None or self._eager[0] != version:
+            me = self._context.device
+            devices = sorted(self._context.members(self._image), key=lambda d: _pair(me, d))
+            self._eager = version, devices[:EAGER]
+        return self._eager[1]
+
+
+def _pair(one: str, other: str) -> bytes:
+    return hashlib.sha256("\0".join(sorted((one, other))).encode()).digest()
