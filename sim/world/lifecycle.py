@@ -102,13 +102,13 @@ class Lifecycle:
         """The power is there (again): the boot loader starts a slot, and that the agent."""
         if not self.up:
             self.up = True
-            self._guard(self._boot)
+            self.guard(self._boot)
 
     def start_agent(self) -> None:
         """The agent starts (again), the machine ran all the time."""
         if not self.up:
             self.up = True
-            self._guard(self._start)
+            self.guard(self._start)
 
     def cut_power(self) -> None:
         """The power goes: unsynced writes may be lost. `power_on` follows, or nothing ever."""
@@ -235,7 +235,7 @@ class Lifecycle:
         life = self._life
 
         def answer(need: Any, then: Callable[[Any], None]) -> None:
-            answers.answer(need, lambda data: self._guard(then, data) if life == self._life else None)
+            answers.answer(need, lambda data: self.guard(then, data) if life == self._life else None)
 
         steps = release_for(
             self._trust,
@@ -526,9 +526,10 @@ class Lifecycle:
 
     def _fire(self, life: int, call: Callable[..., object], arguments: tuple[Any, ...]) -> None:
         if life == self._life and self.up:
-            self._guard(call, *arguments)
+            self.guard(call, *arguments)
 
-    def _guard(self, call: Callable[..., object], *arguments: Any) -> None:
+    def guard(self, call: Callable[..., object], *arguments: Any) -> None:
+        """Call; if the power goes in the middle of it, the device starts again by itself in a while."""
         try:
             call(*arguments)
         except PowerCut:
