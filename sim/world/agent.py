@@ -32,6 +32,11 @@ NEWS_PAUSE_S = 2.0
 HEALTH_S = 1.0
 """How long the health check of a new release takes."""
 
+LINGER_STEP_S = 0.25
+LINGER_QUIET_S = 3.0
+LINGER_MAX_S = 60.0
+"""A device that is about to reboot serves on while peers lack the image and ask, at most for this long."""
+
 FAILED_RETRY_S = (2.0, 300.0)
 
 
@@ -123,7 +128,7 @@ class PollingAgent:
         if device.world.observer is not None:
             good = device.slot.is_good(0, material.size)
             device.world.observer.installed(device, order.release, good, ordered=True)
-        device.reboot()
+        self._linger(image, device.kernel.now)
 
     def failed(self, image: Digest, reason: str) -> None:
         device, order = self._device, self._order
@@ -141,6 +146,16 @@ class PollingAgent:
         pause = min(longest, first * 2**self._failures) * (0.5 + self._rng.random())
         self._failures += 1
         device.later(device.kernel.now + pause, self._decide)
+
+    def _linger(self, image: Digest, since: float) -> None:
+        """Before the reboot: give what only this device may have, as long as peers ask for it."""
+        device, now = self._device, self._device.kernel.now
+        node = device.node
+        quiet = now - max(since, device.served_at) >= LINGER_QUIET_S
+        if node is None or quiet or now - since >= LINGER_MAX_S or node.all_complete(image):
+            device.reboot()
+        else:
+            device.later(now + LINGER_STEP_S, self._linger, image, since)
 
     # Check-ins
 

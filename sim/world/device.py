@@ -128,6 +128,8 @@ class Device:
         self.wan_down = 0
         self.wan_up = 0
         self.frames_wan = 0
+        self.served_at = float("-inf")
+        """When a peer was last given a piece."""
         self.totals = _Totals()
         self._fetches: dict[int, _Fetch] = {}
         self._requests: dict[Request, None] = {}
@@ -754,6 +756,7 @@ class Device:
 
     def _piece_sent(self, life: int, device: str, size: int) -> None:
         if life == self.life:
+            self.served_at = self.kernel.now
             self.feed(e.PieceSent(device, size))
 
 
