@@ -10,10 +10,12 @@ __all__ = ["sim"]
 
 _COMMANDS = {
     "list": "sim.cli.library:list_scenarios",
+    "plan": "sim.cli.plan:plan",
     "replay": "sim.cli.replay:replay",
     "report": "sim.cli.report:report",
     "run": "sim.cli.run:run",
     "show": "sim.cli.library:show",
+    "sweep": "sim.cli.sweep:sweep_command",
 }
 
 sim = LazyGroup(

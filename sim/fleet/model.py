@@ -23,9 +23,11 @@ from sim.fleet import queue
 from sim.fleet.curve import Curve, Floats
 from sim.fleet.draw import Devices, Ints
 from sim.fleet.origin import Jobs
-from sim.fleet.packs import Packs
+from sim.fleet.packs import Pack, Packs
 from sim.fleet.parameters import Parameters
 from sim.scenario.model import LanKind, Polling, SiteGroup
+from sim.world.orders import ROSTER_MAX
+from sim.world.wire import HttpCosts
 
 FRAME_TARGET = 4 * 1024 * 1024
 """Target bytes that one patch frame covers at most."""
@@ -147,26 +149,35 @@ def _load_shared(setting: Setting, packs: Packs, known_s: Floats, opens_s: Float
     devices = setting.devices
     able = np.where(devices.wan & (not curve.idle), known_s, np.inf)
     first = devices.least(able)
-    waited = np.where(
-        np.isfinite(known_s) & np.isfinite(opens_s), known_s - np.minimum(opens_s, known_s), 0.0
-    )
     start = first + _latency(setting)
     pack, payload = site_plan(devices, packs, known_s, start, curve)
-    sizes = devices.sizes.astype(float)
-    terms = {
-        "payload": payload,
-        "site": np.ones(devices.sites),
-        "device": sizes,
-        "pair": sizes * (sizes - 1),
-        "polls": devices.total(_polls(setting, waited)),
-        "piece": np.ceil(payload / setting.policy.run_bytes),
-    }
+    terms = _site_terms(setting, payload, known_s, opens_s)
     offsets = np.arange(devices.sites + 1, dtype=np.int64)
     parameters = setting.parameters
     return Load(
         True, packs, offsets, start, payload, dot(parameters.down, terms), dot(parameters.up, terms),
         pack, known_s, opens_s,
     )  # fmt: skip
+
+
+def shared_terms(setting: Setting, load: Load) -> dict[str, Floats]:
+    """What the bytes of each site that shares are made of, by the names of `parameters.BYTE_TERMS`."""
+    return _site_terms(setting, load.payload, load.known_s, load.opens_s)
+
+
+def _site_terms(setting: Setting, payload: Floats, known_s: Floats, opens_s: Floats) -> dict[str, Floats]:
+    devices = setting.devices
+    sizes = devices.sizes.astype(float)
+    real = np.isfinite(known_s) & np.isfinite(opens_s)
+    waited = np.where(real, known_s, 0.0) - np.where(real, opens_s, 0.0)
+    return {
+        "payload": payload,
+        "site": np.ones(devices.sites),
+        "device": sizes,
+        "pair": sizes * np.minimum(sizes - 1, ROSTER_MAX),
+        "polls": devices.total(_polls(setting, waited)),
+        "piece": np.ceil(payload / setting.policy.run_bytes),
+    }
 
 
 def site_plan(
@@ -393,10 +404,16 @@ def _asleep(setting: Setting, done: Floats) -> Floats:
     return np.asarray(np.where(sleeps, -np.log(rest) * off, 0.0))
 
 
+def on_the_wire(pack: Pack) -> int:
+    """Bytes down of a WAN that a pack costs at least, as `sim.world` counts them."""
+    costs = HttpCosts()
+    return costs.down(pack.index) + costs.down(pack.frames)
+
+
 def floors(setting: Setting, packs: Packs, load: Load) -> Floats:
     """The fewest bytes that any one device of each site could have needed, metadata included, per site."""
     devices = setting.devices
-    costs = np.asarray([packs.for_base(name).wan_bytes for name in devices.bases], float)
+    costs = np.asarray([on_the_wire(packs.for_base(name)) for name in devices.bases], float)
     cheapest = devices.least(np.where(np.isfinite(load.opens_s), costs[devices.base], np.inf))
     metadata = setting.parameters.metadata
     return np.asarray(np.where(np.isfinite(cheapest), cheapest + metadata, 0.0))

@@ -1,0 +1,211 @@
+"""Fitting the model's constants to runs of the real code, and measuring how far off it is.
+
+Linear least squares on relative errors with coefficients of 0 or more (an active set, after Lawson &
+Hanson 1974), once for bytes down, once for bytes up, once for time. What is reported is the error on
+sites that were held out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sim.fleet import model
+from sim.fleet.curve import Curve, Floats, of_wan
+from sim.fleet.draw import Devices, base_names
+from sim.fleet.outcome import ModelError
+from sim.fleet.packs import Packs, of_synthetic
+from sim.fleet.parameters import BYTE_TERMS, TIME_TERMS, Parameters
+from sim.outcome import RunOutcome
+from sim.scenario.model import Scenario, SyntheticRelease
+
+ROUNDS = 60
+NO_ERROR = ModelError(0, 0.0, 0.0, 0.0, 0.0, "")
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One site of a run of the real code: what the model is told, and what came of it."""
+
+    setting: model.Setting
+    packs: Packs
+    known_s: Floats
+    down: float
+    up: float
+    seconds: float
+    """From when the first device knew until the last was done."""
+    metadata: float
+    """What the floor counts besides the pack."""
+
+    def loaded(self, parameters: Parameters) -> tuple[model.Setting, model.Load]:
+        """The site under these constants."""
+        setting = model.Setting(
+            self.setting.group, self.setting.devices, self.setting.polling, self.setting.policy, parameters
+        )
+        curve = _curve(setting)
+        opens = np.zeros(len(setting.devices))
+        return setting, model.load(setting, self.packs, self.known_s, opens, curve, shared=True)
+
+
+def sample(scenario: Scenario, outcome: RunOutcome) -> Sample:
+    """The one site of a finished run; raises `ValueError` if a device did not finish."""
+    group, release = scenario.sites[0], scenario.releases[0]
+    assert isinstance(release, SyntheticRelease)
+    names = base_names(scenario)
+    ran = outcome.devices
+    count = len(ran)
+    finished = [d.finished_s for d in ran if d.finished_s is not None]
+    known = np.asarray([d.meant_s if d.meant_s is not None else np.inf for d in ran])
+    if len(finished) < count or not np.all(np.isfinite(known)):
+        raise ValueError(f"{scenario.name}: {len(finished)} of {count} devices finished")
+    devices = Devices(
+        classes=scenario.classes,
+        bases=names,
+        offsets=np.asarray([0, count], dtype=np.int64),
+        order=np.zeros(count),
+        site=np.zeros(count, dtype=np.int64),
+        cls=np.zeros(count, dtype=np.int64),
+        base=np.asarray([names.index(d.base) for d in ran], dtype=np.int64),
+        wan=np.ones(count, dtype=bool),
+        healthy=np.ones(count, dtype=bool),
+        start_s=np.asarray([d.started_s or 0.0 for d in ran]),
+        polls=np.full(count, 0.5),
+        luck=np.linspace(0.0, 1.0, count),
+    )
+    nothing = dict.fromkeys((*BYTE_TERMS, *TIME_TERMS), 0.0)
+    none = Parameters(nothing, nothing, nothing, 0.0, NO_ERROR)
+    setting = model.Setting(group, devices, scenario.polling, scenario.policy, none)
+    packs = of_synthetic(release)
+    site = outcome.sites[0]
+    cheapest = min(model.on_the_wire(packs.for_base(d.base)) for d in ran)
+    return Sample(
+        setting, packs, known, float(site.wan_down), float(site.wan_up), max(finished) - float(known.min()),
+        float((site.floor_bytes or cheapest) - cheapest),
+    )  # fmt: skip
+
+
+def byte_terms(one: Sample) -> Floats:
+    """The terms of `BYTE_TERMS` for a site."""
+    setting, load = one.loaded(_unit())
+    return np.asarray([float(values[0]) for values in model.shared_terms(setting, load).values()])
+
+
+def time_row(one: Sample, parameters: Parameters) -> tuple[Floats, float]:
+    """The terms of `TIME_TERMS` for a site, and the seconds that are known without a fit."""
+    setting, load = one.loaded(parameters)
+    curve = _curve(setting)
+    times = model.site_times(setting, one.packs, load.pack, load.down, curve.rate_max)
+    bound = max(float(times.wan[0]), float(times.local[0]))
+    row = np.asarray([bound, *(float(times.terms[name][0]) for name in TIME_TERMS[1:])])
+    latency = float(load.start_s[0] - one.known_s.min())
+    late = float(one.known_s.max() - one.known_s.min())
+    fixed = latency + float(model.installing(setting, one.packs).max())
+    riding = float(model.riding(setting, load).max())
+    return row, max(fixed, 0.0) if late <= bound + riding else np.nan
+
+
+def fit(samples: Sequence[Sample], command: str) -> Parameters:
+    """Constants for these sites, without an error; see `measure`."""
+    rows = np.stack([byte_terms(s) for s in samples])
+    down = _named(BYTE_TERMS, nonnegative(rows, np.asarray([s.down for s in samples])))
+    up = _named(BYTE_TERMS, nonnegative(rows, np.asarray([s.up for s in samples])))
+    metadata = float(np.median([s.metadata for s in samples]))
+    halfway = Parameters(down, up, dict.fromkeys(TIME_TERMS, 1.0), metadata, NO_ERROR)
+    found = [time_row(s, halfway) for s in samples]
+    usable = [n for n, (_, fixed) in enumerate(found) if np.isfinite(fixed)]
+    matrix = np.stack([found[n][0] for n in usable])
+    seconds = np.asarray([samples[n].seconds for n in usable])
+    fixed = np.asarray([found[n][1] for n in usable])
+    time = _named(TIME_TERMS, nonnegative(matrix, seconds - fixed, scale=seconds))
+    return Parameters(down, up, time, metadata, ModelError(0, 0.0, 0.0, 0.0, 0.0, command))
+
+
+def measure(samples: Sequence[Sample], parameters: Parameters) -> ModelError:
+    """The model's relative errors on these sites: bytes down and up together, and time."""
+    found = [errors(s, parameters) for s in samples]
+    in_bytes, in_time = np.abs([b for b, _ in found]), np.abs([t for _, t in found])
+    return ModelError(
+        held_out=len(samples),
+        bytes_median=round(float(np.median(in_bytes)), 4),
+        bytes_worst=round(float(in_bytes.max()), 4),
+        time_median=round(float(np.median(in_time)), 4),
+        time_worst=round(float(in_time.max()), 4),
+        command=parameters.error.command,
+    )
+
+
+def errors(one: Sample, parameters: Parameters) -> tuple[float, float]:
+    """Relative errors of a site's WAN bytes and of its time; positive: the model says more."""
+    setting, load = one.loaded(parameters)
+    finished = model.finish(setting, load, _curve(setting))
+    seconds = float(finished.max() - one.known_s.min())
+    total = float((load.down + load.up)[0])
+    return total / (one.down + one.up) - 1.0, seconds / one.seconds - 1.0
+
+
+def nonnegative(matrix: Floats, values: Floats, *, scale: Floats | None = None) -> Floats:
+    """Coefficients of 0 or more that leave the least sum of squared relative errors.
+
+    `scale`: what errors are relative to; default the values. Robust: sites far off count less in a second
+    pass (weights of Huber).
+    """
+    base = values if scale is None else scale
+    weights = 1.0 / np.maximum(np.abs(base), 1e-9)
+    found = np.zeros(matrix.shape[1])
+    trust = np.ones(len(values))
+    for _ in range(4):
+        w = weights * np.sqrt(trust)
+        found = _active_set(matrix * w[:, None], values * w)
+        off = np.abs(matrix @ found - values) * weights
+        bend = 2.0 * max(float(np.median(off)), 1e-4)
+        trust = np.minimum(1.0, bend / np.maximum(off, 1e-12))
+    return found
+
+
+def _active_set(matrix: Floats, values: Floats) -> Floats:
+    norms = np.maximum(np.linalg.norm(matrix, axis=0), 1e-30)
+    scaled = matrix / norms
+    used: NDArray[np.bool_] = np.zeros(scaled.shape[1], dtype=bool)
+    x = np.zeros(scaled.shape[1])
+    for _ in range(ROUNDS):
+        gradient = scaled.T @ (values - scaled @ x)
+        gradient[used] = -np.inf
+        best = int(gradient.argmax())
+        if used.all() or gradient[best] <= 1e-9:
+            break
+        used[best] = True
+        while True:
+            trial = np.zeros_like(x)
+            trial[used] = np.linalg.lstsq(scaled[:, used], values, rcond=None)[0]
+            if (trial[used] > 0).all():
+                x = trial
+                break
+            wrong = used & (trial <= 0)
+            step = float(np.min(x[wrong] / np.maximum(x[wrong] - trial[wrong], 1e-30)))
+            x = x + step * (trial - x)
+            used &= x > 1e-12
+            x[~used] = 0.0
+            if not used.any():
+                break
+    return np.asarray(x / norms)
+
+
+def _curve(setting: model.Setting) -> Curve:
+    return of_wan(
+        setting.group.wan,
+        starts_of_day=0.0,
+        horizon_s=1e9,
+        transfers=model.transfers(setting, shared=True),
+    )
+
+
+def _unit() -> Parameters:
+    zero = dict.fromkeys(BYTE_TERMS, 0.0)
+    return Parameters(zero | {"payload": 1.05}, zero, dict.fromkeys(TIME_TERMS, 1.0), 0.0, NO_ERROR)
+
+
+def _named(names: Sequence[str], values: Floats) -> dict[str, float]:
+    return {name: float(f"{value:.6g}") for name, value in zip(names, values, strict=True)}
