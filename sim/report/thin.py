@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -89,7 +88,7 @@ class Stretch:
 def merge_in_time(spans: Iterable[Span], stretches_max: int) -> tuple[list[Stretch], float]:
     """Spans joined over gaps in time, and the longest gap that was joined over (0: none).
 
-    The gap doubles until there are at most `stretches_max` (or one per device and `what`).
+    The longest gaps stay: there are at most `stretches_max`, or one per device and `what`.
     """
     return _merged(spans, stretches_max, by_time=True)
 
@@ -105,31 +104,36 @@ def _merged(spans: Iterable[Span], stretches_max: int, *, by_time: bool) -> tupl
         ordered.sort(key=lambda s: (s.device, s.what, s.since_s, s.until_s, s.start))
     else:
         ordered.sort(key=lambda s: (s.device, s.what, s.start, s.stop, s.since_s))
-    found = [_stretch([span]) for span in ordered]
-    if len(found) <= stretches_max:
-        return found, 0.0
-    extent = max(_ends(s, by_time)[1] for s in ordered) - min(_ends(s, by_time)[0] for s in ordered)
-    gap = 0.0
-    while True:
-        found = [_stretch(group) for group in _groups(ordered, gap, by_time)]
-        if len(found) <= stretches_max or gap > extent:
-            return found, gap
-        gap = gap * 2 or max(extent / 4096, math.ulp(extent) if by_time else 1.0)
-
-
-def _groups(ordered: Sequence[Span], gap: float, by_time: bool) -> list[list[Span]]:
+    if len(ordered) <= stretches_max:
+        return [_stretch([span]) for span in ordered], 0.0
+    before = _gaps_before(ordered, by_time)
+    # A border stays where another device or `what` begins, and at the longest gaps that there is room for.
+    gaps = sorted((gap for gap in before if gap is not None), reverse=True)
+    room = max(0, stretches_max - (len(ordered) - len(gaps)))
+    joined = max(0.0, gaps[room]) if room < len(gaps) else 0.0
     groups: list[list[Span]] = []
+    for span, gap in zip(ordered, before, strict=True):
+        if gap is None or gap > joined:
+            groups.append([])
+        groups[-1].append(span)
+    return [_stretch(group) for group in groups], joined
+
+
+def _gaps_before(ordered: Sequence[Span], by_time: bool) -> list[float | None]:
+    """How far each span begins after all earlier ones of its device and `what` ended; None for a first."""
+    found: list[float | None] = []
+    key: tuple[str, str] | None = None
     reach = 0.0
     for span in ordered:
         begin, end = _ends(span, by_time)
-        last = groups[-1][0] if groups else None
-        if last is not None and (last.device, last.what) == (span.device, span.what) and begin <= reach + gap:
-            groups[-1].append(span)
-            reach = max(reach, end)
-        else:
-            groups.append([span])
+        if (span.device, span.what) != key:
+            key = (span.device, span.what)
+            found.append(None)
             reach = end
-    return groups
+        else:
+            found.append(begin - reach)
+            reach = max(reach, end)
+    return found
 
 
 def _ends(span: Span, by_time: bool) -> tuple[float, float]:

@@ -82,7 +82,7 @@ def _title(runs: Sequence[Subject], plans: Sequence[PlanOutcome]) -> str:
 
 
 def _run_sections(runs: Sequence[Subject]) -> list[Section]:
-    timelines, remarks = _timelines(runs)
+    remarks = []
     found = []
     scenarios = {s.outcome.scenario for s in runs}
     if len(runs) <= LINES_MAX or len(scenarios) == 1:
@@ -96,6 +96,8 @@ def _run_sections(runs: Sequence[Subject]) -> list[Section]:
         )
     found += [wan.amplification(runs), wan.sites(runs)]
     found += [wan.devices(runs[0].outcome)] if len(runs) == 1 else []
+    timelines, left_out = _timelines(runs)
+    remarks += left_out
     pictures = (*(p for p in found if p is not None), *timelines)
     return [Section("", tuple(run_tables(runs)), pictures, tuple(remarks))]
 
