@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sim.fleet import model
+from sim.fleet import draw, model
 from sim.fleet.curve import Curve, Floats, of_wan
 from sim.fleet.draw import Devices, base_names
 from sim.fleet.outcome import ModelError
@@ -36,7 +36,7 @@ class Sample:
     down: float
     up: float
     seconds: float
-    """From when the first device knew until the last was done."""
+    """From when the first device could know until the last was done."""
     metadata: float
     """What the floor counts besides the pack."""
 
@@ -58,8 +58,7 @@ def sample(scenario: Scenario, outcome: RunOutcome) -> Sample:
     ran = outcome.devices
     count = len(ran)
     finished = [d.finished_s for d in ran if d.finished_s is not None]
-    known = np.asarray([d.meant_s if d.meant_s is not None else np.inf for d in ran])
-    if len(finished) < count or not np.all(np.isfinite(known)):
+    if len(finished) < count:
         raise ValueError(f"{scenario.name}: {len(finished)} of {count} devices finished")
     devices = Devices(
         classes=scenario.classes,
@@ -71,7 +70,7 @@ def sample(scenario: Scenario, outcome: RunOutcome) -> Sample:
         base=np.asarray([names.index(d.base) for d in ran], dtype=np.int64),
         wan=np.ones(count, dtype=bool),
         healthy=np.ones(count, dtype=bool),
-        start_s=np.asarray([d.started_s or 0.0 for d in ran]),
+        start_s=np.asarray([max(d.started_s or 0.0, 0.0) for d in ran]),
         polls=np.full(count, 0.5),
         luck=np.linspace(0.0, 1.0, count),
     )
@@ -79,6 +78,7 @@ def sample(scenario: Scenario, outcome: RunOutcome) -> Sample:
     none = Parameters(nothing, nothing, nothing, 0.0, NO_ERROR)
     setting = model.Setting(group, devices, scenario.polling, scenario.policy, none)
     packs = of_synthetic(release)
+    known = draw.known(devices, scenario.polling, np.zeros(count), _curve(setting), gossip=True)
     site = outcome.sites[0]
     cheapest = min(model.on_the_wire(packs.for_base(d.base)) for d in ran)
     return Sample(
@@ -94,17 +94,17 @@ def byte_terms(one: Sample) -> Floats:
 
 
 def time_row(one: Sample, parameters: Parameters) -> tuple[Floats, float]:
-    """The terms of `TIME_TERMS` for a site, and the seconds that are known without a fit."""
+    """The terms of `TIME_TERMS` for a site, and the seconds that are known without a fit.
+
+    They are NaN where late starters decide, not the site.
+    """
     setting, load = one.loaded(parameters)
     curve = _curve(setting)
     times = model.site_times(setting, one.packs, load.pack, load.down, curve.rate_max)
     bound = max(float(times.wan[0]), float(times.local[0]))
     row = np.asarray([bound, *(float(times.terms[name][0]) for name in TIME_TERMS[1:])])
-    latency = float(load.start_s[0] - one.known_s.min())
     late = float(one.known_s.max() - one.known_s.min())
-    fixed = latency + float(model.installing(setting, one.packs).max())
-    riding = float(model.riding(setting, load).max())
-    return row, max(fixed, 0.0) if late <= bound + riding else np.nan
+    return row, float(model.installing(setting, one.packs).max()) if late <= bound else np.nan
 
 
 def fit(samples: Sequence[Sample], command: str) -> Parameters:

@@ -26,7 +26,7 @@ from sim.fleet.origin import Jobs
 from sim.fleet.packs import Pack, Packs
 from sim.fleet.parameters import Parameters
 from sim.scenario.model import LanKind, Polling, SiteGroup
-from sim.world.orders import ROSTER_MAX
+from sim.world.orders import ABSENT, CHECKIN_DOWN, CHECKIN_UP, ROSTER_ENTRY, ROSTER_MAX, TIMESTAMP
 from sim.world.wire import HttpCosts
 
 FRAME_TARGET = 4 * 1024 * 1024
@@ -94,20 +94,13 @@ def load(
     devices = setting.devices
     pack = _own_pack(devices, packs)
     payload = np.asarray([p.wan_bytes for p in packs.packs], float)[pack]
-    reachable = devices.wan & (not curve.idle)
-    start = np.where(reachable, known_s, np.inf) + _latency(setting)
+    start = np.where(devices.wan & (not curve.idle), known_s, np.inf)
     ones = np.ones(len(devices))
-    terms = {
-        "payload": payload,
-        "site": ones,
-        "device": ones,
-        "pair": 0 * ones,
-        "polls": _polls(setting, known_s - opens_s),
-        "piece": np.ceil(payload / setting.policy.run_bytes),
-    }
+    terms = _byte_terms(setting, payload, ones, 0 * ones)
+    asked_down, asked_up = _asking(setting, 0 * ones, _waited(known_s, opens_s) / setting.polling.every_s)
     return Load(
-        False, packs, devices.offsets, start, payload, dot(setting.parameters.down, terms),
-        dot(setting.parameters.up, terms), pack, known_s, opens_s,
+        False, packs, devices.offsets, start, payload, dot(setting.parameters.down, terms) + asked_down,
+        dot(setting.parameters.up, terms) + asked_up, pack, known_s, opens_s,
     )  # fmt: skip
 
 
@@ -126,7 +119,7 @@ def finish(setting: Setting, load: Load, curve: Curve) -> Floats:
             fetched = np.maximum(fetched, metered(curve, begun, done_work, setting.quota))
         time = setting.parameters.time
         disk, patching = _device_times(setting, load.packs, load.pack)
-        extra = time["constant"] + time["patching"] * _last_patch(setting, load.packs, load.pack)
+        extra = _latency(setting) + time["patching"] * _last_patch(setting, load.packs, load.pack)
         done = (
             np.maximum(fetched, load.start_s + np.maximum(disk, patching))
             + extra
@@ -147,37 +140,54 @@ def transfers(setting: Setting, *, shared: bool) -> int:
 
 def _load_shared(setting: Setting, packs: Packs, known_s: Floats, opens_s: Floats, curve: Curve) -> Load:
     devices = setting.devices
-    able = np.where(devices.wan & (not curve.idle), known_s, np.inf)
-    first = devices.least(able)
-    start = first + _latency(setting)
+    start = devices.least(np.where(devices.wan & (not curve.idle), known_s, np.inf))
     pack, payload = site_plan(devices, packs, known_s, start, curve)
-    terms = _site_terms(setting, payload, known_s, opens_s)
+    sizes = devices.sizes.astype(float)
+    others = np.minimum(sizes - 1, ROSTER_MAX)
+    terms = _byte_terms(setting, payload, sizes, sizes * others)
+    polls = devices.total(_waited(known_s, opens_s)) / setting.polling.every_s
+    asked_down, asked_up = _asking(setting, others, polls)
     offsets = np.arange(devices.sites + 1, dtype=np.int64)
     parameters = setting.parameters
     return Load(
-        True, packs, offsets, start, payload, dot(parameters.down, terms), dot(parameters.up, terms),
-        pack, known_s, opens_s,
+        True, packs, offsets, start, payload, dot(parameters.down, terms) + asked_down,
+        dot(parameters.up, terms) + asked_up, pack, known_s, opens_s,
     )  # fmt: skip
 
 
 def shared_terms(setting: Setting, load: Load) -> dict[str, Floats]:
     """What the bytes of each site that shares are made of, by the names of `parameters.BYTE_TERMS`."""
-    return _site_terms(setting, load.payload, load.known_s, load.opens_s)
+    sizes = setting.devices.sizes.astype(float)
+    return _byte_terms(setting, load.payload, sizes, sizes * np.minimum(sizes - 1, ROSTER_MAX))
 
 
-def _site_terms(setting: Setting, payload: Floats, known_s: Floats, opens_s: Floats) -> dict[str, Floats]:
-    devices = setting.devices
-    sizes = devices.sizes.astype(float)
+def _byte_terms(setting: Setting, payload: Floats, sizes: Floats, pairs: Floats) -> dict[str, Floats]:
+    run = setting.policy.run_bytes
+    rest = setting.polling.at_rest
+    return {
+        "payload": payload * (HttpCosts().down(run) / run),
+        "site": np.ones(len(payload)),
+        "rest": sizes if rest else 0 * sizes,
+        "fresh": 0 * sizes if rest else sizes,
+        "pair": pairs,
+        "piece": np.ceil(payload / run),
+    }
+
+
+def _asking(setting: Setting, others: Floats, polls: Floats) -> tuple[Floats, Floats]:
+    """Bytes down and up of `polls` polls of devices with so many others in their roster: as the world's."""
+    costs = HttpCosts()
+    connect_down, connect_up, _ = costs.connect()
+    down = connect_down + costs.down(ABSENT) + costs.down(TIMESTAMP) + costs.down(CHECKIN_DOWN)
+    up = connect_up + 2 * costs.up() + costs.up(CHECKIN_UP)
+    return polls * (down + ROSTER_ENTRY * others), polls * up
+
+
+def _waited(known_s: Floats, opens_s: Floats) -> Floats:
+    """Seconds for which each device asked in vain after the order was out."""
     real = np.isfinite(known_s) & np.isfinite(opens_s)
     waited = np.where(real, known_s, 0.0) - np.where(real, opens_s, 0.0)
-    return {
-        "payload": payload,
-        "site": np.ones(devices.sites),
-        "device": sizes,
-        "pair": sizes * np.minimum(sizes - 1, ROSTER_MAX),
-        "polls": devices.total(_polls(setting, waited)),
-        "piece": np.ceil(payload / setting.policy.run_bytes),
-    }
+    return np.asarray(np.maximum(waited, 0.0))
 
 
 def site_plan(
@@ -254,6 +264,7 @@ def site_times(setting: Setting, packs: Packs, pack: Ints, down: Floats, rate: f
     terms = {
         "second": ranked[-2],
         "constant": np.ones(devices.sites),
+        "fresh": np.full(devices.sites, 0.0 if setting.polling.at_rest else setting.policy.settle_s),
         "delay": np.full(devices.sites, 2 * delay),
         "pieces": np.ceil(np.log2(np.maximum(sizes, 1))) * hop,
         "patching": devices.most(_last_patch(setting, packs, pack[devices.site])),
@@ -272,7 +283,7 @@ def _finish_shared(setting: Setting, load: Load, curve: Curve) -> Floats:
     tail = sum((time[name] * values for name, values in times.terms.items()), np.zeros(devices.sites))
     last = devices.luck >= devices.most(devices.luck)[devices.site]
     there = bound[devices.site] + tail[devices.site] * np.where(last, 1.0, (1.0 + devices.luck) / 2)
-    late = load.known_s + time["constant"] + riding(setting, load)
+    late = load.known_s + _latency(setting) + riding(setting, load)
     return np.maximum(there, late) + installing(setting, load.packs)
 
 
@@ -334,15 +345,11 @@ def _own_pack(devices: Devices, packs: Packs) -> Ints:
 
 
 def _latency(setting: Setting) -> float:
-    """Seconds from knowing of an order to the first fetch, but for what is fitted."""
-    return 0.0 if setting.polling.at_rest else setting.policy.settle_s
-
-
-def _polls(setting: Setting, waited_s: Floats) -> Floats:
-    """How often a device asks while an order is out and it does not have the release yet."""
-    if setting.polling.at_rest:
-        return np.ones(len(waited_s))
-    return 1.0 + np.where(np.isfinite(waited_s), np.maximum(waited_s, 0.0), 0.0) / setting.polling.every_s
+    """Seconds from asking to the first fetch, and from the last byte to the end, whatever is fetched."""
+    time, wan = setting.parameters.time, setting.group.wan
+    settle = 0.0 if setting.polling.at_rest else setting.policy.settle_s
+    delay = 2 * wan.delay_s if wan is not None else 0.0
+    return time["constant"] + time["fresh"] * settle + time["delay"] * delay
 
 
 def _device_times(setting: Setting, packs: Packs, pack: Ints) -> tuple[Floats, Floats]:

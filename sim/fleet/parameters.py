@@ -14,18 +14,18 @@ from p2p.errors import ContentError
 from sim.fleet.outcome import ModelError
 
 VERSION = 1
-BYTE_TERMS = ("payload", "site", "device", "pair", "polls", "piece")
-TIME_TERMS = ("bound", "second", "constant", "delay", "pieces", "patching")
-UP_TERMS = ("payload", "site", "device", "pair", "polls", "piece")
+BYTE_TERMS = ("payload", "site", "rest", "fresh", "pair", "piece")
+TIME_TERMS = ("bound", "second", "constant", "fresh", "delay", "pieces", "patching")
 
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
     """Coefficients by name of the terms that `sim.fleet.model` reckons a site by.
 
-    `down`, `up`: bytes per payload byte, per site, per device, per pair of devices (rosters), per poll of
-    a device and per requested run. `time`: what the terms of a site's time count, see `model.site_times`.
-    `metadata`: signed metadata that every site's floor includes, in bytes.
+    `down`, `up`: bytes per payload byte on the wire, per site, per device that runs when the order comes
+    (`rest`) or starts then (`fresh`), per pair of devices (rosters) and per requested run. `time`: what
+    the terms of a site's time count, see `model.site_times`. `metadata`: signed files that every floor
+    includes, in bytes.
     """
 
     down: Mapping[str, float]
@@ -53,7 +53,7 @@ class Parameters:
                 raise ContentError(f"fitted constants of version {document['version']!r}")
             return cls(
                 {name: float(document["down"][name]) for name in BYTE_TERMS},
-                {name: float(document["up"][name]) for name in UP_TERMS},
+                {name: float(document["up"][name]) for name in BYTE_TERMS},
                 {name: float(document["time"][name]) for name in TIME_TERMS},
                 float(document["metadata"]),
                 ModelError(**document["error"]),
