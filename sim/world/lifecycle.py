@@ -45,7 +45,7 @@ class Character:
     product: str
     root: bytes
     poll_s: float = 3600.0
-    reboot_s: float = 20.0
+    poll_jitter: float = 0.5
     health_s: float = 5.0
     has_wan: bool = True
     build_time: float = EPOCH - 30 * 86_400.0
@@ -111,7 +111,7 @@ class Lifecycle:
             self.guard(self._start)
 
     def cut_power(self) -> None:
-        """The power goes: unsynced writes may be lost. `power_on` follows, or nothing ever."""
+        """The power goes: unsynced writes may be lost. `power_on` may follow."""
         self.machine.disk.lose_power(self._rng)
         self._stop("crash")
 
@@ -206,11 +206,7 @@ class Lifecycle:
     def _reboot(self) -> None:
         self.machine.disk.restart()
         self._stop("reboot")
-        self._time.after(self.character.reboot_s, self._again, self._life)
-
-    def _again(self, life: int) -> None:
-        if life == self._life:
-            self.power_on()
+        self._swarm.again()
 
     # Asking
 
@@ -293,7 +289,8 @@ class Lifecycle:
             self._swarm.hold("timestamp.json", versions["timestamp"], timestamp)
 
     def _poll_wait(self) -> float:
-        return self.character.poll_s * (0.5 + self._rng.random())
+        jitter = self.character.poll_jitter
+        return self.character.poll_s * (1 - jitter + 2 * jitter * self._rng.random())
 
     def _next_poll(self, seconds: float) -> None:
         self._poll += 1
@@ -417,7 +414,8 @@ class Lifecycle:
             return
         self._meant = None
         self._see()
-        self._settle(self._ask)
+        images = tuple(p.image for p in record.plan.payloads) if record.plan is not None else ()
+        self._swarm.before_reboot(images, self._still(self._settle, self._ask))
 
     def _fail(self, error: LocalError, block: bool = False) -> None:
         """The release cannot be installed now (or here); the agent tries again in a while."""
@@ -535,4 +533,4 @@ class Lifecycle:
         except PowerCut:
             self.cut_power()
             self._witness.power_lost(self._name)
-            self._time.after(self.character.reboot_s, self._again, self._life)
+            self._swarm.again()

@@ -92,6 +92,12 @@ class Swarm(Sources, Protocol):
     def stopped(self, why: str) -> None:
         """It does not: `crash`, `restart`, `reboot`, `bricked`. All under way is forgotten."""
 
+    def again(self) -> None:
+        """The machine was stopped and starts by itself: call `Lifecycle.power_on` when it has."""
+
+    def before_reboot(self, images: tuple[Digest, ...], then: Callable[[], None]) -> None:
+        """The device is about to reboot: call `then` when its peers can do without it (or at once)."""
+
     def make(self, making: Making) -> None:
         """Make an image, and serve what is there of it."""
 

@@ -25,6 +25,7 @@ from sim.world.witness import Making, Witness
 SIZE = 1_000_000
 PIECE = 100_000
 PIECE_S = 0.5
+REBOOT_S = 20.0
 BASE = sha256(b"image 1")
 READER = RememberingReader()
 
@@ -132,6 +133,16 @@ class LoneSwarm:
     def stopped(self, why: str) -> None:
         self._generation += 1
         self.serving.clear()
+
+    def again(self) -> None:
+        self.kernel.after(REBOOT_S, self._start, self._generation)
+
+    def _start(self, generation: int) -> None:
+        if generation == self._generation and self.life is not None:
+            self.life.power_on()
+
+    def before_reboot(self, images: tuple[Digest, ...], then: Callable[[], None]) -> None:
+        then()
 
     def object(self, digest: Digest, size: int, path: str, then: Then) -> None:
         self._answer(None if self.origin.down else self.origin.repository.objects.get(digest), then)
