@@ -7,6 +7,7 @@ the real trust client and installer). What is named as durable outlives a crash.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from p2p.content.digests import Digest
@@ -128,7 +129,7 @@ class PollingAgent:
         if device.world.observer is not None:
             good = device.slot.is_good(0, material.size)
             device.world.observer.installed(device, order.release, good, ordered=True)
-        self._linger(image, device.kernel.now)
+        self._linger(image, device.kernel.now, device.reboot)
 
     def failed(self, image: Digest, reason: str) -> None:
         device, order = self._device, self._order
@@ -147,15 +148,15 @@ class PollingAgent:
         self._failures += 1
         device.later(device.kernel.now + pause, self._decide)
 
-    def _linger(self, image: Digest, since: float) -> None:
+    def _linger(self, image: Digest, since: float, then: Callable[[], None]) -> None:
         """Before the reboot: give what only this device may have, as long as peers ask for it."""
         device, now = self._device, self._device.kernel.now
         node = device.node
         quiet = now - max(since, device.served_at) >= LINGER_QUIET_S
         if node is None or quiet or now - since >= LINGER_MAX_S or node.all_complete(image):
-            device.reboot()
+            then()
         else:
-            device.later(now + LINGER_STEP_S, self._linger, image, since)
+            device.later(now + LINGER_STEP_S, self._linger, image, since, then)
 
     # Check-ins
 

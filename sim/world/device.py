@@ -114,6 +114,7 @@ class Device:
         self.gone = False
         """It left for good."""
         self.absent = 0
+        self.stopped_why = ""
         self.node: SwarmNode | None = None
         self.life = 0
         self.slot = VirtualSlot(klass.storage)
@@ -194,6 +195,7 @@ class Device:
         self.totals.add(node)
         self.node = None
         self.life += 1
+        self.stopped_why = why
         self.kernel.trace(f"{self.name} stops: {why}")
         for fetch in list(self._fetches.values()):
             if fetch.request is not None:
@@ -269,6 +271,10 @@ class Device:
     def reboot(self) -> None:
         """Stop, and start anew after the device's own time."""
         self.stop("reboot")
+        self.start_again()
+
+    def start_again(self) -> None:
+        """Start after the device's own time; it was stopped."""
         self.kernel.after(self.klass.reboot_s, self._booted, self.life)
 
     def _booted(self, life: int) -> None:
