@@ -5,7 +5,7 @@ Draws the fleet once, so that ways and plans are compared on the same sites and 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,9 +51,10 @@ def reckon(
     drawn = [draw.draw_devices(scenario, group, seed) for group in scenario.sites]
     total = len(plans) * len(ways)
     estimates = []
+    crowded: dict[str, int] = {}
     for plan in plans:
         for way in ways:
-            estimates.append(_estimate(scenario, drawn, packs, plan, way, parameters))
+            estimates.append(_estimate(scenario, drawn, packs, plan, way, parameters, crowded))
             if progress is not None:
                 progress(len(estimates), total)
     return PlanOutcome(
@@ -67,7 +68,7 @@ def reckon(
         plans={plan.name: plan.describe() for plan in plans},
         estimates=tuple(estimates),
         error=parameters.error,
-        notes=notes(scenario, plans),
+        notes=(*notes(scenario, plans), *_crowds(crowded, parameters)),
     )
 
 
@@ -85,6 +86,17 @@ def notes(scenario: Scenario, plans: Sequence[Plan]) -> tuple[str, ...]:
     return tuple(found)
 
 
+def _crowds(crowded: Mapping[str, int], parameters: Parameters) -> list[str]:
+    error = parameters.error
+    return [
+        f"{count} sites of {group} have a radio channel that takes over {model.CROWDED_S:.0f} s for all copies "
+        f"(in some way or plan): devices there fetch over the WAN as well, and the model was up to "
+        f"{error.outside_bytes_worst:.0%} off in bytes, {error.outside_time_worst:.0%} in time"
+        for group, count in crowded.items()
+        if count
+    ]
+
+
 def _estimate(
     scenario: Scenario,
     drawn: Sequence[draw.Devices],
@@ -92,6 +104,7 @@ def _estimate(
     plan: Plan,
     way: Way,
     parameters: Parameters,
+    crowded: dict[str, int],
 ) -> Estimate:
     shared = way in (Way.SHARED, Way.SLIPSTREAM)
     usable = packs if way in (Way.DELTA, Way.SLIPSTREAM) else packs.without_deltas()
@@ -113,6 +126,10 @@ def _estimate(
         settings.append(setting)
         loads.append(load)
         jobs.append(load.jobs(curve))
+        if shared:
+            times = model.site_times(setting, usable, load.pack, load.down, curve.rate_max)
+            found = int(np.count_nonzero(times.crowded))
+            crowded[group.name] = max(crowded.get(group.name, 0), found)
     curves = origin.shared(jobs, plan.origin, scenario.duration_s)
     results = [
         _result(setting, load, curve, packs, scenario.duration_s)

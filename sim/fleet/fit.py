@@ -108,7 +108,8 @@ def time_row(one: Sample, parameters: Parameters) -> tuple[Floats, float]:
 
 
 def fit(samples: Sequence[Sample], command: str) -> Parameters:
-    """Constants for these sites, without an error; see `measure`."""
+    """Constants for these sites but the crowded ones, without an error; see `measure`."""
+    samples = [s for s in samples if not crowded(s, _unit())]
     rows = np.stack([byte_terms(s) for s in samples])
     down = _named(BYTE_TERMS, nonnegative(rows, np.asarray([s.down for s in samples])))
     up = _named(BYTE_TERMS, nonnegative(rows, np.asarray([s.up for s in samples])))
@@ -125,16 +126,27 @@ def fit(samples: Sequence[Sample], command: str) -> Parameters:
 
 def measure(samples: Sequence[Sample], parameters: Parameters) -> ModelError:
     """The model's relative errors on these sites: bytes down and up together, and time."""
-    found = [errors(s, parameters) for s in samples]
-    in_bytes, in_time = np.abs([b for b, _ in found]), np.abs([t for _, t in found])
+    inside = [errors(s, parameters) for s in samples if not crowded(s, parameters)]
+    outside = [errors(s, parameters) for s in samples if crowded(s, parameters)]
+    in_bytes, in_time = np.abs([b for b, _ in inside]), np.abs([t for _, t in inside])
     return ModelError(
-        held_out=len(samples),
+        held_out=len(inside),
         bytes_median=round(float(np.median(in_bytes)), 4),
         bytes_worst=round(float(in_bytes.max()), 4),
         time_median=round(float(np.median(in_time)), 4),
         time_worst=round(float(in_time.max()), 4),
         command=parameters.error.command,
+        outside=len(outside),
+        outside_bytes_worst=round(max((abs(b) for b, _ in outside), default=0.0), 4),
+        outside_time_worst=round(max((abs(t) for _, t in outside), default=0.0), 4),
     )
+
+
+def crowded(one: Sample, parameters: Parameters) -> bool:
+    """Whether a site is outside of what the model knows."""
+    setting, load = one.loaded(parameters)
+    rate = _curve(setting).rate_max
+    return bool(model.site_times(setting, one.packs, load.pack, load.down, rate).crowded[0])
 
 
 def errors(one: Sample, parameters: Parameters) -> tuple[float, float]:

@@ -21,7 +21,7 @@ from p2p.swarm.plan import gateway_count
 from p2p.swarm.policy import Policy
 from sim.fleet import queue
 from sim.fleet.curve import Curve, Floats
-from sim.fleet.draw import Devices, Ints
+from sim.fleet.draw import Devices, Flags, Ints
 from sim.fleet.origin import Jobs
 from sim.fleet.packs import Pack, Packs
 from sim.fleet.parameters import Parameters
@@ -33,6 +33,9 @@ FRAME_TARGET = 4 * 1024 * 1024
 """Target bytes that one patch frame covers at most."""
 
 PIECE = 128 * 1024
+CROWDED_S = 20.0
+"""A radio channel that takes longer than this (and than the WAN) for all copies is outside the model."""
+
 MONTH_S = 30 * 86_400.0
 
 
@@ -232,6 +235,15 @@ class SiteTimes:
     disk: Floats
     patching: Floats
     terms: Mapping[str, Floats]
+    wireless: bool
+
+    @property
+    def crowded(self) -> Flags:
+        """Sites whose radio channel is so slow that devices give up on peers and fetch over the WAN as well.
+
+        The model does not know how much; see `CROWDED_S`.
+        """
+        return np.asarray(self.wireless & (self.lan > CROWDED_S) & (self.lan > self.wan))
 
     @property
     def local(self) -> Floats:
@@ -268,8 +280,9 @@ def site_times(setting: Setting, packs: Packs, pack: Ints, down: Floats, rate: f
         "delay": np.full(devices.sites, 2 * delay),
         "pieces": np.ceil(np.log2(np.maximum(sizes, 1))) * hop,
         "patching": devices.most(_last_patch(setting, packs, pack[devices.site])),
+        "devices": sizes,
     }
-    return SiteTimes(wan, spread, disk_site, patch_site, terms)
+    return SiteTimes(wan, spread, disk_site, patch_site, terms, lan.kind is LanKind.WIFI)
 
 
 def _finish_shared(setting: Setting, load: Load, curve: Curve) -> Floats:

@@ -97,6 +97,10 @@ class ModelError:
     time_worst: float
     command: str
     """What fitted the model and measured this."""
+    outside: int = 0
+    """Further held-out sites that are outside of what the model knows (`sim.fleet.model.CROWDED_S`)."""
+    outside_bytes_worst: float = 0.0
+    outside_time_worst: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from sim.fleet.outcome import ModelError
 
 VERSION = 1
 BYTE_TERMS = ("payload", "site", "rest", "fresh", "pair", "piece")
-TIME_TERMS = ("bound", "second", "constant", "fresh", "delay", "pieces", "patching")
+TIME_TERMS = ("bound", "second", "constant", "fresh", "delay", "pieces", "patching", "devices")
 
 
 @dataclass(frozen=True, slots=True)
