@@ -269,10 +269,10 @@ class Lifecycle:
                 self._next_poll(self._poll_wait())
                 return
             self._withdraw()
-        self._pause = RETRY_S[0]
         if isinstance(decision, Meant):
             self._install(decision)
         else:
+            self._pause = RETRY_S[0]
             if self.state in ("starting", "current", "idle"):
                 self._turn("idle", decision.reason)
             self._next_poll(self._poll_wait())
@@ -319,6 +319,7 @@ class Lifecycle:
                 self._raise_floor(release)
                 self._turn("committed" if self._told_installed == release else "current")
                 self._serve(meant)
+                self._pause = RETRY_S[0]
                 self._next_poll(self._poll_wait())
                 return
             if self._installer.task in (Task.HEALTH, Task.REBOOT):

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 ASK_S = 10.0
 """How long a peer is waited for that was asked for metadata, as `p2p.agent.driver` has it."""
 
+ENDS = ("committed", "failed", "rolled-back")
 _STATES = {
     "idle": "waiting",
     "starting": "waiting",
@@ -78,6 +79,7 @@ class LivingAgent(PollingAgent):
         self.metadata: dict[tuple[str, str], list[Then]] = {}
         self._life: Lifecycle | None = None
         self._crashed = False
+        self._check_ins = 0
 
     @property
     def life(self) -> Lifecycle:
@@ -98,7 +100,7 @@ class LivingAgent(PollingAgent):
         else:
             life.power_on()
         if life.up and device.up:
-            device.later(device.kernel.now, self._check_in)
+            self.check_in()
 
     def stopped(self) -> None:
         self._forget()
@@ -153,6 +155,19 @@ class LivingAgent(PollingAgent):
 
     def failed(self, image: Digest, reason: str) -> None:
         self.give_up(image, LocalError(reason), block=reason == "read-back")
+
+    def check_in(self) -> None:
+        """Check in now; the agent does it at its start, now and then, and when an update has ended."""
+        self._check_ins += 1
+        self.device.later(self.device.kernel.now, self._check_in_due, self._check_ins)
+
+    def _check_in_later(self, *, ok: bool) -> None:
+        self._check_ins += 1
+        self.device.later(self.device.kernel.now + self._wait(ok), self._check_in_due, self._check_ins)
+
+    def _check_in_due(self, number: int) -> None:
+        if number == self._check_ins:
+            self._check_in()
 
     # For the two below
 
@@ -344,7 +359,10 @@ class Told(Witness):
         self._device.kernel.trace(f"{device} is {state} {reason}")
         if state == "down":
             return
-        agent.state = _STATES.get(state, state)
+        if agent.state != "rolled-back" or state in ("planning", "committed", "current"):
+            agent.state = _STATES.get(state, state)
+        if state in ENDS and self._device.up:
+            agent.check_in()
         if state == "current":
             material = agent.material(self._device.base) if self._device.base is not None else None
             if material is not None:
