@@ -51,11 +51,11 @@ class Sample:
 
 
 def sample(scenario: Scenario, outcome: RunOutcome) -> Sample:
-    """The one site of a finished run; raises `ValueError` if a device did not finish."""
+    """The first site of a finished run; raises `ValueError` if a device did not finish."""
     group, release = scenario.sites[0], scenario.releases[0]
     assert isinstance(release, SyntheticRelease)
     names = base_names(scenario)
-    ran = outcome.devices
+    ran = [d for d in outcome.devices if d.site == outcome.sites[0].site]
     count = len(ran)
     finished = [d.finished_s for d in ran if d.finished_s is not None]
     if len(finished) < count:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import random
+from dataclasses import replace
 
 from p2p.content.limits import KIB, MIB
 from sim.scenario.model import (
@@ -39,7 +40,7 @@ IDEAL_MAX_S = 4 * 3600.0
 
 
 def training_scenario(seed: int, *, size_max: int = 64) -> Scenario:
-    """A scenario of one random site."""
+    """A scenario of one random site, the first, and one more device that ends last."""
     rng = random.Random(f"fleet model/{seed}")
     devices = _log_uniform(rng, 1, size_max)
     image = _log_uniform(rng, 4 * MIB, 64 * MIB) // KIB * KIB
@@ -84,14 +85,17 @@ def training_scenario(seed: int, *, size_max: int = 64) -> Scenario:
         "site", 1, SiteSize(low=devices, high=devices), {"device": 1.0}, lan,
         Wan(rate, delay_s=rng.choice((0.01, 0.02, 0.05, 0.3))),
     )  # fmt: skip
+    # A second site that is done later keeps the run going, so that what devices say last is counted too.
+    late = replace(kind, name="late", reboot_s=120.0 + 1.5 * (fewest / rate + image_s))
+    last = SiteGroup("last", 1, SiteSize(low=1, high=1), {"late": 1.0}, wan=Wan(1e8))
     duration = 3600.0 + 20 * (fewest / rate + image_s) + 4 * full / rate
     return Scenario(
         name=f"fleet-model-{seed}",
         description="A random site that the fleet model is fitted to or tested on.",
         duration_s=duration,
         releases=(release,),
-        classes=(kind,),
-        sites=(group,),
+        classes=(kind, late),
+        sites=(group, last),
         orders=(Order("new"),),
         polling=Polling(every_s=duration * 2, at_rest=start == "rest"),
     )
