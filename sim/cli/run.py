@@ -9,7 +9,7 @@ import click
 from p2p.cli.output import json_option, print_json
 from p2p.errors import OperatorError
 from sim.cli.results import facts, lines, replay_command, verdict
-from sim.runs.keep import keep
+from sim.runs.keep import KeptRun, keep
 from sim.runs.one import run_one
 from sim.runs.progress import run_progress
 from sim.runs.scenarios import named
@@ -45,15 +45,24 @@ def run(scenario: str, seed: int, out: Path | None, timelines: tuple[str, ...], 
     with run_progress(found.name, found.duration_s) as progress:
         done = run_one(found, seed, timelines=sites, progress=progress)
     again = replay_command(scenario, seed)
-    kept = keep(done, out) if out is not None else None
+    files = {} if out is None else _keep(done, out, again)
     if as_json:
-        print_json(facts(done, again) | ({"kept": str(kept)} if kept else {}))
+        print_json(facts(done, again) | files)
     else:
-        for line in [*lines(done, again), *([f"kept: {kept}"] if kept else [])]:
+        for line in [*lines(done, again), *(f"{what}: {path}" for what, path in files.items())]:
             click.echo(line)
     wrong = verdict(done, again)
     if wrong is not None:
         raise wrong
+
+
+def _keep(run: KeptRun, directory: Path, again: str) -> dict[str, str]:
+    # A second of imports that only those wait for who want the pictures.
+    from sim.report import kept_subject, write
+
+    kept = keep(run, directory)
+    page = write([kept_subject(run, replay=again)], directory).html
+    return {"kept": str(kept), "report": str(page)}
 
 
 def _site(scenario: Scenario, name: str) -> str:

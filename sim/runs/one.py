@@ -22,13 +22,20 @@ _CGROUP = Path("/sys/fs/cgroup")
 
 
 def run_one(
-    scenario: Scenario, seed: int, *, timelines: Collection[str] = (), progress: Report | None = None
+    scenario: Scenario,
+    seed: int,
+    *,
+    timelines: Collection[str] = (),
+    progress: Report | None = None,
+    observer: world.Observer | None = None,
 ) -> KeptRun:
     """Run it here and now. Raises `OperatorError` before it starts if the memory would not do."""
     check_memory(scenario)
     found = materials(scenario.releases)
     begun = time.perf_counter()
-    outcome = world.run(scenario, seed, timelines=timelines, progress=progress, materials=found)
+    outcome = world.run(
+        scenario, seed, timelines=timelines, progress=progress, materials=found, observer=observer
+    )
     return KeptRun.of(scenario, outcome, time.perf_counter() - begun)
 
 

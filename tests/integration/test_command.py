@@ -79,7 +79,7 @@ def test_the_installed_command_says_its_version() -> None:
 def test_the_installed_command_lists_what_is_installed() -> None:
     done = script("--help")
     assert done.returncode == 0
-    for name in ("agent", "coordinator", "order", "pack", "release", "repo", "voucher"):
+    for name in ("agent", "coordinator", "order", "pack", "release", "repo", "sim", "voucher"):
         assert f"\n  {name} " in done.stdout
     assert "\n  build" in script("pack", "--help").stdout
     assert "\n  apply" in script("pack", "--help").stdout
