@@ -52,9 +52,11 @@ def rate_text(rate: float) -> str:
 
 
 def time_text(seconds: float) -> str:
-    """Seconds: `0.8 s`, `42 s`, `12 min 30 s`, `5 h 03 min`, `4 d 2 h`."""
+    """Seconds: `0.02 s`, `0.8 s`, `42 s`, `12 min 30 s`, `5 h 03 min`, `4 d 2 h`."""
     if seconds < 0:
         return f"-{time_text(-seconds)}"
+    if 0 < seconds < 0.095:
+        return f"{seconds:.1g} s"
     if seconds < 9.95:
         return f"{seconds:.1f} s"
     whole = round(seconds)

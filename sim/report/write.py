@@ -95,7 +95,8 @@ def _run_sections(runs: Sequence[Subject]) -> list[Section]:
             "share no axis."
         )
     found += [wan.amplification(runs), wan.sites(runs)]
-    found += [wan.devices(runs[0].outcome)] if len(runs) == 1 else []
+    if len(runs) == 1:
+        found.append(wan.devices(runs[0].outcome))
     timelines, left_out = _timelines(runs)
     remarks += left_out
     pictures = (*(p for p in found if p is not None), *timelines)
@@ -111,12 +112,14 @@ def _shares(outcome: RunOutcome) -> Series:
 
 def _timelines(runs: Sequence[Subject]) -> tuple[list[Picture], list[str]]:
     asked = [(s, site, spans) for s in runs for site, spans in s.outcome.timelines.items() if spans]
-    found = []
+    found: list[Picture] = []
     for number, (s, site, spans) in enumerate(asked[:TIMELINES_MAX], 1):
-        name = re.sub(r"[^A-Za-z0-9]+", "-", site).strip("-") or "site"
+        name = f"{number}-{re.sub(r'[^A-Za-z0-9]+', '-', site).strip('-')[:60] or 'site'}"
+        if len(runs) == 1 and len(s.outcome.sites) > 1:
+            drawn = wan.devices(s.outcome, site, f"devices-{name}")
+            found += [drawn] if drawn is not None else []
         where = site if len(runs) == 1 else f"{site} ({s.label})"
-        drawn = timeline(where, spans, f"timeline-{number}-{name}"[:80])
-        found += [drawn] if drawn is not None else []
+        found += timeline(where, spans, f"timeline-{name}")
     if len(asked) > TIMELINES_MAX:
         return found, [f"Timelines of the first {TIMELINES_MAX} of {len(asked):,} sites are shown."]
     return found, []

@@ -8,7 +8,7 @@ from typing import Any
 import altair as alt
 
 from sim.outcome import Span
-from sim.report.look import ink
+from sim.report.look import PLAIN, ink
 from sim.report.picture import Drawn, Picture, picture, rows
 from sim.report.thin import POINTS_MAX, Stretch, merge_in_image, merge_in_time
 from sim.report.units import count_text, size_text, size_unit, time_text, time_unit
@@ -16,6 +16,11 @@ from sim.report.units import count_text, size_text, size_unit, time_text, time_u
 ROWS_MAX = 40
 ROW = 15
 """Height of a device's row, px."""
+SLIVERS = 300
+"""No span is drawn shorter than this part of the time that is shown."""
+CLOSER_BELOW = 0.4
+MARGIN = 0.15
+"""Of the time in which a site fetched, shown before and after it."""
 WHATS = ("made", "rode", "fetched", "wasted")
 """In the order in which they are drawn: the rarer and dearer on top."""
 WORDS = {
@@ -26,34 +31,57 @@ WORDS = {
 }
 
 
-def timeline(site: str, spans: Sequence[Span], name: str) -> Picture | None:
-    """Two panels with a row per device: spans over time, and over offsets in the image."""
+def timeline(site: str, spans: Sequence[Span], name: str) -> list[Picture]:
+    """Two panels with a row per device: spans over time, and over offsets in the image.
+
+    Where a site fetched for a small part of that time only, that part is a second picture.
+    """
     if not spans:
-        return None
+        return []
+    begin, end = min(s.since_s for s in spans), max(s.until_s for s in spans)
+    found = [_picture(spans, name, _title(site, spans), (begin, end))]
+    fetched = [s for s in spans if s.what == "fetched"]
+    if fetched:
+        first, last = min(s.since_s for s in fetched), max(s.until_s for s in fetched)
+        margin = MARGIN * (last - first)
+        window = max(begin, first - margin), min(end, last + margin)
+        if window[1] - window[0] < CLOSER_BELOW * (end - begin):
+            during = [s for s in spans if s.until_s >= window[0] and s.since_s <= window[1]]
+            title = f"{site} while it fetched, from {time_text(first)} to {time_text(last)}"
+            found.append(_picture(during, f"{name}-closer", title, window))
+    return found
+
+
+def _picture(spans: Sequence[Span], name: str, title: str, window: tuple[float, float]) -> Picture:
     order = _order(spans)
     shown = _sampled(order)
-    kept = [s for s in spans if s.device in set(shown)]
+    rows_shown = set(shown)
+    kept = [s for s in spans if s.device in rows_shown]
     in_time, gap_s = merge_in_time(kept, POINTS_MAX // 2)
     in_image, gap_bytes = merge_in_image(kept, POINTS_MAX // 2)
-    unit_t = time_unit(max(s.until_s for s in kept))
+    begin, end = window
+    unit_t = time_unit(end - begin)
     unit_b = size_unit(max(s.stop for s in kept))
     height = max(60, ROW * len(shown))
-    least = max(s.until_s for s in kept) / 2000
+    least = (end - begin) / SLIVERS
 
     def when(s: Stretch) -> tuple[float, float]:
-        return s.since_s / unit_t.size, max(s.until_s, s.since_s + least) / unit_t.size
+        since = max(begin, s.since_s)
+        return since / unit_t.size, min(end + least, max(s.until_s, since + least)) / unit_t.size
 
     def where(s: Stretch) -> tuple[float, float]:
         return s.start / unit_b.size, s.stop / unit_b.size
 
-    left = _panel(in_time, when, shown, f"time since the start ({unit_t.name})", labels=True)
-    right = _panel(in_image, where, shown, f"offset in the image ({unit_b.name})", labels=False)
+    times = alt.Scale(domain=[begin / unit_t.size, (end + least) / unit_t.size], nice=False)
+    left = _panel(in_time, when, shown, f"time since the start ({unit_t.name})", times, labels=True)
+    offsets = alt.Scale(nice=False, domainMin=0)
+    right = _panel(in_image, where, shown, f"offset in the image ({unit_b.name})", offsets, labels=False)
     chart = alt.hconcat(
         left.properties(width=470, height=height),
         right.properties(width=390, height=height),
         spacing=18,
     )
-    return picture(name, _title(site, spans), _caption(order, shown, gap_s, gap_bytes), chart)
+    return picture(name, title, _caption(order, shown, gap_s, gap_bytes), chart)
 
 
 def _panel(
@@ -61,6 +89,7 @@ def _panel(
     ends: Callable[[Stretch], tuple[float, float]],
     shown: Sequence[str],
     title: str,
+    scale: alt.Scale,
     *,
     labels: bool,
 ) -> Drawn:
@@ -93,7 +122,7 @@ def _panel(
         .mark_bar(height=alt.RelativeBandSize(0.8))
         .encode(
             y=alt.Y("device:N", sort=list(shown), scale=alt.Scale(domain=list(shown)), axis=axis),
-            x=alt.X("a:Q", title=title, scale=alt.Scale(nice=False), axis=alt.Axis(tickCount=6)),
+            x=alt.X("a:Q", title=title, scale=scale, axis=alt.Axis(format=PLAIN, tickCount=6)),
             x2="b:Q",
             color=alt.Color(
                 "what:N",

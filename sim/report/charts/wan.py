@@ -69,10 +69,15 @@ def sites(subjects: Sequence[Subject]) -> Picture | None:
     )
 
 
-def devices(outcome: RunOutcome) -> Picture | None:
-    """Where each device's bytes came from, the ones with most WAN bytes first; None for a large fleet."""
-    active = [d for d in outcome.devices if d.wan_bytes or d.from_peers or d.sent or d.wasted]
-    if not active or (len(outcome.sites) > 1 and len(active) > DEVICES_MAX):
+def devices(outcome: RunOutcome, site: str | None = None, name: str = "devices") -> Picture | None:
+    """Where each device's bytes came from, the ones with most WAN bytes first.
+
+    Of one site, or of all; None for a fleet of several sites with too many devices.
+    """
+    here = [d for d in outcome.devices if site is None or d.site == site]
+    active = [d for d in here if d.wan_bytes or d.from_peers or d.sent or d.wasted]
+    several = site is None and len(outcome.sites) > 1
+    if not active or (several and len(active) > DEVICES_MAX):
         return None
     ordered = sorted(active, key=lambda d: (-d.wan_bytes, -d.sent, d.device))
     shown = ordered[:DEVICES_MAX]
@@ -80,12 +85,12 @@ def devices(outcome: RunOutcome) -> Picture | None:
     kinds = ("frames over the WAN", "other WAN bytes", "from peers")
     data: list[dict[str, Any]] = []
     for device in shown:
-        name = _device_label(outcome, device)
+        label = _device_label(several, device)
         for order, (kind, size) in enumerate(zip(kinds, _parts(device), strict=True)):
             if size:
                 data.append(
                     {
-                        "device": name,
+                        "device": label,
                         "kind": kind,
                         "order": order,
                         "v": size / unit.size,
@@ -100,7 +105,7 @@ def devices(outcome: RunOutcome) -> Picture | None:
         alt.Chart(rows(data))
         .mark_bar(height=alt.RelativeBandSize(0.72))
         .encode(
-            y=alt.Y("device:N", sort=[_device_label(outcome, d) for d in shown], title=None),
+            y=alt.Y("device:N", sort=[_device_label(several, d) for d in shown], title=None),
             x=alt.X("v:Q", title=f"received ({unit.name})", axis=alt.Axis(format=PLAIN)),
             order="order:Q",
             color=alt.Color(
@@ -122,14 +127,15 @@ def devices(outcome: RunOutcome) -> Picture | None:
     )
     frames = sum(d.frames_wan for d in active)
     fetched = sum(d.frames_wan > 0 for d in active)
+    where = "" if site is None else f"{site}: "
     title = (
-        f"{count_text(fetched, 'device')} of {len(outcome.devices):,} fetched frames over the WAN, "
+        f"{where}{count_text(fetched, 'device')} of {len(here):,} fetched frames over the WAN, "
         f"{size_text(frames)}; peers passed on {size_text(sum(d.from_peers for d in active))}"
     )
     caption = "Other WAN bytes: indexes, metadata, check-ins and protocol, up and down."
     if len(shown) < len(active):
         caption += f" Shown: the {len(shown)} of {len(active):,} devices with the most WAN bytes."
-    return picture("devices", title, caption, chart)
+    return picture(name, title, caption, chart)
 
 
 def amplification(subjects: Sequence[Subject]) -> Picture | None:
@@ -199,8 +205,8 @@ def _site_label(subjects: Sequence[Subject], subject: Subject, site: SiteOutcome
     return f"{site.site} · {subject.label}"
 
 
-def _device_label(outcome: RunOutcome, device: DeviceOutcome) -> str:
-    told = len(outcome.sites) <= 1 or device.device.startswith(device.site)
+def _device_label(several: bool, device: DeviceOutcome) -> str:
+    told = not several or device.device.startswith(device.site)
     return device.device if told else f"{device.device} ({device.site})"
 
 

@@ -146,6 +146,15 @@ def test_devices_show_where_their_bytes_came_from() -> None:
     assert first == [("frames over the WAN", 1.0), ("other WAN bytes", 0.0005)]
 
 
+def test_of_a_large_fleet_only_the_devices_of_a_site_with_a_timeline_are_drawn() -> None:
+    many = tuple(device(f"s{n}", 5.0, site=f"shop/{n}", frames_wan=10) for n in range(41))
+    one = replace(depot(), devices=(*depot().devices, *many))
+    one = replace(one, sites=(*one.sites, *(site(f"shop/{n}", 10, 10) for n in range(41))))
+    found = drawn(one)
+    assert "devices" not in found
+    assert found["devices-1-depot-0"].title.startswith("depot/0: 1 device of 4 fetched frames")
+
+
 def test_the_worst_seed_is_named_with_its_command() -> None:
     runs = [subject(depot(seed=n, down=1_000_000 + 10_000 * n)) for n in range(1, 8)]
     shown = wan.amplification(runs)
@@ -189,8 +198,7 @@ def test_a_timeline_tells_who_fetched_and_who_rode() -> None:
 def test_a_large_site_is_sampled_with_all_that_fetched_most() -> None:
     spans = [Span(f"d{n:03}", "rode", n, n + 1.0, 0, 10, "d000") for n in range(300)]
     spans += [Span(f"d{n:03}", "fetched", n, n + 1.0, 0, 10 + n) for n in range(0, 300, 60)]
-    shown = timeline("big/0", spans, "t")
-    assert shown is not None
+    [shown] = timeline("big/0", spans, "t")
     devices = {r["device"] for r in data(shown)}
     assert len(devices) == ROWS_MAX
     assert {"d000", "d060", "d120", "d180", "d240", "d299"} <= devices
@@ -199,8 +207,7 @@ def test_a_large_site_is_sampled_with_all_that_fetched_most() -> None:
 
 def test_a_timeline_of_very_many_spans_stays_small_and_says_so() -> None:
     spans = [Span(f"d{n % 8}", "rode", n * 0.7, n * 0.7 + 0.3, n * 10, n * 10 + 5) for n in range(30_000)]
-    shown = timeline("big/0", spans, "t")
-    assert shown is not None
+    [shown] = timeline("big/0", spans, "t")
     assert len(data(shown)) <= POINTS_MAX
     assert "Joined to stay readable" in shown.caption
     assert max(r["b"] for r in data(shown)[: len(data(shown)) // 2]) == pytest.approx(
@@ -208,9 +215,25 @@ def test_a_timeline_of_very_many_spans_stays_small_and_says_so() -> None:
     )
 
 
+def test_a_site_that_fetched_for_a_short_time_is_shown_closer() -> None:
+    spans = [
+        Span("a", "fetched", 3600.0, 3660.0, 0, 100),
+        Span("b", "rode", 3602.0, 3640.0, 0, 100, "a"),
+        Span("c", "rode", 7200.0, 7201.0, 0, 100, "b"),
+    ]
+    whole, closer = timeline("depot/0", spans, "t")
+    assert (whole.name, closer.name) == ("t", "t-closer")
+    assert closer.title == "depot/0 while it fetched, from 1 h 00 min to 1 h 01 min"
+    assert {r["device"] for r in data(whole)} == {"a", "b", "c"}
+    assert {r["device"] for r in data(closer)} == {"a", "b"}
+    left = {r["device"]: (r["a"], r["b"]) for r in next(iter(closer.spec["datasets"].values()))}
+    assert left["a"] == (3600.0, 3660.0)
+    assert left["b"][0] == 3602.0
+    assert timeline("depot/0", spans[:2], "t")[1:] == []
+
+
 def test_something_new_on_a_timeline_is_drawn_under_its_own_name() -> None:
-    shown = timeline("s", [Span("d", "dreamt", 0.0, 1.0, 0, 5)], "t")
-    assert shown is not None
+    [shown] = timeline("s", [Span("d", "dreamt", 0.0, 1.0, 0, 5)], "t")
     assert {r["what"] for r in data(shown)} == {"dreamt"}
 
 
