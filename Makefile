@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help deps demo test lint bench fuzz conformance clean
+.PHONY: help deps demo sim test lint bench fuzz conformance clean
 
 help: ## list the tasks
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -20,6 +20,13 @@ $(STAMP): pyproject.toml
 
 demo: $(STAMP) ## update two sites of real agents on real images, then kill a gateway (under two minutes)
 	$(BIN)/python -m benchmarks.demo
+
+SCENARIO ?= bench-killed
+SEED     ?= 1
+SITE     ?= $(if $(filter bench-%,$(SCENARIO)),site)
+
+sim: $(STAMP) ## simulate a ready scenario and leave work-sim/report.html (SCENARIO=<name or file>; SEED=<number>; SITE=<timeline of>)
+	$(BIN)/slipstream sim run "$(SCENARIO)" --seed "$(SEED)" --out work-sim $(if $(SITE),--timeline "$(SITE)")
 
 lint: $(STAMP) ## ruff, mypy, import-linter
 	$(BIN)/ruff check .
@@ -44,4 +51,4 @@ conformance: $(STAMP) ## the public tuf-conformance suite against the trust clie
 	cd "$(SUITE)" && "$(abspath $(VENV))/conformance/bin/pytest" tuf_conformance -q --entrypoint "$(abspath $(BIN))/python -m p2p.cli.tuf_shim"
 
 clean: ## remove what the tasks made
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis work-demo work-bench
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis work-demo work-bench work-sim
