@@ -231,7 +231,7 @@ class PollingAgent:
     def _failed_to_ask(self) -> None:
         """Go on with what is known."""
         self._asking = False
-        self._schedule(ok=not self._device.reaches_wan)
+        self._schedule(ok=not self._device.has_wan or self._device.site.uplink is None)
         self._decide()
 
     def _take(self, version: int) -> None:

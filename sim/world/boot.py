@@ -44,6 +44,9 @@ def start(boot: Boot, boots: Callable[[str], bool]) -> Started:
     failed = 0
     while True:
         state = boot.read()
+        if state.trial is not None and not state.attempts_left:
+            boot.started()  # none is left: fall back
+            state = boot.read()
         slot = slot_to_start(state)
         if boots(slot):
             return Started(slot, failed)

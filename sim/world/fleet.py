@@ -6,7 +6,7 @@ nothing about the others.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import exp, log
 from random import Random
 from typing import TYPE_CHECKING
@@ -57,10 +57,10 @@ def choose(shares: Mapping[str, float], rng: Random) -> str:
         at -= share
         if at < 0:
             return name
-    return next(reversed(shares))
+    return list(shares)[-1]
 
 
-def _teller(world: World, site: Site):  # type: ignore[no-untyped-def]
+def _teller(world: World, site: Site) -> Callable[[bool], None]:
     return lambda up: world.wan_changed(site)
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
+from heapq import heapify, heappop, heapreplace
 from typing import Any
 
 from sim.world.kernel import Kernel
@@ -219,28 +220,34 @@ def max_min(flows: Iterable[Flow]) -> dict[Flow, float]:
     rates: dict[Flow, float] = {}
     capped = sorted((f for f in active if f.cap), key=lambda f: f.cap)
     next_cap = 0
+    # A link's fair share only rises as flows are fixed, so an entry of the heap is at worst too low.
+    heap = [(link.left / link.users, n, link) for n, link in enumerate(links)]
+    heapify(heap)
     while len(rates) < len(active):
-        share, tight = float("inf"), None
-        for link in links:
-            if link.users:
-                fair = link.left / link.users
-                if fair < share:
-                    share, tight = fair, link
+        while heap:
+            share, n, link = heap[0]
+            if not link.users:
+                heappop(heap)
+                continue
+            fair = link.left / link.users
+            if fair <= share:
+                break
+            heapreplace(heap, (fair, n, link))
+        share = heap[0][0] if heap else float("inf")
         while next_cap < len(capped) and capped[next_cap] in rates:
             next_cap += 1
         if next_cap < len(capped) and capped[next_cap].cap <= share:
             _fix(capped[next_cap], capped[next_cap].cap, rates)
-            continue
-        if tight is None:
+        elif heap:
+            tight = heappop(heap)[2]
+            fair = tight.left / tight.users
+            for flow in tight.flows:
+                if flow not in rates:
+                    _fix(flow, fair, rates)
+            tight.users = 0
+        else:
             for flow in active:
                 rates.setdefault(flow, flow.cap or float("inf"))
-            break
-        for flow in tight.flows:
-            if flow not in rates:
-                _fix(flow, max(0.0, share), rates)
-        tight.users = 0
-        for link in [link for link in links if not link.users]:
-            del links[link]
     return rates
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from random import Random
 
 from p2p.content.digests import Digest
 from p2p.errors import OperatorError
@@ -198,9 +199,9 @@ class World:
                         device,
                         rng,
                     )
-        for number, site in enumerate(self.sites.values()):
+        for site in self.sites.values():
             if site.group.timetable:
-                Timetable(self, site, int(site.name.rpartition("/")[2]) if number >= 0 else 0).begin()
+                Timetable(self, site, int(site.name.rpartition("/")[2])).begin()
         self.faults.begin()
         if rest:
             kernel.at(0.0, self._forget_lead)
@@ -208,14 +209,14 @@ class World:
         if self.observer is not None:
             self.observer.begun(self)
 
-    def _off(self, device: Device, rng) -> None:  # type: ignore[no-untyped-def]
+    def _off(self, device: Device, rng: Random) -> None:
         if not device.gone:
             device.halt("off")
             self.kernel.after(
                 rng.expovariate(1 / max(1e-3, device.klass.uptime.off_mean_s)), self._on, device, rng
             )
 
-    def _on(self, device: Device, rng) -> None:  # type: ignore[no-untyped-def]
+    def _on(self, device: Device, rng: Random) -> None:
         if not device.gone:
             device.resume()
             self.kernel.after(rng.expovariate(1 / device.klass.uptime.on_mean_s), self._off, device, rng)

@@ -30,7 +30,7 @@ HANDSHAKE = 6000
 
 
 class Area:
-    """Sites whose devices are enrolled as one site: a vehicle and where it stops. `name` is in certificates."""
+    """Sites whose devices are enrolled as one: a vehicle and where it stops. `name` is in certificates."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -113,12 +113,17 @@ class Site:
 
     def heard_of(self, device: Device | Hostile, name: str) -> None:
         """A peer named another."""
+        if name in device.connections:
+            return
         other = self.world.devices.get(name)
         if other is not None and other.up and other is not device:
             self._dial_some(device, [other])
 
     def _dial_some(self, device: Device | Hostile, others: list[Device | Hostile]) -> None:
+        others = [other for other in others if other.name not in device.connections]
         limit = self.lan.degree_max
+        if not others or len(device.connections) >= limit:
+            return
         mesh = len(others) + len(device.connections) <= limit and len(self.here()) - 1 <= limit
         most = limit if mesh else max(1, limit // 2)
         if not mesh and len(others) > 1:

@@ -80,7 +80,7 @@ def make_material(release: SyntheticRelease, seed: int, images: Mapping[str, Dig
 def material_of_manifest(
     name: str, manifest: bytes, indexes: Mapping[Digest, bytes], bases: Mapping[str, Digest]
 ) -> Material:
-    """A real release of one payload. Raises `ContentError` for what is not one, `OperatorError` for several."""
+    """A real release of one payload. Raises `ContentError` or, for several payloads, `OperatorError`."""
     document = decode_manifest(manifest)
     if len(document.payloads) != 1:
         raise OperatorError(

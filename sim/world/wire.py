@@ -116,7 +116,7 @@ class HttpCosts:
     __slots__ = ("tls",)
 
     HANDSHAKE_DOWN = 2700
-    """TLS 1.3 from the server: hello, a chain of two ECDSA certificates, verify, finished; packets included."""
+    """TLS 1.3 from the server: hello, two ECDSA certificates, verify, finished; packets included."""
     HANDSHAKE_UP = 900
     CONNECT = 3 * PACKET
     """SYN or SYN-ACK, and the packets of an orderly end, in each direction."""

@@ -1,0 +1,202 @@
+"""Whole runs: what a site pays, and that a seed determines everything."""
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from p2p.errors import OperatorError
+from sim.outcome import RunOutcome
+from sim.scenario.model import (
+    NO_BASE,
+    DeviceClass,
+    Lan,
+    LanKind,
+    Order,
+    Outage,
+    Phase,
+    Polling,
+    SiteGroup,
+    SiteSize,
+    Stop,
+    Uptime,
+    Wan,
+    Window,
+)
+from sim.world import run
+from tests.simulation.world.scenes import RATE, SIZE, depot, release
+
+IDEAL_S = SIZE * 1.047 / RATE
+
+
+def states(outcome: RunOutcome) -> set[str]:
+    return {device.state for device in outcome.devices}
+
+
+def test_a_site_of_8_pays_for_one_copy() -> None:
+    outcome = run(depot(), 1)
+    assert states(outcome) == {"committed"}
+    assert outcome.amplification is not None
+    assert 0.99 <= outcome.amplification <= 1.05
+    last = max(d.verified_s or 0.0 for d in outcome.devices)
+    assert IDEAL_S <= last <= 1.3 * IDEAL_S
+    assert sum(d.frames_wan for d in outcome.devices) >= SIZE
+    assert outcome.completion.values[-1] == 8
+    egress = outcome.origin_egress
+    steps = zip(egress.values, egress.times, egress.times[1:], strict=False)
+    total = sum(rate * (until - since) for rate, since, until in steps)
+    assert total == pytest.approx(outcome.sites[0].wan_down, rel=0.01)
+
+
+def test_three_bases_pay_for_the_smallest_delta() -> None:
+    bases = {"a": 0.4, "b": 0.3, "c": 0.3}
+    packs = release(deltas={"a": 600_000, "b": 500_000, "c": 700_000})
+    outcome = run(depot(devices=9, bases=bases, release=packs), 3)
+    assert states(outcome) == {"committed"}
+    assert outcome.amplification is not None
+    assert outcome.amplification <= 1.15
+    assert outcome.sites[0].wan_down < 800_000
+
+
+def _digest(seed: int, hash_seed: str) -> str:
+    program = (
+        "from sim.world import run\nfrom tests.simulation.world.scenes import depot\n"
+        f"print(run(depot(), {seed}).trace_digest)"
+    )
+    environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
+    root = Path(__file__).parents[3]
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, cwd=root, capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()
+
+
+def test_a_seed_gives_one_trace_in_every_process_and_another_seed_another() -> None:
+    first = _digest(1, "1")
+    assert len(first) == 64
+    assert _digest(1, "77") == first
+    assert run(depot(), 1).trace_digest == first
+    assert run(depot(), 2).trace_digest != first
+
+
+def test_on_one_medium_every_copy_crosses_the_air_twice() -> None:
+    switched = run(depot(devices=4), 1)
+    wireless = run(depot(devices=4, lan=Lan(LanKind.WIFI)), 1)
+    assert switched.sites[0].lan_bytes == pytest.approx(3 * SIZE * 1.05, rel=0.05)
+    # the origin's bytes cross the air once as well
+    assert wireless.sites[0].lan_bytes == pytest.approx((2 * 3 + 1) * SIZE * 1.05, rel=0.05)
+
+
+def test_delay_and_loss_cost_time() -> None:
+    near = run(depot(devices=3), 1)
+    far = run(depot(devices=3, wan=Wan(RATE, delay_s=0.3)), 1)
+    lossy = run(depot(devices=3, wan=Wan(RATE, delay_s=0.02, loss=0.2)), 1)
+    ends = [max(d.verified_s or 0.0 for d in o.devices) for o in (near, far, lossy)]
+    assert ends[0] < ends[1]
+    assert ends[2] > 1.2 * ends[0]
+
+
+def test_outside_its_windows_a_wan_carries_nothing() -> None:
+    wan = Wan(RATE, windows=(Window(3600.0, 3605.0), Window(5000.0, 7000.0)))
+    outcome = run(depot(devices=3, wan=wan), 1)
+    assert states(outcome) == {"committed"}
+    egress = outcome.origin_egress
+    used = [t for t, v in zip(egress.times, egress.values, strict=True) if v > 1000]
+    assert used
+    bin_s = 7200 / 512
+    assert all(3600 - bin_s <= t <= 3605 + bin_s or 5000 - bin_s <= t <= 7000 for t in used)
+    assert 5000 <= min(d.verified_s or 0.0 for d in outcome.devices) <= 5120
+
+
+def test_an_outage_stops_a_fetch_and_it_goes_on_afterwards() -> None:
+    outcome = run(depot(devices=3, wan=Wan(RATE, outages=(Outage(4.0, 120.0),))), 1)
+    assert states(outcome) == {"committed"}
+    assert 124 < min(d.verified_s or 0.0 for d in outcome.devices) < 400
+    assert outcome.amplification is not None
+    assert outcome.amplification < 1.6
+
+
+def test_segments_without_multicast_find_each_other_by_the_roster() -> None:
+    outcome = run(depot(devices=8, lan=Lan(segments=4)), 1)
+    assert states(outcome) == {"committed"}
+    assert outcome.amplification is not None
+    assert outcome.amplification < 1.05
+
+
+def test_devices_that_start_apart_and_poll_find_the_release() -> None:
+    klass = DeviceClass("box", {NO_BASE: 1.0}, uptime=Uptime(start_spread_s=30.0), reboot_s=5.0)
+    outcome = run(depot(devices=5, klass=klass, polling=Polling(every_s=300.0)), 1)
+    assert states(outcome) == {"committed"}
+    assert outcome.amplification is not None
+    assert outcome.amplification < 1.1
+
+
+def test_devices_that_come_and_go_finish() -> None:
+    klass = DeviceClass("box", {NO_BASE: 1.0}, uptime=Uptime(on_mean_s=60.0, off_mean_s=30.0), reboot_s=5.0)
+    outcome = run(depot(devices=5, klass=klass, polling=Polling(every_s=60.0)), 1)
+    assert states(outcome) == {"committed"}
+
+
+def test_a_phase_waits_for_its_time_and_its_share() -> None:
+    outcome = run(depot(devices=12, phases=(Phase(0.5, 0.0), Phase(1.0, 1000.0))), 1)
+    assert states(outcome) == {"committed"}
+    early = [d for d in outcome.devices if (d.meant_s or 0.0) < 1000]
+    assert 2 <= len(early) <= 10
+    assert all((d.meant_s or 0.0) >= 1000 for d in outcome.devices if d not in early)
+    assert outcome.amplification is not None
+    assert outcome.amplification < 1.1
+
+
+def test_a_release_that_is_not_healthy_is_rolled_back() -> None:
+    klass = DeviceClass("box", {NO_BASE: 1.0}, healthy=0.0, reboot_s=5.0)
+    outcome = run(depot(devices=3, klass=klass), 1)
+    assert states(outcome) == {"rolled-back"}
+    assert outcome.completion.values[-1] == 0
+    assert outcome.sites[0].finished == 0
+
+
+def test_sites_share_the_origins_capacity() -> None:
+    scenario = depot(devices=2, count=4)
+    alone = run(scenario, 1)
+    shared = run(replace(scenario, origin=replace(scenario.origin, capacity=1e6)), 1)
+    assert max(shared.origin_egress.values) <= 1.02e6
+    assert shared.virtual_s > 3 * max(d.verified_s or 0.0 for d in alone.devices)
+    assert states(shared) == {"committed"}
+
+
+def test_a_van_brings_the_image_to_a_site_without_wan() -> None:
+    van = SiteGroup(
+        "van", 1, SiteSize(low=1, high=1), {"box": 1.0}, Lan(),
+        timetable=(Stop(0.0, 600.0, wan=Wan(RATE)), Stop(1000.0, 600.0, "field")),
+    )  # fmt: skip
+    field = SiteGroup("field", 1, SiteSize(low=3, high=3), {"box": 1.0}, Lan())
+    scenario = replace(depot(), sites=(van, field), polling=Polling(every_s=60.0))
+    outcome = run(scenario, 1)
+    assert states(outcome) == {"committed"}
+    by_site = {s.site: s for s in outcome.sites}
+    assert by_site["field/0"].wan_down == 0
+    assert by_site["field/0"].floor_bytes is None
+    assert all((d.meant_s or 0.0) >= 1000 for d in outcome.devices if d.site == "field/0")
+
+
+def test_a_timeline_tells_where_every_byte_came_from() -> None:
+    outcome = run(depot(devices=3), 1, timelines=("depot/0",))
+    spans = outcome.timelines["depot/0"]
+    for device in outcome.devices:
+        mine = [s for s in spans if s.device == device.device and s.what in ("fetched", "rode", "made")]
+        assert sum(s.stop - s.start for s in mine) == SIZE
+        assert all(s.since_s <= s.until_s for s in mine)
+    assert {s.what for s in spans} >= {"fetched", "rode"}
+    with pytest.raises(OperatorError):
+        run(depot(), 1, timelines=("nowhere/0",))
+
+
+def test_a_second_order_supersedes_the_first() -> None:
+    orders = (Order("v2"), Order("v3", (Phase(1.0, 4.0),)))
+    releases = (release("v2"), release("v3", deltas={"v2": 400_000}))
+    outcome = run(depot(devices=3, releases=releases, orders=orders), 1)
+    assert states(outcome) == {"committed"}
+    assert min(d.finished_s or 0.0 for d in outcome.devices) > 10
