@@ -47,7 +47,7 @@ def check(data: bytes) -> None:
         return
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.data())
 def test_any_value_replaced_by_any_other(data: st.DataObject) -> None:
     document = json.loads(sample())
@@ -60,7 +60,7 @@ def test_any_value_replaced_by_any_other(data: st.DataObject) -> None:
     check(json.dumps(document).encode())
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.integers(0, 1 << 20), st.integers(0, 255))
 def test_any_byte_replaced_by_any_other(at: int, value: int) -> None:
     data = bytearray(sample())
@@ -74,7 +74,7 @@ def test_the_sample_itself_is_sound() -> None:
     assert encode_proposal(proposal) == sample()
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.text("bytes=0123456789-, ", max_size=30) | st.text(max_size=10), st.integers(0, 1000))
 def test_a_range_is_always_inside_the_file(header: str, size: int) -> None:
     found = parse_range(header, size)

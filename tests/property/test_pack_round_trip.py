@@ -73,7 +73,7 @@ def build(steps: list[Step], target: bytes, base: bytes | None, codec: Codec) ->
     return encode(index), bytes(frames)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.integers(0, 5), st.lists(EDIT, max_size=6), st.sampled_from(list(Codec)), st.integers(0, SIZE))
 def test_delta_packs(seed: int, edits: list[tuple[str, int, int]], codec: Codec, size: int) -> None:
     base = random.Random(seed).randbytes(size)
@@ -85,7 +85,7 @@ def test_delta_packs(seed: int, edits: list[tuple[str, int, int]], codec: Codec,
     check_frames(index, lambda o, n: frames[o : o + n])
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.integers(0, 5), st.lists(EDIT, max_size=6))
 def test_full_packs(seed: int, edits: list[tuple[str, int, int]]) -> None:
     target = edit(random.Random(seed).randbytes(SIZE), edits, seed)

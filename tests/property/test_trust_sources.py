@@ -83,7 +83,7 @@ ALONE = MemoryStore()
 EXPECTED = update(TrustClient(ALONE, REPOSITORY.initial_root), Source(REPOSITORY.files))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(script=st.lists(lies(), max_size=12), restart=st.booleans())
 def test_bad_sources_change_nothing_but_the_number_of_requests(
     script: list[tuple[str, int, int]], restart: bool

@@ -76,7 +76,6 @@ def read(data: bytes) -> m.Message | None:
 
 
 @given(messages)
-@settings(deadline=None)
 def test_every_message_survives(message: m.Message) -> None:
     found = decode(*split(wire(message)))
     assert (type(found), found) == (type(message), message)
@@ -87,7 +86,6 @@ def test_every_code_has_a_message_in_the_strategy() -> None:
 
 
 @given(messages, st.data())
-@settings(deadline=None)
 def test_a_truncated_header_is_refused(message: m.Message, data: st.DataObject) -> None:
     header, payload = split(wire(message))
     short = header[: data.draw(st.integers(0, len(header) - 1))]
@@ -96,7 +94,6 @@ def test_a_truncated_header_is_refused(message: m.Message, data: st.DataObject) 
 
 
 @given(messages, st.data())
-@settings(deadline=None)
 def test_a_flipped_bit_is_refused_or_another_sound_message(message: m.Message, data: st.DataObject) -> None:
     sound = bytearray(wire(message))
     bit = data.draw(st.integers(0, 8 * len(sound) - 1))
@@ -108,7 +105,7 @@ def test_a_flipped_bit_is_refused_or_another_sound_message(message: m.Message, d
 
 
 @given(st.binary(max_size=400), payloads)
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 def test_random_headers_raise_only_content_errors(header: bytes, payload: bytes) -> None:
     with contextlib.suppress(ContentError):
         decode(header, payload)
@@ -123,7 +120,7 @@ values = st.recursive(
 
 
 @given(st.integers(-1, 16), st.lists(values, max_size=6), payloads)
-@settings(deadline=None, max_examples=400)
+@settings(max_examples=400)
 def test_well_formed_headers_of_any_shape_raise_only_content_errors(
     code: int, fields: list[object], payload: bytes
 ) -> None:
@@ -136,14 +133,12 @@ def test_well_formed_headers_of_any_shape_raise_only_content_errors(
 
 
 @given(st.sets(st.integers(0, 3000)), st.integers(0, 7))
-@settings(deadline=None)
 def test_bitmaps_survive(served: set[int], slack: int) -> None:
     total = max(served, default=0) + 1 + slack
     assert unpack_bitmap(pack_bitmap(served, total), total) == served
 
 
 @given(st.integers(0, (1 << 32) - 1), st.integers(0, (1 << 32) - 1))
-@settings(deadline=None)
 def test_a_prefix_is_within_its_limits_or_refused(header: int, payload: int) -> None:
     inside = 0 < header <= limits.PIECES_PER_PACK_MAX // 8 + 256 and payload <= limits.MESSAGE_PAYLOAD_MAX
     if inside:

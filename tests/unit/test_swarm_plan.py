@@ -6,7 +6,7 @@ import random
 from collections import Counter
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from p2p.content.digests import Digest, sha256
@@ -42,7 +42,6 @@ weights = st.dictionaries(
 
 
 @given(participants, st.randoms(use_true_random=False))
-@settings(deadline=None)
 def test_the_order_of_hearing_does_not_matter(members: list[Participant], rng: random.Random) -> None:
     plan = make_plan(PACKS, members, {})
     shuffled, packs = list(members), list(PACKS)
@@ -52,7 +51,6 @@ def test_the_order_of_hearing_does_not_matter(members: list[Participant], rng: r
 
 
 @given(participants)
-@settings(deadline=None)
 def test_the_pack_is_the_cheapest_that_somebody_online_can_use(members: list[Participant]) -> None:
     plan = make_plan(PACKS, members, {})
     online = [p for p in members if p.wan]
@@ -68,7 +66,6 @@ def test_the_pack_is_the_cheapest_that_somebody_online_can_use(members: list[Par
 
 
 @given(participants, st.integers(0, 9))
-@settings(deadline=None)
 def test_who_is_complete_spares_the_wan(members: list[Participant], n: int) -> None:
     done = Participant(f"d{n % 12}", None, False, 0, complete=True)
     others = [p for p in members if p.device != done.device]
@@ -91,7 +88,6 @@ def test_weight_0_is_the_last_resort() -> None:
 
 
 @given(weights, st.binary(max_size=40))
-@settings(deadline=None)
 def test_rank_orders_all_and_removing_one_keeps_the_rest(found: dict[str, int], key: bytes) -> None:
     order = rank(key, found)
     assert sorted(order) == sorted(found)
