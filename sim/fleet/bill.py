@@ -144,15 +144,20 @@ def _result(
 ) -> _Result:
     finished = model.finish(setting, load, curve)
     finished = np.where(finished <= horizon_s, finished, np.inf)
-    left = np.where(np.isfinite(load.start_s), curve.work(np.full(len(load.start_s), horizon_s)), 0.0)
-    room = np.maximum(left - np.where(np.isfinite(load.start_s), curve.work(load.start_s), 0.0), 0.0)
-    share = np.minimum(1.0, room / np.maximum(load.down, 1.0))
+    down, up = load.per_site(load.down), load.per_site(load.up)
+    first = np.minimum.reduceat(load.start_s, load.offsets[:-1])
+    real = np.isfinite(first)
+    end = float(curve.work(np.array([horizon_s]))[0])
+    room = np.where(real, end - curve.work(np.where(real, first, 0.0)), 0.0)
+    if setting.quota:
+        room = np.minimum(room, setting.quota * np.ceil(horizon_s / model.MONTH_S))
+    share = np.minimum(1.0, np.maximum(room, 0.0) / np.maximum(down, 1.0))
     return _Result(
         load,
         curve,
         finished,
-        load.per_site(load.down * share),
-        load.per_site(load.up * share),
+        down * share,
+        up * share,
         model.floors(setting, packs, load),
     )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -67,4 +69,4 @@ def test_the_server_is_busy_as_long_as_there_is_work(sites: list[list[tuple[floa
     assert np.all(done >= arrival + work - 1e-6)
     spans = sorted(zip(begins.tolist(), work.tolist(), strict=True))
     if len(sites) == 1:
-        assert all(a + w <= b + 1e-6 for (a, w), (b, _) in zip(spans, spans[1:], strict=False))
+        assert all(a + w <= b + 1e-6 for (a, w), (b, _) in itertools.pairwise(spans))

@@ -1,0 +1,149 @@
+"""The whole bill: sums that add up, plans that do what they say, outcomes that survive JSON."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from p2p.errors import ContentError, OperatorError
+from sim.fleet.bill import reckon
+from sim.fleet.outcome import MARKS, PlanOutcome, Way
+from sim.fleet.plans import OWN, read_plans
+from sim.scenario.model import Fault, FaultKind, Lan, LanKind, Origin, Phase, SiteSize, SizeKind, Wan
+from tests.unit.fleet.fleets import MB, PACKS, fleet, plain
+
+SCENARIO = fleet(
+    bases={"a": 0.6, "b": 0.3, "none": 0.1},
+    count=60,
+    size=SiteSize(SizeKind.UNIFORM, 1, 12),
+    wan=Wan(1e6, price_per_mb=2.0),
+)
+
+
+def bill(*plans: str, scenario: object = SCENARIO) -> PlanOutcome:
+    assert isinstance(scenario, type(SCENARIO))
+    return reckon(scenario, PACKS, read_plans(plans, scenario), 3, plain())
+
+
+def test_four_ways_are_compared_on_one_fleet_and_slipstream_costs_least() -> None:
+    outcome = bill()
+    costs = {way: outcome.of(way).wan_bytes for way in Way}
+    assert costs[Way.SLIPSTREAM] < costs[Way.SHARED] < costs[Way.FULL]
+    assert costs[Way.SLIPSTREAM] < costs[Way.DELTA] < costs[Way.FULL]
+    assert {e.devices for e in outcome.estimates} == {outcome.devices}
+    assert all(e.finished == outcome.devices for e in outcome.estimates)
+    assert outcome.of(Way.SLIPSTREAM).amplification == pytest.approx(1.0, rel=0.01)
+
+
+def test_money_groups_and_sites_add_up() -> None:
+    outcome = bill(scenario=replace(SCENARIO, origin=Origin(price_per_mb=0.5)))
+    for estimate in outcome.estimates:
+        assert estimate.wan_bytes == sum(g.wan_bytes for g in estimate.groups)
+        assert estimate.wan_money == pytest.approx(estimate.wan_bytes / 1e6 * 2.0, rel=1e-6)
+        assert estimate.origin_money == pytest.approx(estimate.wan_down / 1e6 * 0.5)
+        assert estimate.money == pytest.approx(estimate.wan_money + estimate.origin_money)
+        assert estimate.site_bytes[0] <= estimate.wan_bytes / outcome.sites <= estimate.site_bytes[-1] + 1
+        assert list(estimate.marks_s) == sorted(estimate.marks_s)
+        assert len(estimate.marks_s) == len(MARKS)
+
+
+def test_completion_and_egress_are_all_devices_and_all_bytes() -> None:
+    for estimate in bill("thin: origin=4Mbit/s").estimates:
+        assert estimate.completion.values[-1] == estimate.finished
+        assert estimate.completion.times[-1] == pytest.approx(estimate.marks_s[-1])
+        times, rates = np.asarray(estimate.origin_egress.times), np.asarray(estimate.origin_egress.values)
+        assert (np.diff(times) * rates[:-1]).sum() == pytest.approx(estimate.wan_down, rel=1e-3)
+        assert rates.max() <= (0.5e6 * 1.02 if estimate.plan == "thin" else np.inf)
+
+
+def test_plans_delay_but_do_not_change_the_bytes_of_who_finishes() -> None:
+    outcome = bill("night: window=22:00-06:00", "later: phases=100%@10h", "thin: origin=8Mbit/s")
+    own = outcome.of(Way.SLIPSTREAM)
+    for name in ("later", "thin"):
+        other = outcome.of(Way.SLIPSTREAM, name)
+        assert other.wan_bytes == own.wan_bytes
+        assert other.marks_s[-1] is not None and own.marks_s[-1] is not None
+        assert other.marks_s[-1] > own.marks_s[-1]
+    later = outcome.of(Way.SLIPSTREAM, "later")
+    assert later.marks_s[0] == pytest.approx((own.marks_s[0] or 0) + 36_000)
+    with pytest.raises(KeyError):
+        outcome.of(Way.FULL, "never")
+
+
+def test_what_does_not_fit_the_horizon_is_not_called_finished_nor_paid() -> None:
+    scenario = replace(SCENARIO, duration_s=20.0)
+    full = bill(scenario=scenario).of(Way.FULL)
+    assert full.finished < full.devices
+    assert full.marks_s[-1] is None
+    assert full.wan_down <= 60 * 20.0 * 1e6 * 1.01
+
+
+def test_what_is_left_out_is_said() -> None:
+    scenario = replace(SCENARIO, faults=(Fault(FaultKind.CRASH, 1.0),))
+    assert any("faults" in note for note in bill(scenario=scenario).notes)
+    assert bill().notes == ()
+    crowded = replace(SCENARIO, sites=(replace(SCENARIO.sites[0], lan=Lan(LanKind.WIFI, rate=1e6)),))
+    assert any("radio" in note for note in bill(scenario=crowded).notes)
+
+
+def test_an_outcome_survives_json() -> None:
+    outcome = bill("night: window=22:00-06:00; quota=500MB")
+    assert PlanOutcome.from_json(json.loads(json.dumps(outcome.to_json()))) == outcome
+
+
+@pytest.mark.parametrize("document", [None, {}, {"_type": "slipstream-plan", "version": 99}])
+def test_what_is_no_outcome_is_refused(document: object) -> None:
+    with pytest.raises(ContentError):
+        PlanOutcome.from_json(document)
+    broken = bill().to_json()
+    del broken["error"]
+    with pytest.raises(ContentError):
+        PlanOutcome.from_json(broken)
+
+
+def test_a_plan_is_read_as_it_is_written() -> None:
+    own, plan = read_plans(
+        [
+            "careful: phases=1%@0h,10%@90min,100%@3d; window=22:00-06:00,12:00-13:00; origin=100Mbit/s; quota=2GB"
+        ],
+        SCENARIO,
+    )
+    assert own.name == OWN
+    assert plan.phases == (Phase(0.01, 0.0), Phase(0.1, 5400.0), Phase(1.0, 3 * 86_400.0))
+    assert plan.windows is not None and [w.start_of_day for w in plan.windows] == [79_200.0, 43_200.0]
+    assert (plan.origin, plan.quota) == (12.5e6, 2e9)
+    assert "22:00-06:00" in plan.describe() and "100 Mbit/s" in plan.describe()
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("no colon", "a name and a colon"),
+        (": window=1:00-2:00", "a name and a colon"),
+        ("x: speed=9", "'speed' is none of"),
+        ("x: window", "is not one `key=value`"),
+        ("x: window=25:00-26:00", "no span of a day"),
+        ("x: window=noon", "not a window"),
+        ("x: phases=10%", "not a phase"),
+        ("x: phases=100%@1h,10%@2h", "rise in share"),
+        ("x: quota=many", "not an amount"),
+        ("x: quota=1GB; quota=2GB", "stands there twice"),
+        (f"{OWN}: quota=1GB", "two plans are called"),
+    ],
+)
+def test_a_plan_that_cannot_be_is_named(text: str, why: str) -> None:
+    with pytest.raises(OperatorError, match=why):
+        read_plans([text], SCENARIO)
+
+
+def test_a_quota_is_paid_as_far_as_it_goes() -> None:
+    scenario = replace(SCENARIO, duration_s=40 * 86_400.0)
+    full = bill("little: quota=30MB", scenario=scenario).of(Way.SHARED, "little")
+    assert full.finished == full.devices  # 50 MB need two months, of which 40 days hold the beginning
+    assert full.marks_s[0] is not None and full.marks_s[0] > 30 * 86_400.0
+    less = bill("less: quota=20MB", scenario=scenario).of(Way.SHARED, "less")
+    assert less.finished == 0
+    assert less.wan_down == pytest.approx(60 * 40 * MB, rel=0.01)
