@@ -36,7 +36,7 @@ class TrustClient:
 
     `root`: the pinned root that the device was shipped with (None: one is in the store already).
     `build_time`: POSIX seconds when the running image was built, a floor of trusted time.
-    `reader`: what verifies documents.
+    `reader`: what verifies and decodes documents.
     Steps must not be interleaved; `consider_timestamp` and `held` may be called between them.
     """
 
@@ -49,7 +49,7 @@ class TrustClient:
         reader: Reader = READER,
     ) -> None:
         self._store = store
-        self._reader = reader
+        self.reader = reader
         self._chain = RootChain(store, root, reader)
         self._build_time = build_time
         self._timestamp: Verified[Timestamp] | None = None
@@ -125,7 +125,7 @@ class TrustClient:
             raise TrustError("too-long", f"timestamp: over {limits.TIMESTAMP_SIZE_MAX} bytes")
         held = self._timestamp
         if held is not None:
-            offered = self._reader.read(Timestamp, data, self._chain.root, "timestamp")
+            offered = self.reader.read(Timestamp, data, self._chain.root, "timestamp")
             if offered.version <= held.version:
                 return False
         return self._accept_timestamp(data, now)
@@ -235,7 +235,7 @@ class TrustClient:
         if data is None:
             return None
         try:
-            document = self._reader.read(kind, data, self._chain.root, role)
+            document = self.reader.read(kind, data, self._chain.root, role)
         except TrustError:
             return None
         self._hold(name, document.digest)
@@ -264,7 +264,7 @@ class TrustClient:
     def _accept_timestamp(self, data: bytes, now: float) -> bool:
         """Judge and keep; False if it is the one that is held. Raises `TrustError`, changing nothing."""
         root = self._chain.root
-        new = self._reader.read(Timestamp, data, root, "timestamp")
+        new = self.reader.read(Timestamp, data, root, "timestamp")
         held = self._timestamp
         if held is not None:
             if new.version < held.version:
@@ -306,7 +306,7 @@ class TrustClient:
 
         def judge(data: bytes) -> Verified[Snapshot]:
             check_meta(data, meta, "snapshot")
-            new = self._reader.read(Snapshot, data, self._chain.root, "snapshot")
+            new = self.reader.read(Snapshot, data, self._chain.root, "snapshot")
             check_version(new, meta.version)
             if held is not None:
                 check_forward(held.signed, new.signed)
@@ -340,7 +340,7 @@ class TrustClient:
 
         def judge(data: bytes) -> Verified[Targets]:
             check_meta(data, meta, role)
-            new = self._reader.read(Targets, data, delegator, role)
+            new = self.reader.read(Targets, data, delegator, role)
             check_version(new, meta.version)
             self._check_expiry(new)
             return new

@@ -9,7 +9,7 @@ duplicate keys, numbers that are not integers, absurd versions, one key counted 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -20,6 +20,7 @@ from p2p.content.digests import Digest, parse_digest, sha256
 from p2p.errors import ContentError, TrustError
 
 T = TypeVar("T", Root, Timestamp, Snapshot, Targets)
+D = TypeVar("D")
 
 VERSION_MAX = (1 << 53) - 1
 """Highest metadata version and length: what every JSON implementation holds exactly."""
@@ -83,8 +84,8 @@ def read(kind: type[T], data: bytes, delegator: Delegator, role: str) -> Verifie
 
 
 class Reader:
-    """How a trust client has documents verified. It keeps nothing; whoever runs many clients in one
-    process can give them one that remembers what it has verified."""
+    """How a trust client has documents verified and decoded. It keeps nothing; whoever runs many
+    clients in one process can give them one that remembers what it has verified."""
 
     def read_root(self, data: bytes, previous: Verified[Root] | None) -> Verified[Root]:
         """See the function of this name."""
@@ -93,6 +94,10 @@ class Reader:
     def read(self, kind: type[T], data: bytes, delegator: Delegator, role: str) -> Verified[T]:
         """See the function of this name."""
         return read(kind, data, delegator, role)
+
+    def decode(self, decoder: Callable[[bytes], D], data: bytes) -> D:
+        """What `decoder` makes of a target file; raises what it raises."""
+        return decoder(data)
 
 
 READER = Reader()

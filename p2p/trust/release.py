@@ -102,7 +102,7 @@ def _orders(client: TrustClient, product: str, listed: dict[str, TargetFile]) ->
     for path, target in sorted(listed.items()):
         try:
             data = yield from _target(client, target, limits.ORDER_SIZE_MAX)
-            order = decode_order(data)
+            order = client.reader.decode(decode_order, data)
         except ContentError:
             continue
         if path == order_path(product, order.id) and order.product == product:
@@ -116,7 +116,7 @@ def _phase_state(client: TrustClient, order: Order) -> Steps[tuple[Digest, Phase
         return None
     try:
         data = yield from _target(client, target, limits.ORDER_SIZE_MAX)
-        return sha256(data), decode_phase_state(data)
+        return sha256(data), client.reader.decode(decode_phase_state, data)
     except ContentError:
         return None
 
@@ -126,7 +126,8 @@ def _manifest(client: TrustClient, order: Order) -> Steps[Manifest | None]:
     if target is None or digest_of(target) != order.manifest:
         return None
     try:
-        return decode_manifest((yield from _target(client, target, limits.MANIFEST_SIZE_MAX)))
+        data = yield from _target(client, target, limits.MANIFEST_SIZE_MAX)
+        return client.reader.decode(decode_manifest, data)
     except ContentError:
         return None
 

@@ -39,7 +39,7 @@ from p2p.content.order import (
     encode_phase_state,
     phases_path,
 )
-from p2p.errors import OriginError, TrustError
+from p2p.errors import ContentError, OriginError, TrustError
 from p2p.trust import ISSUED, PHASES_ROLE, Need, format_time, orders_role, product_role
 from p2p.trust.documents import Delegator, Reader, Verified, read, read_root
 from sim.scenario import model
@@ -66,6 +66,7 @@ OFFLINE = ("root", "product", "orders")
 _MEMORY_MAX = 4096
 
 T = TypeVar("T", Root, Timestamp, Snapshot, Targets)
+D = TypeVar("D")
 
 
 class VirtualRepository:
@@ -278,9 +279,9 @@ class VirtualRepository:
 
 
 class RememberingReader(Reader):
-    """Verifies each document once for all devices that see it under the same delegator.
+    """Verifies each document once for all devices that see it under the same delegator, decodes it once.
 
-    What it gives is what `Reader` gave for the same bytes, or the same `TrustError`.
+    What it gives is what `Reader` gave for the same bytes, or the same error.
     """
 
     def __init__(self) -> None:
@@ -296,18 +297,24 @@ class RememberingReader(Reader):
         found: Verified[T] = self._remember(key, lambda: read(kind, data, delegator, role))
         return found
 
+    def decode(self, decoder: Callable[[bytes], D], data: bytes) -> D:
+        found: D = self._remember((decoder, data), lambda: decoder(data))
+        return found
+
     def _remember(self, key: tuple[Any, ...], verify: Callable[[], Any]) -> Any:
         found = self._known.get(key)
         if found is None:
             try:
                 found = verify()
-            except TrustError as error:
+            except (TrustError, ContentError) as error:
                 found = error
             if len(self._known) >= _MEMORY_MAX:
                 self._known.clear()
             self._known[key] = found
         if isinstance(found, TrustError):
             raise TrustError(found.reason, found.message, kept=found.kept, next_step=found.next_step)
+        if isinstance(found, ContentError):
+            raise type(found)(found.message, kept=found.kept, next_step=found.next_step)
         return found
 
 
