@@ -71,6 +71,7 @@ def per_site(estimates: Sequence[Estimate], name: str) -> Picture | None:
         return None
     labels = [label for label in (*WAYS, "floor") if any(row["of"] == label for row in data)]
     unit = size_unit(max(row["v"] for row in data))
+    legend = alt.Legend(orient="top", title=None, symbolType="stroke")
     for row in data:
         row["size"] = size_text(row["v"])
         row["v"] /= unit.size
@@ -93,12 +94,12 @@ def per_site(estimates: Sequence[Estimate], name: str) -> Picture | None:
             color=alt.Color(
                 "of:N",
                 scale=alt.Scale(domain=labels, range=[COLOURS.get(n, ink("ink")) for n in labels]),
-                legend=alt.Legend(orient="top", title=None, symbolType="stroke"),
+                legend=legend,
             ),
             strokeDash=alt.StrokeDash(
                 "of:N",
                 scale=alt.Scale(domain=labels, range=[[4, 3] if n == "floor" else [1, 0] for n in labels]),
-                legend=None,
+                legend=legend,
             ),
             order="share:Q",
             tooltip=[

@@ -272,5 +272,7 @@ def _completion_title(curves: Sequence[Curve], whose: str) -> str:
         return f"Not all devices finished: {slow.label} got to {share_text(final)}"
     times = {c.label: c.first_at_least(1) or 0.0 for c in curves}
     fast = min(times, key=times.__getitem__)
+    if times[fast] == times[slow.label]:
+        return f"All devices finished after {time_text(times[fast])} in every {whose}"
     first, last = (time_text(times[label]) for label in (fast, slow.label))
     return f"All devices finished, first {fast} ({first}), last {slow.label} ({last})"

@@ -80,7 +80,7 @@ def _picture(spans: Sequence[Span], name: str, title: str, window: tuple[float, 
         left.properties(width=470, height=height),
         right.properties(width=390, height=height),
         spacing=18,
-    )
+    ).resolve_scale(color="independent")
     return picture(name, title, _caption(order, shown, gap_s, gap_bytes), chart)
 
 
@@ -134,7 +134,7 @@ def _panel(
                 alt.Tooltip("what:N", title="how"),
                 alt.Tooltip("from:N", title="from"),
                 alt.Tooltip("when:N", title="when"),
-                alt.Tooltip("range:N", title="image"),
+                alt.Tooltip("range:N", title="of the image"),
                 alt.Tooltip("size:N", title="bytes of it"),
                 alt.Tooltip("spans:Q", title="pieces joined"),
             ],

@@ -106,7 +106,7 @@ def devices(outcome: RunOutcome, site: str | None = None, name: str = "devices")
         .mark_bar(height=alt.RelativeBandSize(0.72))
         .encode(
             y=alt.Y("device:N", sort=[_device_label(several, d) for d in shown], title=None),
-            x=alt.X("v:Q", title=f"received ({unit.name})", axis=alt.Axis(format=PLAIN)),
+            x=alt.X("v:Q", title=f"received ({unit.name})", axis=alt.Axis(format=PLAIN, tickCount=8)),
             order="order:Q",
             color=alt.Color(
                 "kind:N",

@@ -62,6 +62,10 @@ def test_a_run_without_devices_has_no_pictures_that_need_them() -> None:
 def test_several_runs_have_a_line_each_named_by_what_differs() -> None:
     shown = drawn(depot(seed=1), depot(seed=2))["completion"]
     assert {row["of"] for row in data(shown)} == {"seed 1", "seed 2"}
+    assert shown.title == "All devices finished after 40 s in every run"
+    slower = run(device("a", 10.0), device("b", 70.0), seed=3)
+    shown = drawn(depot(seed=1), slower)["completion"]
+    assert shown.title == "All devices finished, first seed 1 (40 s), last seed 3 (1 min 10 s)"
 
 
 def test_many_runs_of_one_scenario_are_a_band_that_holds_them_all() -> None:
@@ -271,6 +275,22 @@ def test_sites_of_a_plan_are_drawn_with_the_floor() -> None:
     middle = [r["size"] for r in data(shown) if r["of"] == "slipstream" and r["share"] == 0.5]
     assert middle == ["10.0 MB"]
     assert {r["of"] for r in data(shown)} == {*(w.value for w in Way), "floor"}
+
+
+def tooltips(spec: object) -> list[dict[str, str]]:
+    if isinstance(spec, list):
+        return [t for below in spec for t in tooltips(below)]
+    if isinstance(spec, dict):
+        here = spec.get("tooltip", [])
+        return [*(here if isinstance(here, list) else []), *tooltips(list(spec.values()))]
+    return []
+
+
+def test_no_tooltip_has_a_heading_that_the_library_takes_for_an_image_to_load() -> None:
+    for picture in {**drawn(depot()), **drawn(plan("a", "b"))}.values():
+        found = tooltips({k: v for k, v in picture.spec.items() if k != "datasets"})
+        assert found, picture.name
+        assert not {"image", "title"} & {t.get("title", t["field"]) for t in found}, picture.name
 
 
 def test_every_picture_says_how_to_read_it() -> None:
