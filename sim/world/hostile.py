@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from sim.world.run import World
     from sim.world.site import Site
 
-FLOOD_S = 0.1
-FLOOD_MESSAGES = 40
+FLOOD_S = 0.5
+FLOOD_MESSAGES = 20
 """What a flooding device sends to each peer, and how often."""
 
 LEASE_S = 2.0

@@ -1,0 +1,168 @@
+"""Every fault and every manner of a hostile device: the site gets over it, at a bounded price."""
+
+import pytest
+
+from sim.outcome import RunOutcome
+from sim.scenario.model import DeltaSpec, Fault, FaultKind, Manner, SyntheticRelease, Who
+from sim.world import Observer, World, run
+from sim.world.device import Device
+from tests.simulation.world.scenes import RATE, SIZE, depot
+
+IDEAL_S = SIZE * 1.047 / RATE
+
+
+def honest(outcome: RunOutcome) -> list[str]:
+    return [d.state for d in outcome.devices if d.state != "hostile"]
+
+
+def latest(outcome: RunOutcome) -> float:
+    return max(d.finished_s or 0.0 for d in outcome.devices)
+
+
+def amplification(outcome: RunOutcome) -> float:
+    assert outcome.amplification is not None
+    return outcome.amplification
+
+
+@pytest.fixture(scope="module")
+def calm() -> RunOutcome:
+    return run(depot(devices=6), 1)
+
+
+HALF = IDEAL_S / 2
+KINDS = {  # what everybody pays at most: a cut costs the frames under way, of an image of eight
+    "crash of a gateway": (Fault(FaultKind.CRASH, HALF, 60.0, who=Who.GATEWAY), 1.7),
+    "restart of a gateway": (Fault(FaultKind.RESTART, HALF, 30.0, who=Who.GATEWAY), 1.7),
+    "crash of all": (Fault(FaultKind.CRASH, HALF, 30.0, who=Who.ALL), 1.9),
+    "partition": (Fault(FaultKind.PARTITION, HALF, 60.0), 2.2),
+    "origin down": (Fault(FaultKind.ORIGIN_DOWN, HALF, 60.0), 1.9),
+    "wan down": (Fault(FaultKind.WAN_DOWN, HALF, 60.0), 3.5),
+    "wan slow": (Fault(FaultKind.WAN_SLOW, HALF, 60.0, factor=0.1), 1.5),
+    "cut": (Fault(FaultKind.CUT, 2.0, every_s=2.0, until_s=20.0), 3.5),
+    "rot in the slot": (Fault(FaultKind.BIT_ROT_SLOT, HALF, size=4096, who=Who.ALL), 1.6),
+    "full disk": (Fault(FaultKind.DISK_FULL, HALF, 60.0, count=2), 1.6),
+    "slow disk": (Fault(FaultKind.DISK_SLOW, HALF, 60.0, count=2, factor=0.01), 1.3),
+    "clock": (Fault(FaultKind.CLOCK, HALF, size=-86400, count=2), 1.05),
+    "late": (Fault(FaultKind.LATE, 40.0, count=2), 1.4),
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_after_a_fault_everybody_finishes(name: str, calm: RunOutcome) -> None:
+    fault, price = KINDS[name]
+    world = World(depot(fault, devices=6), 1)
+    outcome = world.run()
+    assert honest(outcome) == ["committed"] * 6
+    assert amplification(outcome) <= price
+    assert fault.kind is FaultKind.LATE or world.faults.begun >= 1
+    assert outcome.trace_digest != calm.trace_digest
+
+
+def test_who_leaves_is_not_waited_for() -> None:
+    outcome = run(depot(Fault(FaultKind.LEAVE, HALF, who=Who.GATEWAY), devices=6), 1)
+    assert sorted(honest(outcome)) == ["committed"] * 5 + ["down"]
+    assert outcome.virtual_s < 200
+
+
+def test_a_rotten_base_is_found_and_mended() -> None:
+    packs = SyntheticRelease("v2", SIZE, SIZE, (DeltaSpec("v1", 400_000),))
+    fault = Fault(FaultKind.BIT_ROT_BASE, 0.0, size=64 * 1024, count=1)
+    outcome = run(depot(fault, devices=5, bases={"v1": 1.0}, release=packs), 1)
+    assert honest(outcome) == ["committed"] * 5
+    assert outcome.sites[0].wan_down < 0.5 * SIZE
+
+
+def test_a_crash_loses_what_was_not_synced_and_a_restart_does_not() -> None:
+    def resumed(kind: FaultKind) -> int:
+        found: list[int] = []
+
+        class Watch(Observer):
+            def started(self, device: Device) -> None:
+                if device.life > 1 and not found:
+                    found.append(device.slot.written.total())
+
+        World(depot(Fault(kind, 7.5, 2.0, who=Who.GATEWAY), devices=4), 1, observer=Watch()).run()
+        return found[0]
+
+    assert 0 < resumed(FaultKind.CRASH) < resumed(FaultKind.RESTART)
+
+
+class _Price(Observer):
+    """What hostile devices manage."""
+
+    def __init__(self) -> None:
+        self.bad_stored = 0
+        self.bad_served = 0
+        self.wrong = 0
+
+    def stored(self, device: Device, event: object, good: bool) -> None:
+        self.bad_stored += not good
+
+    def served(self, device: Device, action: object, good: bool, held: bool) -> None:
+        self.bad_served += not good
+
+    def read_back(self, device: Device, image: object, right: bool, good: bool) -> None:
+        self.wrong += right and not good
+
+
+@pytest.mark.parametrize("manner", list(Manner))
+def test_a_hostile_device_costs_little_and_spoils_nothing(manner: Manner, calm: RunOutcome) -> None:
+    watch = _Price()
+    scenario = depot(Fault(FaultKind.HOSTILE, manner=manner), devices=7)
+    outcome = World(scenario, 1, observer=watch).run()
+    assert [d.state for d in outcome.devices].count("hostile") == 1
+    assert honest(outcome) == ["committed"] * 6
+    assert (watch.bad_stored, watch.bad_served, watch.wrong) == (0, 0, 0)
+    assert amplification(outcome) <= 2.0
+    # Leases on all of an image are believed for as long as its frames could take on the thinnest link.
+    patience = 900 if manner is Manner.GREEDY else 180
+    assert latest(outcome) <= latest(calm) + patience
+
+
+def test_faults_compose() -> None:
+    faults = (
+        Fault(FaultKind.HOSTILE, manner=Manner.POISON),
+        Fault(FaultKind.CRASH, HALF, 20.0, who=Who.GATEWAY),
+        Fault(FaultKind.PARTITION, HALF + 1, 15.0),
+        Fault(FaultKind.ORIGIN_DOWN, HALF + 2, 10.0),
+        Fault(FaultKind.RESTART, 3.0, 2.0, every_s=4.0, until_s=20.0),
+    )
+    outcome = run(depot(*faults, devices=8), 5)
+    assert honest(outcome) == ["committed"] * 7
+
+
+def test_an_observer_changes_nothing_and_sees_the_life_of_a_device() -> None:
+    seen: dict[str, int] = {}
+
+    def note(name: str) -> None:
+        seen[name] = seen.get(name, 0) + 1
+
+    class Watch(Observer):
+        def begun(self, world: World) -> None:
+            note("begun")
+
+        def fetch_started(self, device: Device, action: object) -> None:
+            note("fetch")
+
+        def fetch_ended(self, device: Device, action: object, error: object, size: int, wasted: int) -> None:
+            note("fetched")
+
+        def connected(self, one: str, other: str) -> None:
+            note("connected")
+
+        def committed(self, device: Device, release: str) -> None:
+            note("committed")
+
+        def floor_moved(self, device: Device, old: int, new: int) -> None:
+            assert new > old
+            note("floor")
+
+        def ended(self, world: World) -> None:
+            note("ended")
+
+    plain = run(depot(devices=4), 1)
+    watched = run(depot(devices=4), 1, observer=Watch())
+    assert watched.trace_digest == plain.trace_digest
+    assert (seen["begun"], seen["ended"], seen["committed"], seen["floor"]) == (1, 1, 4, 4)
+    assert seen["fetch"] == seen["fetched"] >= 1
+    assert seen["connected"] >= 6
