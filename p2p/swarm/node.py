@@ -280,7 +280,7 @@ class SwarmNode:
         if due or self._housekeeping_at is None:
             busy = (
                 self._objects.busy
-                or any(not p.image.complete for p in self._pursuits)
+                or any(not p.image.complete or p.image.stale for p in self._pursuits)
                 or any(p.asked for p in context.peers.values())
             )
             self._housekeeping_at = context.now + HOUSEKEEPING_S if busy else None
