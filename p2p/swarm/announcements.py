@@ -24,7 +24,7 @@ CROWD = 12
 EAGER = 8
 """How many peers are told at once in a large site, gateways not counted."""
 
-TURN_S, TURN_PEERS = 1.0, 2
+TURN_S, TURN_PEERS = 2.0, 3
 """So often, so many of the others are told all that they were not told yet."""
 
 
@@ -59,6 +59,8 @@ class Announcements:
 
     def step(self, gateways: Iterable[str], *, at_once: bool = False) -> None:
         """Tell what is due; `at_once`: what is gathered, to those who are told first."""
+        if self._fresh_at is None and self._turn_at is None:
+            return
         now = self._context.now
         if self._fresh_at is not None and (at_once or now >= self._fresh_at):
             self._fresh_at = None

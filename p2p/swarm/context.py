@@ -12,6 +12,9 @@ from p2p.swarm.messages import Message
 from p2p.swarm.peer import Peer, RemoteImage
 from p2p.swarm.policy import Policy
 
+ABANDONED_MAX = 64
+"""A peer that leaves this many requests unanswered is disconnected."""
+
 BAN_S = 3600.0
 """How long a peer that sent bad bytes or numbers stays out."""
 
@@ -65,6 +68,12 @@ class Context:
     def ban(self, device: str, reason: str) -> None:
         """Part with a peer that lied provably."""
         self.disconnect(device, reason, BAN_S)
+
+    def abandon(self, peer: Peer, number: int) -> None:
+        """Give up a request of ours; who leaves too many of them unanswered is parted with."""
+        peer.abandon(number)
+        if peer.abandoned > ABANDONED_MAX:
+            self.disconnect(peer.device, "unresponsive")
 
     @property
     def settled(self) -> bool:

@@ -96,8 +96,10 @@ class Gateway:
         self._alone = False
 
     def progressed_by_wan(self) -> None:
-        """A frame of ours is whole: that is how long one takes."""
+        """A frame of ours is whole: that is how long one takes, and who fetches for the site is not alone."""
         now = self._context.now
+        if self._context.device in self._image.site.gateways:
+            self._alone = False
         self._frame_s, self._frame_at = now - self._frame_at, now
         self.dirty = True
 
@@ -110,14 +112,14 @@ class Gateway:
     def _deadline_s(self) -> float:
         """How long this node goes without progress. A frame that somebody fetches may take its time."""
         context = self._context
-        leases = (x for _, r in context.remotes(self._image.task.image) for x in r.leases.values())
+        leases = (x for _, r in self._image.leasing() for x in r.leases.values())
         patience = [self._patience(x) for x in leases if x.pack in self._image.maps]
         return self._impatience * max([context.policy.fallback_s, *patience])
 
     def housekeeping(self) -> None:
         """End what stalls: others' leases and our own fetches."""
         context, policy = self._context, self._context.policy
-        for _, remote in context.remotes(self._image.task.image):
+        for _, remote in self._image.leasing():
             if any(self._is_late(lease) for lease in remote.leases.values()):
                 self._stalled(remote)
         for number, running in self._running.items():
@@ -142,6 +144,7 @@ class Gateway:
             message.pack, message.start, message.stop,
         )  # fmt: skip
         progressed = old.progressed if same and old is not None else now
+        image.lessors[peer.device] = peer
         remote.leases[message.slot] = LeaseState(message.pack, message.start, message.stop, now, progressed)
         if not old:
             self._image.stale = True
@@ -298,8 +301,8 @@ class Gateway:
         """Which of the `frames` frames of a pack others fetch."""
         return {
             frame
-            for _, remote in self._context.remotes(self._image.task.image)
-            if remote.leases and not remote.distrusted
+            for _, remote in self._image.leasing()
+            if not remote.distrusted
             for lease in remote.leases.values()
             if lease.pack == pack
             for frame in range(lease.start, min(lease.stop, frames))

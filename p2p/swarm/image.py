@@ -32,7 +32,7 @@ from p2p.swarm.wire import pack_bitmap, unpack_bitmap
 
 INDEX_RETRY_S = 5.0
 
-REPLAN_S = 2.0
+REPLAN_S = 4.0
 """The plan is made anew this often, for what follows from time alone."""
 
 READ_BACKS_MAX = 3
@@ -63,6 +63,8 @@ class ImageSwarm:
         self.serves: dict[Digest, set[int]] = {}
         self.holders = Holders()
         self.due: dict[str, None] = {}
+        self.troubled: dict[str, None] = {}
+        self.lessors: dict[str, Peer] = {}
         self.last_progress = context.now
         self.site = SiteView(context, task, known=complete)
         self.replan = True
@@ -136,7 +138,10 @@ class ImageSwarm:
         if self.replan and self.site.ready:
             self.replan = self.stale = False
             self.planned_at = self.context.now
-            self.site.renew(self.participant, self.maps, self.serves, fetching=bool(self.fetching))
+            busy = {peer.device for peer, _ in self.leasing()}
+            if self.fetching:
+                busy.add(self.context.device)
+            self.site.renew(self.participant, self.maps, self.serves, busy)
             if not self.complete:
                 self._follow(self._choose_route())
             if self._full_index_needed():
@@ -146,9 +151,14 @@ class ImageSwarm:
             self.reading_back = True
             self.context.actions.append(ReadBack(self.task.image))
 
+    def about(self, device: str, *, urgent: bool = False) -> None:
+        """A device is not what it was: if it fetches for the site, a new plan cannot wait."""
+        self.stale = True
+        self.replan |= urgent or device in self.site.gateways
+
     def housekeeping(self) -> None:
         """Plan anew if something has changed, and now and then because time passes."""
-        if self.stale or self.context.now - self.planned_at >= REPLAN_S:
+        if self.stale or self.route is None or self.context.now - self.planned_at >= REPLAN_S:
             self.replan = True
 
     def lease_fits(self, pack: Digest, start: int, stop: int) -> bool:
@@ -300,9 +310,21 @@ class ImageSwarm:
 
     def entered(self, peer: Peer, remote: RemoteImage) -> None:
         """A peer takes part from now on."""
+        if remote.distrusted or remote.late:
+            self.troubled[peer.device] = None
         if not remote.distrusted:
             self.holders.admit(remote)
         self.find_useful(peer, remote)
+
+    def leasing(self) -> Iterator[tuple[Peer, RemoteImage]]:
+        """Peers that hold leases."""
+        members = self.context.members(self.task.image)
+        for device, peer in list(self.lessors.items()):
+            found = members.get(device)
+            if self.context.peers.get(device) is not peer or (found is not None and not found[1].leases):
+                del self.lessors[device]
+            elif found is not None:
+                yield found
 
     def left_by(self, remote: RemoteImage) -> None:
         """A peer is gone, or takes part no more."""

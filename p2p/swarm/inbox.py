@@ -98,7 +98,8 @@ class Inbox:
         if joined:
             self._context.enter(message.image, peer, remote)
         if pursuit := self._pursuits.get(message.image):
-            pursuit.image.stale = pursuit.gateway.dirty = True
+            pursuit.gateway.dirty = True
+            pursuit.image.about(peer.device, urgent=not message.complete)
             if joined:  # until now it was not told what came after the greeting
                 pursuit.gateway.greet(peer.device)
                 pursuit.image.tell_haves(peer.device)
@@ -114,6 +115,7 @@ class Inbox:
         if pursuit := self._pursuits.get(image):
             pursuit.image.left_by(remote)
             pursuit.rider.peer_lost(peer)
+            pursuit.image.about(peer.device)
         self._pursuits.changed()
 
     def _remote(self, peer: Peer, image: Digest) -> RemoteImage:

@@ -24,11 +24,8 @@ from p2p.swarm.policy import Policy
 from p2p.swarm.pursuits import Pursuits
 from p2p.swarm.wire import PROTOCOL
 
-HOUSEKEEPING_S = 0.25
-"""How often deadlines are looked at while anything is under way."""
-
-ABANDONED_MAX = 64
-"""A peer that leaves this many requests unanswered is disconnected."""
+HOUSEKEEPING_S, WAITING_S = 0.25, 1.0
+"""How often deadlines are looked at while anything is under way, and while others are at it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,13 +100,14 @@ class SwarmNode:
 
     def deadline(self) -> float | None:
         """When `Tick` is due at the latest; None while only events can change anything."""
-        times = [due for p in self._pursuits if (due := p.image.news.due_at) is not None]
-        if self._housekeeping_at is not None:
-            times.append(self._housekeeping_at)
-        context = self._context
-        if (settles_at := context.settles_at) is not None and len(self._pursuits):
-            times.append(settles_at)
-        return min(times, default=None)
+        context, earliest = self._context, self._housekeeping_at
+        for pursuit in self._pursuits:
+            due = pursuit.image.news.due_at
+            if due is not None and (earliest is None or due < earliest):
+                earliest = due
+        if not self._settled and (due := context.settles_at) is not None and len(self._pursuits):
+            return due if earliest is None else min(due, earliest)
+        return earliest
 
     def handle(self, event: e.Event, now: float) -> list[e.Action]:
         """Take one event at time `now` (seconds, never going back); return what to do, in order."""
@@ -241,9 +239,8 @@ class SwarmNode:
         for pursuit in self._pursuits:
             pursuit.rider.peer_lost(peer)
             pursuit.gateway.dirty = True
-            mattered = device in pursuit.image.site.gateways or not context.peers
-            pursuit.image.stale = True
-            pursuit.image.replan |= mattered
+            pursuit.image.about(device)
+            pursuit.image.replan |= not context.peers
 
     def _on_piece_sent(self, event: e.PieceSent) -> None:
         peer = self._context.peers.get(event.device)
@@ -255,35 +252,49 @@ class SwarmNode:
     # After every event
 
     def _advance(self) -> None:
-        context = self._context
-        self._part()
+        context, objects = self._context, self._objects
+        if context.closing:
+            self._part()
         due = self._housekeeping_at is not None and context.now >= self._housekeeping_at
         if due:
             self._housekeep()
-        if context.settled and not self._settled:
+        if not self._settled and context.settled:
             self._settled = True
             self._pursuits.changed()
-        if self._objects.busy:
-            self._objects.step()
+        if objects.busy:
+            objects.step()
         for pursuit in self._pursuits:
-            before = pursuit.image.site.gateways
-            self._deliver_indexes()
-            pursuit.image.step()
-            if pursuit.image.site.gateways != before:
-                pursuit.gateway.dirty = True
-            pursuit.gateway.step()
-            pursuit.rider.step()
-            pursuit.image.flush()
-        if self._objects.busy:
-            self._objects.step()
-        self._part()
+            if objects.ready:
+                self._deliver_indexes()
+            image, gateway = pursuit.image, pursuit.gateway
+            before = image.site.gateways
+            image.step()
+            if image.site.gateways is not before:
+                gateway.dirty = True
+            gateway.step()
+            if image.due:
+                pursuit.rider.step()
+            image.flush()
+        if objects.busy:
+            objects.step()
+        if context.closing:
+            self._part()
         if due or self._housekeeping_at is None:
-            busy = (
-                self._objects.busy
-                or any(not p.image.complete or p.image.stale for p in self._pursuits)
-                or any(p.asked for p in context.peers.values())
-            )
-            self._housekeeping_at = context.now + HOUSEKEEPING_S if busy else None
+            busy = objects.busy or self._pursuits.unsettled
+            self._housekeeping_at = context.now + self._interval() if busy else None
+
+    def _interval(self) -> float:
+        """Until the next look at deadlines: sooner where this node fetches, or is about to."""
+        if self._objects.busy or not self._context.settled:
+            return HOUSEKEEPING_S
+        for pursuit in self._pursuits:
+            image = pursuit.image
+            if image.complete:
+                continue
+            fetches = pursuit.gateway.active or self._context.device in image.site.gateways
+            if fetches or pursuit.rider.paused or image.route is None or not image.site.ready:
+                return HOUSEKEEPING_S
+        return WAITING_S
 
     def _part(self) -> None:
         """Peers that we part with are gone at once, whenever their connection ends."""
@@ -305,6 +316,3 @@ class SwarmNode:
             pursuit.gateway.housekeeping()
             pursuit.gateway.dirty = True
         self._objects.housekeeping()
-        for device, peer in self._context.peers.items():
-            if peer.abandoned > ABANDONED_MAX:
-                self._context.disconnect(device, "unresponsive")

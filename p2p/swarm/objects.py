@@ -64,12 +64,13 @@ class ObjectExchange:
         self._cached_bytes = 0
         self._wanted: dict[Digest, _Wanted] = {}
         self._metadata: dict[str, tuple[int, bytes]] = {}
+        self._asked: dict[tuple[str, int], tuple[Peer, Asked]] = {}
         self._spent: OrderedDict[str, tuple[float, float]] = OrderedDict()
         self.ready: list[tuple[Digest, bytes]] = []
 
     @property
     def busy(self) -> bool:
-        return bool(self._wanted)
+        return bool(self._wanted or self._asked)
 
     def hold(self, digest: Digest, data: bytes) -> None:
         """Keep an object that is known to be right; the oldest go when the cache is full."""
@@ -107,7 +108,7 @@ class ObjectExchange:
                 if peer is not None and context.now - wanted.since < self._patience(wanted.size):
                     continue
                 if peer is not None and wanted.request in peer.asked:
-                    peer.abandon(wanted.request)
+                    context.abandon(peer, wanted.request)
                     peer.objects_late = True
                     wanted.late += 1
                 wanted.source = None
@@ -139,13 +140,13 @@ class ObjectExchange:
     def housekeeping(self) -> None:
         """Whoever waits for a peer's metadata does not wait for ever."""
         context = self._context
-        for peer in context.peers.values():
-            if not peer.asked:
-                continue
-            for number, asked in peer.waiting():
-                if asked.metadata is not None and context.now - asked.at > context.policy.request_s:
-                    peer.abandon(number)
-                    context.actions.append(MetadataArrived(peer.device, asked.metadata, None))
+        for request, (peer, asked) in list(self._asked.items()):
+            if peer.asked.get(request[1]) is not asked or asked.metadata is None:
+                del self._asked[request]
+            elif context.now - asked.at > context.policy.request_s:
+                del self._asked[request]
+                context.abandon(peer, request[1])
+                context.actions.append(MetadataArrived(peer.device, asked.metadata, None))
 
     # Messages
 
@@ -232,7 +233,9 @@ class ObjectExchange:
         if peer is None or peer.hello is None:
             self._context.actions.append(MetadataArrived(device, name, None))
             return
-        request = peer.ask(Asked(self._context.now, metadata=name))
+        asked = Asked(self._context.now, metadata=name)
+        request = peer.ask(asked)
+        self._asked[device, request] = peer, asked
         self._context.send(device, m.MetadataWant(request, name))
 
     def on_metadata_want(self, peer: Peer, message: m.MetadataWant) -> None:

@@ -36,6 +36,11 @@ class Pursuits:
     def __iter__(self) -> Iterator[Pursuit]:
         return iter(self._images.values())
 
+    @property
+    def unsettled(self) -> bool:
+        """Whether an image is still being made, or its plan is out of date."""
+        return any(not p.image.complete or p.image.stale for p in self._images.values())
+
     def __len__(self) -> int:
         return len(self._images)
 
@@ -57,6 +62,8 @@ class Pursuits:
                 if (remote := peer.images.get(task.image)) is not None:
                     remote.conduct = image.site.conduct(device)
                     remote.told.clear()
+                    if remote.leases:
+                        image.lessors[device] = peer
                     remote.counted = False
                     if remote.participant is not None:
                         image.entered(peer, remote)

@@ -29,6 +29,7 @@ class Rider:
     def __init__(self, image: ImageSwarm) -> None:
         self._image = image
         self._context: Context = image.context
+        self.paused: dict[str, None] = {}
 
     def step(self) -> None:
         """Fill the pipelines of peers that have what we want."""
@@ -45,7 +46,10 @@ class Rider:
 
     def fill(self, peer: Peer, remote: RemoteImage) -> None:
         """Ask one peer for as much as its pipeline takes."""
-        if not remote.useful or remote.distrusted or self._context.now < peer.paused_until:
+        if not remote.useful or remote.distrusted:
+            return
+        if self._context.now < peer.paused_until:
+            self.paused[peer.device] = None
             return
         for _ in range(peer.capacity(self._context.policy)):
             key = self._rarest(remote)
@@ -112,10 +116,10 @@ class Rider:
             peer.paused_until = self._context.now + BUSY_PAUSE_S
             remote.conduct.busy += 1
             if remote.conduct.busy > BUSY_MAX:
-                self._strike(remote)
+                self._strike(peer, remote)
         else:
             self._image.holders.lost(remote, key[0], (key[1],))
-            self._strike(remote)
+            self._strike(peer, remote)
         self._image.due[peer.device] = None
         self._image.want_again(key)
 
@@ -125,28 +129,28 @@ class Rider:
         self._image.want_again(key)
 
     def housekeeping(self) -> None:
-        """Give up what is late, and ask somebody else for what is slow."""
+        """Give up what is late, ask somebody else for what is slow, and who was paused again."""
         context, policy, image = self._context, self._context.policy, self._image
-        for peer, remote in context.remotes(image.task.image):
-            if remote.late or remote.conduct.distrusted:
-                self._forgive(peer, remote)
-            if remote.useful:
-                image.due[peer.device] = None  # a pause is over, or it turned out to be quicker
-            if not peer.asked:
-                continue
-            for number, asked in peer.waiting():
-                if asked.image != image.task.image or asked.piece is None:
-                    continue
+        for device in list(image.troubled):
+            self._forgive(device)
+        image.due |= self.paused
+        self.paused.clear()
+        for key, requests in list(image.in_flight.items()):
+            for device, number in requests:
+                peer = context.peers[device]
+                asked = peer.asked[number]
                 age = context.now - asked.at
+                if age <= policy.hedge_s:
+                    continue
                 rate = max(peer.rate, RATE_MIN) if peer.rate else RATE_EXPECTED
                 patience = policy.request_s + 2 * asked.size * (peer.in_flight + 1) / rate
                 if age > patience:
-                    peer.abandon(number)
-                    self._forget(peer, asked.piece)
-                    self._late(remote, asked.piece)
-                    image.want_again(asked.piece)
-                elif age > policy.hedge_s:
-                    self._hedge(peer, asked.piece)
+                    context.abandon(peer, number)
+                    self._forget(peer, key)
+                    self._late(peer, key)
+                    image.want_again(key)
+                else:
+                    self._hedge(peer, key)
 
     def on_wrong_answer(self, peer: Peer, key: PieceKey) -> None:
         """What came is no piece at all."""
@@ -157,7 +161,7 @@ class Rider:
         """The peer is gone, or no longer takes part: what it was asked for is wanted again."""
         for number, asked in peer.waiting():
             if asked.image == self._image.task.image and asked.piece is not None:
-                peer.abandon(number)
+                self._context.abandon(peer, number)
                 self._forget(peer, asked.piece)
                 self._image.want_again(asked.piece)
 
@@ -177,14 +181,21 @@ class Rider:
         else:
             self._image.in_flight.pop(key, None)
 
-    def _late(self, remote: RemoteImage, key: PieceKey) -> None:
+    def _late(self, peer: Peer, key: PieceKey) -> None:
         """It may still have the piece, but not for now."""
+        remote = peer.image(self._image.task.image)
         self._image.holders.lost(remote, key[0], (key[1],))
         remote.late[key] = self._context.now + self._context.policy.penalty_s
-        self._strike(remote)
+        self._image.troubled[peer.device] = None
+        self._strike(peer, remote)
 
-    def _forgive(self, peer: Peer, remote: RemoteImage) -> None:
+    def _forgive(self, device: str) -> None:
         """Who was late may have been cut off for a while; nobody is lost to the site for good."""
+        found = self._context.members(self._image.task.image).get(device)
+        if found is None:
+            self._image.troubled.pop(device)
+            return
+        peer, remote = found
         now, conduct = self._context.now, remote.conduct
         if conduct.distrusted and now >= conduct.distrusted_until:
             conduct.distrusted = False
@@ -197,8 +208,11 @@ class Rider:
             self._image.holders.gained(remote, key[0], (key[1],))
             if key in self._image.wanted:
                 remote.useful[key] = None
+                self._image.due[device] = None
+        if not remote.late and not conduct.distrusted:
+            self._image.troubled.pop(device)
 
-    def _strike(self, remote: RemoteImage) -> None:
+    def _strike(self, peer: Peer, remote: RemoteImage) -> None:
         conduct, policy = remote.conduct, self._context.policy
         conduct.strikes += 1
         if conduct.strikes >= policy.strikes_max and not conduct.distrusted:
@@ -206,6 +220,7 @@ class Rider:
             conduct.distrusts += 1
             conduct.distrusted_until = self._context.now + penalty_s(policy, conduct.distrusts)
             self._image.holders.dismiss(remote)
+            self._image.troubled[peer.device] = None
             remote.leases.clear()
             remote.useful.clear()
             self._image.replan = True

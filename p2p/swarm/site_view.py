@@ -60,13 +60,12 @@ class SiteView:
         own: Participant,
         packs: Mapping[Digest, PieceMap],
         serves: Mapping[Digest, AbstractSet[int]],
-        *,
-        fetching: bool,
+        busy: Collection[str],
     ) -> None:
         """Make the plan anew.
 
         `own` is this node, `packs` those whose index it has, `serves` the pieces of them that it
-        serves (by index digest); `fetching`: a fetch of its own is under way.
+        serves (by index digest), `busy` the devices that fetch already.
         """
         context, image = self._context, self._task.image
         if own.complete:
@@ -79,9 +78,6 @@ class SiteView:
         candidates = set(self.plan.candidates)
         weights = {p.device: p.weight for p in participants if p.device in candidates}
         sound = {d: w for d, w in weights.items() if d not in stalled} or weights
-        busy = {p.device for p, r in remotes if r.leases}
-        if fetching:
-            busy.add(context.device)
         if len(self._scores) > SCORES_MAX:
             self._scores.clear()
         order = rank(image, sound, self._scores)
