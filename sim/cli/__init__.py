@@ -27,7 +27,7 @@ sim = LazyGroup(
     \b
     Examples:
       slipstream sim list
-      slipstream sim run depot-night --out runs
+      slipstream sim run bench-8 --out runs
       slipstream sim run my-fleet.toml --seed 7 --json
     """,
 )

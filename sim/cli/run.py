@@ -36,8 +36,8 @@ def run(scenario: str, seed: int, out: Path | None, timelines: tuple[str, ...], 
 
     \b
     Examples:
-      slipstream sim run depot-night
-      slipstream sim run ship-satellite --seed 7 --out runs --timeline ship
+      slipstream sim run bench-8
+      slipstream sim run train-stations --seed 7 --out runs --timeline refit-train
       slipstream sim run my-fleet.toml --json
     """
     found = named(scenario)
