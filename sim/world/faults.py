@@ -71,6 +71,8 @@ class Faults:
         world = self._world
         self.begun += 1
         world.kernel.trace(f"fault {fault.kind.value}")
+        if world.observer is not None:
+            world.observer.fault(fault, self._sites(fault))
         ends = self._kinds[fault.kind](fault, world.kernel.rng(f"fault/{number}/{time}"))
         for end in ends:
             world.kernel.after(fault.length_s, end)

@@ -12,8 +12,10 @@ from p2p.swarm import events as e
 from p2p.swarm import messages as m
 
 if TYPE_CHECKING:
+    from sim.scenario.model import Fault
     from sim.world.device import Device
     from sim.world.run import World
+    from sim.world.site import Site
 
 
 class Observer:
@@ -69,6 +71,9 @@ class Observer:
 
     def floor_moved(self, device: Device, old: int, new: int) -> None:
         """The release-counter floor of a device is another."""
+
+    def fault(self, fault: Fault, sites: list[Site]) -> None:
+        """A fault begins, at these sites."""
 
     def ended(self, world: World) -> None:
         """The run is over."""
