@@ -41,7 +41,7 @@ from sim.scenario.model import (
     Window,
 )
 
-COMMAND = "python -m benchmarks.fleet_model --write"
+COMMAND = "python -m benchmarks.fleet_model --train {train} --held-out {held_out} --write"
 FITTED = Path(__file__).parent.parent / "sim" / "fleet" / "fitted.json"
 HELD_OUT_FROM = 100_000
 """Seeds of the sites that nothing is fitted to begin here."""
@@ -127,7 +127,7 @@ def main(train: int, held_out: int, workers: int, write: bool, big: bool, each: 
         return
     fitted_to = run_sites(list(range(train)), workers, "training")
     tested_on = run_sites(list(range(HELD_OUT_FROM, HELD_OUT_FROM + held_out)), workers, "held out")
-    found = fit(list(fitted_to.values()), COMMAND)
+    found = fit(list(fitted_to.values()), COMMAND.format(train=train, held_out=held_out))
     found = replace(found, error=measure(list(tested_on.values()), found))
     table = Table("constants", "values")
     for name in ("down", "up", "time"):
@@ -141,6 +141,9 @@ def main(train: int, held_out: int, workers: int, write: bool, big: bool, each: 
     for what, e in (("fitted to", inside), ("held out", found.error)):
         row = (f"{x:.1%}" for x in (e.bytes_median, e.bytes_worst, e.time_median, e.time_worst))
         table.add_row(what, str(e.held_out), *row)
+        if e.outside:
+            beyond = ("", f"{e.outside_bytes_worst:.1%}", "", f"{e.outside_time_worst:.1%}")
+            table.add_row(f"{what}, radio too slow: outside the model", str(e.outside), *beyond)
     out.print(table)
     if write:
         FITTED.write_text(json.dumps(found.to_json(), indent=2) + "\n", encoding="utf-8")

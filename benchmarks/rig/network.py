@@ -79,14 +79,19 @@ class SiteNetwork:
     """The namespaces of one site and its origin, as a context.
 
     `rate_bit_s` shapes the WAN in each direction, counted on whole Ethernet frames (without preamble and
-    checksum). `delay_ms` delays each direction by netem, where the kernel has it.
+    checksum). `delay_ms` delays each direction by netem, where the kernel has it. `congestion` names the TCP
+    congestion control over the WAN, both ways; without it, it is the machine's.
     """
 
-    def __init__(self, *, devices: int, rate_bit_s: int, delay_ms: float = 0) -> None:
+    def __init__(
+        self, *, devices: int, rate_bit_s: int, delay_ms: float = 0, congestion: str | None = None
+    ) -> None:
         if not 1 <= devices <= 240:
             raise RigError("a site of 1 to 240 devices, please")
         self.rate_bit_s = rate_bit_s
         self._delay_ms = delay_ms
+        # By route: a namespace may not choose another default than the machine allows to all.
+        self._control = f" congctl {congestion}" if congestion else ""
         tag = f"{_PREFIX}{os.getpid():x}n{next(_serial)}"
         self.router = Namespace(f"{tag}r", f"{LAN_PREFIX}.1")
         self.origin = Namespace(f"{tag}o", f"{WAN_PREFIX}.1")
@@ -143,7 +148,7 @@ class SiteNetwork:
             f"link add wan mtu {ETHERNET_MTU} type veth peer name wan mtu {ETHERNET_MTU} netns {router}",
             f"address add {self.origin.address}/24 dev wan",
             "link set wan up",
-            f"route add {LAN_PREFIX}.0/24 via {WAN_PREFIX}.2",
+            f"route add {LAN_PREFIX}.0/24 via {WAN_PREFIX}.2{self._control}",
         )
         _batch(
             router,
@@ -162,7 +167,7 @@ class SiteNetwork:
                 f" peer name p{number} mtu {ETHERNET_MTU} netns {router}",
                 f"address add {device.address}/24 brd + dev eth0",
                 "link set eth0 up",
-                f"route add default via {self.router.address}",
+                f"route add default via {self.router.address}{self._control}",
             )
         _batch(router, *(f"link set p{n} master lan up" for n in range(1, len(self.devices) + 1)))
         for namespace in (self.origin, self.router):

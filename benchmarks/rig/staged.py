@@ -31,7 +31,14 @@ __all__ = ["RealRun", "Staged"]
 VERSION = "1.0.0"
 SEED = 20_240_229
 FACTORY = b"an image that has nothing in common with the release\n"
+CONGESTION = "cubic"
+"""Linux's own default. BBR, where a machine has it instead, keeps to half of a thin link without delay for
+seconds after another connection has ended: its probes there are shorter than a packet."""
+
 EDITS = 64
+NEW_SHARE = 5 / 8
+"""Of the bytes that `edited_image` changes, those that the image has and the base has not."""
+
 WATCH_S = 0.05
 PATIENCE = 6
 """A run may take so many times as long as the link needs, and a minute."""
@@ -70,7 +77,11 @@ class Staged:
         self._image = random_image(directory / "image", spec.size, SEED)
         self._bases = {
             delta.base: edited_image(
-                directory / f"base-{delta.base}", self._image, SEED + n, changed=delta.stored, runs=EDITS
+                directory / f"base-{delta.base}",
+                self._image,
+                SEED + n,
+                changed=round(delta.stored / NEW_SHARE),
+                runs=EDITS,
             )
             for n, delta in enumerate(spec.deltas, 1)
         }
@@ -91,7 +102,9 @@ class Staged:
         """Carry it out once with what was drawn, in a network of its own."""
         site = self.scenario.sites[0]
         assert site.wan is not None
-        network = SiteNetwork(devices=len(drawn.devices), rate_bit_s=round(site.wan.rate * 8))
+        network = SiteNetwork(
+            devices=len(drawn.devices), rate_bit_s=round(site.wan.rate * 8), congestion=CONGESTION
+        )
         with network:
             coordinator, url = fleet.serve(network.origin.address, prefix=network.origin.prefix)
             try:
