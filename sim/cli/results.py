@@ -84,7 +84,7 @@ def verdict(run: KeptRun, again: str) -> SlipstreamError | None:
         )
     missed = [e for e in _expected(run) if not e.met]
     if missed:
-        told = "; ".join(f"{e.what} {_number(e.asked)}, got {_number(e.got)}" for e in missed)
+        told = "; ".join(f"{_asked(e)}, got {_value(e, e.got)}" for e in missed)
         return ExpectationMissed(f"{outcome.scenario}, seed {outcome.seed}: {told}", next_step=again)
     return None
 
@@ -136,11 +136,17 @@ def _row(summary: Summary) -> tuple[str, ...]:
 
 def _expectation_line(expectation: Expectation) -> str:
     word = "met   " if expectation.met else "MISSED"
-    return f"{word}  {expectation.what} {_number(expectation.asked)}: {_number(expectation.got)}"
+    return f"{word}  {_asked(expectation)}: {_value(expectation, expectation.got)}"
 
 
-def _number(value: float | None) -> str:
-    return "never" if value is None else f"{value:.5g}"
+def _asked(expectation: Expectation) -> str:
+    return f"{expectation.what.removesuffix(' (s)')} {_value(expectation, expectation.asked)}"
+
+
+def _value(expectation: Expectation, value: float | None) -> str:
+    if value is None:
+        return "never"
+    return time_text(value) if expectation.what.endswith("(s)") else f"{value:.5g}"
 
 
 def _violation_lines(violations: Sequence[Violation]) -> list[str]:

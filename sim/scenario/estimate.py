@@ -1,8 +1,8 @@
 """How much memory a run will need, before it starts.
 
 Each virtual device is a real node: it keeps per image a few facts for every piece, and per connection
-what the other side has. The constants were measured with `benchmarks/sim_memory.py` (CPython 3.11, x86-64) and
-rounded up by a tenth.
+what the other side has. The constants were measured with `benchmarks/sim_memory.py`
+(CPython 3.11, x86-64) and rounded up by a tenth.
 """
 
 from __future__ import annotations
