@@ -29,7 +29,7 @@ def pictures(plan: PlanOutcome, prefix: str) -> list[Picture]:
         cost(plan, f"{prefix}cost"),
         completion(f"{prefix}completion", [_completed(e, e.way.value, plan) for e in by_way], "way"),
         egress(f"{prefix}egress", [_egress(e, e.way.value, plan) for e in by_way], "way"),
-        per_site(by_way, f"{prefix}sites"),
+        per_site(by_way, f"{prefix}sites") if plan.sites > 1 else None,
     ]
     if len(ours) > 1:
         found.append(
@@ -182,15 +182,21 @@ def _times(plan: PlanOutcome, order: list[str], several: bool, size: float, unit
             "t": time / size,
             "mark": share_text(mark),
             "when": time_text(time),
-            "last": n == len(e.marks_s) - 1,
+            "last": all(later is None for later in e.marks_s[n + 1 :]),
         }
         for e in plan.estimates
         for n, (mark, time) in enumerate(zip(MARKS, e.marks_s, strict=False))
         if time is not None
     ]
+    longest = max((t for e in plan.estimates for t in e.marks_s if t is not None), default=size) / size
     base = alt.Chart(rows(data)).encode(
         y=alt.Y("row:N", sort=order, scale=alt.Scale(domain=order), axis=None),
-        x=alt.X("t:Q", title=f"half to all devices ({unit})", axis=_few(), scale=alt.Scale(domainMin=0)),
+        x=alt.X(
+            "t:Q",
+            title=f"half to all devices ({unit})",
+            axis=_few(),
+            scale=alt.Scale(domain=[0, 1.5 * longest]),
+        ),
         color=_way_colour(),
         tooltip=[
             alt.Tooltip("row:N", title="way"),
@@ -208,7 +214,12 @@ def _times(plan: PlanOutcome, order: list[str], several: bool, size: float, unit
             legend=alt.Legend(orient="bottom", title="devices finished", columns=4),
         )
     )
-    return alt.layer(line, dots).properties(width=PANEL, height=max(90, 26 * len(order)))
+    text = (
+        base.transform_filter("datum.last")
+        .mark_text(align="left", dx=9)
+        .encode(text="when:N", color=alt.value(ink("ink")))
+    )
+    return alt.layer(line, dots, text).properties(width=PANEL, height=max(90, 26 * len(order)))
 
 
 def _few() -> alt.Axis:
@@ -226,8 +237,10 @@ def _title(plan: PlanOutcome) -> str:
         ours, plain = plan.of(Way.SLIPSTREAM), plan.of(Way.FULL)
     except (KeyError, StopIteration):
         return f"What {plan.release} costs {plan.devices:,} devices"
-    less = f", {plain.wan_bytes / ours.wan_bytes:,.0f} times less than full images" if ours.wan_bytes else ""
-    return f"With Slipstream {plan.release} takes {size_text(ours.wan_bytes)} over all WANs{less}"
+    text = f"Release {plan.release} takes {size_text(ours.wan_bytes)} over all WANs with Slipstream"
+    if not ours.wan_bytes:
+        return text
+    return f"{text}, {plain.wan_bytes / ours.wan_bytes:,.0f} times less than with full images"
 
 
 def _caption(plan: PlanOutcome) -> str:

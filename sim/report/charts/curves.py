@@ -109,7 +109,8 @@ def egress(name: str, curves: Sequence[Curve], whose: str) -> Picture | None:
         caption += "."
     if len(shown) < len(drawn):
         caption += f" Shown: the {len(shown)} of {len(drawn)} {whose}s with the highest peaks."
-    of = f" ({by_peak[0].label})" if len(drawn) > 1 else ""
+    highest = [c.label for c in drawn if max(c.series.values) > 0.99 * peak]
+    of = f" ({highest[0]})" if len(drawn) > 1 and len(highest) == 1 else ""
     title = f"The origin sends {rate_text(peak)} at its peak{of}"
     return picture(name, title, caption, chart.properties(width=WIDTH, height=220))
 

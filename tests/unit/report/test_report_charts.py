@@ -246,8 +246,8 @@ def test_a_plan_compares_the_four_ways() -> None:
     assert list(found) == ["plan-cost", "plan-completion", "plan-egress", "plan-sites"]
     cost = found["plan-cost"]
     assert (
-        cost.title
-        == "With Slipstream engine 2.1.0 takes 1.00 GB over all WANs, 100 times less than full images"
+        cost.title == "Release engine 2.1.0 takes 1.00 GB over all WANs with Slipstream, "
+        "100 times less than with full images"
     )
     bars = [(r["row"], r["size_text"], r["money_text"]) for r in data(cost) if "size" in r][:4]
     assert bars == [
@@ -260,6 +260,17 @@ def test_a_plan_compares_the_four_ways() -> None:
     assert marks["slipstream", "50 %"] == "1 h 00 min"
     assert ("slipstream", "100 %") not in marks
     assert "does not finish within 24 h 00 min" in cost.caption
+
+
+def test_a_plan_for_one_site_has_no_distribution_over_sites() -> None:
+    assert "plan-sites" not in drawn(replace(plan(), sites=1))
+
+
+def test_a_peak_that_several_share_is_nobodys() -> None:
+    curves = [Curve(f"r{n}", Series((0.0, 5.0), (1000.0, 0.0)), 9.0) for n in range(2)]
+    shown = egress("egress", curves, "run")
+    assert shown is not None
+    assert shown.title == "The origin sends 1.00 kB/s at its peak"
 
 
 def test_plans_are_compared_too() -> None:
