@@ -122,7 +122,7 @@ class DaskWorkers:
                 for number, (text, seed) in enumerate(jobs)
             }
             ended: Any = as_completed
-            for future in ended(list(futures)):
+            for future in ended(list(futures), loop=client.loop):
                 try:
                     result: Done = future.result()
                 except Exception as error:  # the cluster's own: a lost worker, another version

@@ -107,7 +107,8 @@ def test_what_is_no_outcome_is_refused(document: object) -> None:
 def test_a_plan_is_read_as_it_is_written() -> None:
     own, plan = read_plans(
         [
-            "careful: phases=1%@0h,10%@90min,100%@3d; window=22:00-06:00,12:00-13:00; origin=100Mbit/s; quota=2GB"
+            "careful: phases=1%@0h,10%@90min,100%@3d; window=22:00-06:00,12:00-13:00;"
+            " origin=100Mbit/s; quota=2GB"
         ],
         SCENARIO,
     )
