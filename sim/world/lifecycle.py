@@ -88,6 +88,7 @@ class Lifecycle:
         self._poll = 0
         self._asked_at = float("-inf")
         self._asking = False
+        self._settling = False
         self._pause = RETRY_S[0]
         self._meant: Meant | None = None
         self._makings: dict[Digest, str] = {}
@@ -154,6 +155,7 @@ class Lifecycle:
 
     def _start(self) -> None:
         self._starts += 1
+        self._settling = True
         self._turn("starting")
         machine, character = self.machine, self.character
         self._floors = machine.floors()
@@ -175,7 +177,8 @@ class Lifecycle:
         self._settle(lambda: self._ask())
 
     def _settle(self, then: Callable[[], None]) -> None:
-        """Finish what is on trial, armed or to be rolled back."""
+        """Finish what is on trial, armed or to be rolled back; nothing is asked before that."""
+        self._settling = True
         match self._installer.task:
             case Task.HEALTH:
                 self._turn("trial")
@@ -184,7 +187,11 @@ class Lifecycle:
                 self._turn("rebooting")
                 self._after_disk(0.0, self._reboot)
             case _:
-                self._after_disk(0.0, then)
+                self._after_disk(0.0, self._settled, then)
+
+    def _settled(self, then: Callable[[], None]) -> None:
+        self._settling = False
+        then()
 
     def _judge(self, then: Callable[[], None]) -> None:
         release = self._installer.record.release
@@ -212,7 +219,7 @@ class Lifecycle:
 
     def _ask(self) -> None:
         """Refresh the metadata and decide what this device should run."""
-        if self._asking:
+        if self._asking or self._settling:
             return
         self._asking = True
         self._asked_at = self._time.now
@@ -263,6 +270,8 @@ class Lifecycle:
         self._asking = False
         self._pass_on()
         self._witness.decided(self._name, decision)
+        if self._settling:
+            return  # it asks again when that is done
         if self._meant is not None:
             same = isinstance(decision, Meant) and decision.manifest_digest == self._meant.manifest_digest
             if same or self.state not in ("planning", "fetching"):
@@ -415,12 +424,14 @@ class Lifecycle:
             return
         self._meant = None
         self._see()
+        self._settling = True
         images = tuple(p.image for p in record.plan.payloads) if record.plan is not None else ()
         self._swarm.before_reboot(images, self._still(self._settle, self._ask))
 
     def _fail(self, error: LocalError, block: bool = False) -> None:
         """The release cannot be installed now (or here); the agent tries again in a while."""
         self._turn("failed", error.message)
+        self._settling = False
         self._drop_makings()
         try:
             if self._installer.record.state not in (State.IDLE, State.ARMED, State.TRIAL, State.COMMITTED):

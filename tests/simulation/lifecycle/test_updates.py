@@ -102,6 +102,21 @@ def test_an_order_that_is_aborted_while_it_fetches_ends_it_and_what_was_written_
     assert written.total() >= PIECE
 
 
+def test_news_during_a_trial_waits_until_it_was_judged() -> None:
+    solo = Solo(health_s=10.0)
+    solo.publish()
+    solo.life.power_on()
+    while solo.life.state != "trial":
+        solo.run(0.5)
+    for _ in range(8):
+        solo.life.ask_now()
+        solo.run(1.0)
+    assert solo.life.state == "trial"
+    solo.run(60)
+    assert solo.log.lines[-1] == "committed"
+    assert "failed" not in solo.log.lines
+
+
 def test_a_phase_opens_a_site_at_its_time() -> None:
     solo = Solo()
     order = solo.publish(
