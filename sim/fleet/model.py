@@ -145,6 +145,7 @@ def _load_shared(setting: Setting, packs: Packs, known_s: Floats, opens_s: Float
     devices = setting.devices
     start = devices.least(np.where(devices.wan & (not curve.idle), known_s, np.inf))
     pack, payload = site_plan(devices, packs, known_s, start, curve)
+    payload = payload + _while_restarting(setting, packs, known_s, start, payload, curve)
     sizes = devices.sizes.astype(float)
     others = np.minimum(sizes - 1, ROSTER_MAX)
     terms = _byte_terms(setting, payload, sizes, sizes * others)
@@ -156,6 +157,31 @@ def _load_shared(setting: Setting, packs: Packs, known_s: Floats, opens_s: Float
         True, packs, offsets, start, payload, dot(parameters.down, terms) + asked_down,
         dot(parameters.up, terms) + asked_up, pack, known_s, opens_s,
     )  # fmt: skip
+
+
+def _while_restarting(
+    setting: Setting, packs: Packs, known_s: Floats, start_s: Floats, payload: Floats, curve: Curve
+) -> Floats:
+    """Payload bytes of devices that come while all that have the image restart into it, per site.
+
+    Such a device finds no peer that gives anything, begins to fetch by itself, and stops when they are back.
+    """
+    devices, classes = setting.devices, setting.devices.classes
+    real = np.isfinite(start_s)
+    fetched = curve.finish(np.where(real, start_s, 0.0), payload) + _latency(setting)
+    disk = devices.most(devices.per_class([packs.size / c.storage.write_rate for c in classes]))
+    read = devices.least(devices.per_class([packs.size / c.storage.read_rate for c in classes]))
+    gone = np.maximum(fetched, start_s + disk) + read
+    back = gone + devices.least(devices.per_class([c.reboot_s for c in classes]))
+    between = (known_s >= gone[devices.site]) & (known_s < back[devices.site]) & devices.wan
+    if not between.any():
+        return np.zeros(devices.sites)
+    first = devices.least(np.where(between, known_s, np.inf)) + _latency(setting)
+    costs = np.asarray([packs.for_base(name).wan_bytes for name in devices.bases], float)
+    cheapest = devices.least(np.where(between, costs[devices.base], np.inf))
+    late = np.isfinite(first) & np.isfinite(back)
+    room = curve.work(np.where(late, back, 0.0)) - curve.work(np.where(late, first, 0.0))
+    return np.asarray(np.where(late, np.minimum(np.maximum(room, 0.0), cheapest), 0.0))
 
 
 def shared_terms(setting: Setting, load: Load) -> dict[str, Floats]:
@@ -172,7 +198,8 @@ def _byte_terms(setting: Setting, payload: Floats, sizes: Floats, pairs: Floats)
         "site": np.ones(len(payload)),
         "rest": sizes if rest else 0 * sizes,
         "fresh": 0 * sizes if rest else sizes,
-        "pair": pairs,
+        "rest pairs": pairs if rest else 0 * pairs,
+        "fresh pairs": 0 * pairs if rest else pairs,
         "piece": np.ceil(payload / run),
     }
 
@@ -280,7 +307,7 @@ def site_times(setting: Setting, packs: Packs, pack: Ints, down: Floats, rate: f
         "delay": np.full(devices.sites, 2 * delay),
         "pieces": np.ceil(np.log2(np.maximum(sizes, 1))) * hop,
         "patching": devices.most(_last_patch(setting, packs, pack[devices.site])),
-        "devices": sizes,
+        "devices": np.where(others > 0, sizes, 0.0),
     }
     return SiteTimes(wan, spread, disk_site, patch_site, terms, lan.kind is LanKind.WIFI)
 

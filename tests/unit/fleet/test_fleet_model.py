@@ -204,7 +204,7 @@ def test_news_wait_for_the_window() -> None:
 
 
 def test_the_constants_are_what_a_device_and_a_site_cost() -> None:
-    parameters = plain(down={"site": 1000.0, "rest": 10.0, "pair": 1.0}, up={"rest": 7.0})
+    parameters = plain(down={"site": 1000.0, "rest": 10.0, "rest pairs": 1.0}, up={"rest": 7.0})
     scenario = fleet(size=SiteSize(low=5, high=5))
     _, shared, _ = spread(scenario, shared=True, parameters=parameters)
     assert shared.down == pytest.approx([4 * MB * WIRE + 1000 + 50 + 20])
