@@ -26,7 +26,7 @@ from sim.scenario.model import (
     Wan,
     Window,
 )
-from sim.world import run
+from sim.world import Seams, run
 from tests.simulation.world.scenes import RATE, SIZE, depot, release
 
 IDEAL_S = SIZE * 1.047 / RATE
@@ -200,3 +200,12 @@ def test_a_second_order_supersedes_the_first() -> None:
     outcome = run(depot(devices=3, releases=releases, orders=orders), 1)
     assert states(outcome) == {"committed"}
     assert min(d.finished_s or 0.0 for d in outcome.devices) > 10
+
+
+def test_bytes_and_time_are_those_of_the_site_benchmark() -> None:
+    """`benchmarks/README.md`: 8 agents at rest, 32 MiB, 16 Mbit/s, plain HTTP: 35.13 MB on the wire, 18.6 s."""
+    klass = DeviceClass("box", {NO_BASE: 1.0}, reboot_s=0.0)
+    scenario = depot(klass=klass, release=release(size=32 << 20), wan=Wan(2e6), lan=Lan(rate=125e6))
+    outcome = run(scenario, 1, seams=Seams(tls=False))
+    assert outcome.sites[0].wan_down == pytest.approx(35.13e6, rel=0.03)
+    assert max(d.verified_s or 0.0 for d in outcome.devices) == pytest.approx(18.6, rel=0.15)
