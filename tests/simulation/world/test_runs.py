@@ -203,7 +203,7 @@ def test_a_second_order_supersedes_the_first() -> None:
 
 
 def test_bytes_and_time_are_those_of_the_site_benchmark() -> None:
-    """`benchmarks/README.md`: 8 agents at rest, 32 MiB, 16 Mbit/s, plain HTTP: 35.13 MB on the wire, 18.6 s."""
+    """`benchmarks/README.md`: 8 agents at rest, 32 MiB, 16 Mbit/s, plain HTTP: 35.13 MB and 18.6 s."""
     klass = DeviceClass("box", {NO_BASE: 1.0}, reboot_s=0.0)
     scenario = depot(klass=klass, release=release(size=32 << 20), wan=Wan(2e6), lan=Lan(rate=125e6))
     outcome = run(scenario, 1, seams=Seams(tls=False))
