@@ -22,6 +22,7 @@ from p2p.adapters.device_api import DeviceApi
 from p2p.adapters.durable import DirectoryBlobStore
 from p2p.adapters.http import HttpClient
 from p2p.adapters.identity import load_credentials
+from p2p.adapters.installer import ReleaseBlockedError
 from p2p.adapters.origin import HttpOrigin
 from p2p.adapters.roster import StaticDiscovery
 from p2p.adapters.tls import TlsTransport
@@ -46,7 +47,7 @@ from p2p.install import Release
 from p2p.ports import Discovery
 from p2p.swarm import Policy, SwarmNode
 from p2p.swarm import events as e
-from p2p.trust import Decision, Meant, ReleaseFloors, TrustClient, release_for, run_async, trusted_time
+from p2p.trust import Decision, Meant, Pace, ReleaseFloors, TrustClient, release_for, run_async, trusted_time
 
 log = logging.getLogger(__name__)
 
@@ -244,8 +245,7 @@ class Agent:
                 return None
 
     async def _always(self) -> None:
-        first, longest = RETRY_S
-        pause = first
+        pace = Pace(RETRY_S)
         while True:
             try:
                 decision = await self._ask()
@@ -257,14 +257,14 @@ class Agent:
                     else:
                         self._updates.serve(decision)
                 self._tell_nothing(decision)
-                pause = first
+                pace.answered()
                 wait = self._reporting.poll_s * (0.5 + random.random())
             except RebootPendingError:
                 raise
             except SlipstreamError as error:
                 log.warning("%s", error.diagnostics())
-                wait = pause * (0.5 + random.random())
-                pause = min(longest, pause * 2)
+                lasting = isinstance(error, TrustError | ReleaseBlockedError)
+                wait = pace.after_trouble(self._reporting.poll_s, random.random(), lasting=lasting)
             await self._wait_for_news(wait)
 
     async def _ask(self) -> Decision:

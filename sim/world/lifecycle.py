@@ -13,14 +13,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from p2p.adapters.installer import Installer, Task
+from p2p.adapters.installer import Installer, ReleaseBlockedError, Task
 from p2p.content.digests import Digest
 from p2p.content.manifest import Manifest
 from p2p.content.order import Member
 from p2p.errors import LocalError, SlipstreamError, StoreError, TrustError
 from p2p.install import Release, State
 from p2p.swarm.events import ImageTask
-from p2p.trust import Decision, Meant, TrustClient, release_for
+from p2p.trust import Decision, Meant, Pace, TrustClient, release_for
 from p2p.trust.documents import Reader
 from sim.world.boot import PAYLOAD, Machine
 from sim.world.disk import VirtualSlots
@@ -32,7 +32,6 @@ from sim.world.witness import Making, Swarm, Time, Witness
 NEWS_PAUSE_S = 2.0
 """As in `p2p.agent.runtime`: claims of news lead to no more than one question in this time."""
 
-RETRY_S = (1.0, 60.0)
 ROOTS_HELD = 8
 
 
@@ -89,7 +88,7 @@ class Lifecycle:
         self._asked_at = float("-inf")
         self._asking = False
         self._settling = False
-        self._pause = RETRY_S[0]
+        self._pace = Pace()
         self._meant: Meant | None = None
         self._makings: dict[Digest, str] = {}
         self._served: dict[str, Digest] = {}
@@ -264,7 +263,7 @@ class Lifecycle:
         if self._meant is not None:
             self._next_poll(self._poll_wait())
         else:
-            self._retry()
+            self._retry(error)
 
     def _decided(self, decision: Decision) -> None:
         self._asking = False
@@ -281,7 +280,7 @@ class Lifecycle:
         if isinstance(decision, Meant):
             self._install(decision)
         else:
-            self._pause = RETRY_S[0]
+            self._pace.answered()
             if self.state in ("starting", "current", "idle"):
                 self._turn("idle", decision.reason)
             self._next_poll(self._poll_wait())
@@ -309,10 +308,9 @@ class Lifecycle:
         if poll == self._poll:
             self._ask()
 
-    def _retry(self) -> None:
-        wait = self._pause * (0.5 + self._rng.random())
-        self._pause = min(RETRY_S[1], self._pause * 2)
-        self._next_poll(wait)
+    def _retry(self, error: SlipstreamError) -> None:
+        lasting = isinstance(error, TrustError | ReleaseBlockedError)
+        self._next_poll(self._pace.after_trouble(self.character.poll_s, self._rng.random(), lasting=lasting))
 
     # Installing
 
@@ -328,7 +326,7 @@ class Lifecycle:
                 self._raise_floor(release)
                 self._turn("committed" if self._told_installed == release else "current")
                 self._serve(meant)
-                self._pause = RETRY_S[0]
+                self._pace.answered()
                 self._next_poll(self._poll_wait())
                 return
             if self._installer.task in (Task.HEALTH, Task.REBOOT):
@@ -440,7 +438,7 @@ class Lifecycle:
             pass  # the same disk; the next try begins with what it holds
         self._installer.close()
         self._see()
-        self._retry()
+        self._retry(error)
 
     def _withdraw(self) -> None:
         """Stop making the release: another is meant, or none. What was verified stays."""
@@ -521,7 +519,7 @@ class Lifecycle:
         self._meant = None
         self._makings.clear()
         self._served.clear()
-        self._pause = RETRY_S[0]
+        self._pace.answered()
         self._turn("down", why)
         self._swarm.stopped(why)
 

@@ -1,0 +1,40 @@
+"""How often a device asks again after trouble."""
+
+import pytest
+
+from p2p.trust import Pace
+
+HOUR = 3600.0
+
+
+def waits(pace: Pace, count: int, *, lasting: bool, jitter: float = 0.5) -> list[float]:
+    return [pace.after_trouble(HOUR, jitter, lasting=lasting) for _ in range(count)]
+
+
+def test_trouble_that_may_pass_is_tried_again_once_a_minute_at_the_least() -> None:
+    found = waits(Pace(), 12, lasting=False)
+    assert found[:4] == [1, 2, 4, 8]
+    assert found[-1] == 60
+
+
+def test_what_only_a_publication_can_end_is_asked_no_more_often_than_without_trouble() -> None:
+    found = waits(Pace(), 14, lasting=True)
+    assert found[0] == 1
+    assert found[-1] == HOUR
+
+
+def test_a_short_pace_does_not_make_lasting_trouble_hurry() -> None:
+    pace = Pace()
+    assert [pace.after_trouble(0.1, 0.5, lasting=True) for _ in range(9)][-1] == 60
+
+
+def test_an_answer_makes_the_next_trouble_begin_anew() -> None:
+    pace = Pace((2.0, 16.0))
+    assert waits(pace, 3, lasting=False) == [2, 4, 8]
+    pace.answered()
+    assert waits(pace, 1, lasting=False) == [2]
+
+
+@pytest.mark.parametrize("jitter", [0.0, 1.0])
+def test_devices_spread_by_half_of_the_pause(jitter: float) -> None:
+    assert waits(Pace(), 1, lasting=False, jitter=jitter) == [0.5 + jitter]
