@@ -52,16 +52,14 @@ def rate_text(rate: float) -> str:
 
 
 def time_text(seconds: float) -> str:
-    """Seconds: `0.02 s`, `0.8 s`, `42 s`, `12 min 30 s`, `5 h 03 min`, `4 d 2 h`."""
+    """Seconds: `0.02 s`, `0.8 s`, `42 s`, `42.5 s`, `12 min 30 s`, `5 h 03 min`, `4 d 2 h`."""
     if seconds < 0:
         return f"-{time_text(-seconds)}"
     if 0 < seconds < 0.095:
         return f"{seconds:.1g} s"
-    if seconds < 9.95:
-        return f"{seconds:.1f} s"
+    if seconds < 59.95:
+        return f"{f'{seconds:.1f}'.removesuffix('.0')} s"
     whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
     if whole < HOUR:
         return f"{whole // 60} min {whole % 60:02d} s"
     minutes = round(seconds / 60)

@@ -130,7 +130,7 @@ def test_violations_come_with_the_command_that_shows_them_again() -> None:
     found = document(subject(broken, replay="slipstream sim replay 'a b.run.json'"))
     row = [
         "floor-never-falls",
-        "12 s",
+        "12.3 s",
         "depot/0",
         "–",
         "the floor fell to 3",

@@ -30,9 +30,9 @@ def test_sizes_have_three_digits_and_decimal_prefixes(size: float, text: str) ->
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [
-        (0.0, "0.0 s"), (0.0171, "0.02 s"), (9.94, "9.9 s"),
-        (59.4, "59 s"), (59.6, "1 min 00 s"), (754, "12 min 34 s"),
-        (3599.7, "1 h 00 min"), (18_180, "5 h 03 min"), (353_000, "4 d 2 h"), (-5, "-5.0 s"),
+        (0.0, "0 s"), (0.0171, "0.02 s"), (9.94, "9.9 s"),
+        (59.4, "59.4 s"), (59.96, "1 min 00 s"), (754, "12 min 34 s"),
+        (3599.7, "1 h 00 min"), (18_180, "5 h 03 min"), (353_000, "4 d 2 h"), (-5, "-5 s"),
     ],
 )  # fmt: skip
 def test_times_read_as_people_say_them(seconds: float, text: str) -> None:
