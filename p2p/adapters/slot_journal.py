@@ -64,7 +64,11 @@ class SlotJournal:
 
     @classmethod
     def resume(cls, files: Files, path: str, writing: Writing) -> SlotJournal | None:
-        """The journal of this writing, or None when it is absent, damaged or of another writing."""
+        """The journal of this writing, or None when it is absent, damaged or of another writing.
+
+        It is written anew at once: a state disk that is full says so here, before any byte is fetched
+        that could not be noted.
+        """
         data = read_whole(files, path, JOURNAL_SIZE_MAX)
         if data is None:
             return None
@@ -72,11 +76,7 @@ class SlotJournal:
         if found is None:
             return None
         journal = cls(files, path, writing, found.durable)
-        journal._file = files.open(path, write=True)
-        journal._length = journal._compacted_length = found.length
-        journal._sequence = found.records
-        if found.length < len(data):
-            journal._file.resize(found.length)
+        journal.rewrite(found.durable)
         return journal
 
     def append(self, intervals: IntervalSet) -> None:

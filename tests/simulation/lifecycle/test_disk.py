@@ -128,6 +128,19 @@ def test_a_full_medium_says_so_as_the_real_one_does() -> None:
     one.slots()[PAYLOAD].open_writer("b", IMAGE, SIZE)
 
 
+def test_a_journal_that_cannot_grow_stops_a_resumed_writing_before_it_costs_anything() -> None:
+    one = machine()
+    writer = one.slots()[PAYLOAD].open_writer("b", IMAGE, SIZE)
+    writer.write(0, content(1000, right=IMAGE))
+    writer.checkpoint()
+    one.disk.restart()
+    one.disk.room = 0
+    with pytest.raises(SlotFull):
+        one.slots()[PAYLOAD].open_writer("b", IMAGE, SIZE)
+    one.disk.room = None
+    assert list(one.slots()[PAYLOAD].open_writer("b", IMAGE, SIZE).done) == [(0, 1000)]
+
+
 def test_room_is_counted() -> None:
     disk = VirtualDisk()
     disk.room = 1000
