@@ -124,6 +124,10 @@ class SiteNetwork:
         finally:
             self.restore()
 
+    def unplug(self, device: Namespace) -> None:
+        """A device is gone from the LAN without a word to anybody."""
+        _run("ip", "-n", self.router.name, "link", "set", f"p{self.devices.index(device) + 1}", "down")
+
     def cut(self) -> None:
         """The WAN goes down, as when a modem loses its carrier: open connections are not told."""
         _run("ip", "-n", self.router.name, "link", "set", "wan", "down")

@@ -136,6 +136,7 @@ class _Run:
         self._result = RealRun()
         self._starts: dict[str, float] = {}
         self._devices: list[Device] = []
+        self._again: list[tuple[float, Device]] = []
         for device, namespace in zip(drawn.devices, network.devices, strict=True):
             made = Device(
                 device.device,
@@ -185,16 +186,14 @@ class _Run:
             while todo and elapsed >= self._starts[todo[0].id]:
                 self._start(todo.pop(0), rest)
             while faults and elapsed >= faults[0].at_s:
-                faults.pop(0)
-                victim = max(waiting, key=lambda d: d.wan_bytes)
-                victim.kill()
-                waiting.remove(victim)
-                result.lost.append(victim.id)
+                self._strike(faults.pop(0), waiting, elapsed)
+            while self._again and elapsed >= self._again[0][0]:
+                self._again.pop(0)[1].start(self._children, once=False)
             if not result.wire or elapsed - result.wire[-1][0] >= 0.5:
                 spent = network.wire_bytes() - before
                 result.wire.append((round(elapsed, 3), spent.down, spent.up))
             for device in list(waiting):
-                if device not in todo and device.watch(self._release):
+                if device.child is not None and device not in todo and device.watch(self._release):
                     waiting.remove(device)
             return not waiting
 
@@ -204,6 +203,17 @@ class _Run:
         result.down, result.up = spent.down, spent.up
         for device in self._devices:
             result.phases[device.id] = _phases(self._children.logs / f"{device.id}.log", wall)
+
+    def _strike(self, fault: Fault, waiting: list[Device], elapsed: float) -> None:
+        """The busiest gateway leaves without a word, or its agent is killed and started again later."""
+        victim = max(waiting, key=lambda d: d.wan_bytes)
+        if fault.kind is FaultKind.LEAVE:
+            self._network.unplug(self._network.devices[self._devices.index(victim)])
+            waiting.remove(victim)
+            self._result.lost.append(victim.id)
+        else:
+            self._again.append((elapsed + fault.length_s, victim))
+        victim.kill()
 
     def _start(self, device: Device, rest: bool) -> None:
         if rest and device.child is not None:
@@ -249,7 +259,7 @@ def _check(scenario: Scenario) -> None:
             "an order for all at once",
             lambda: all(len(o.phases) == 1 and o.phases[0].opens_s == 0 for o in scenario.orders),
         ),
-        ("no faults but gateways that leave", lambda: all(map(_can_do, scenario.faults))),
+        ("no faults but gateways that leave or restart", lambda: all(map(_can_do, scenario.faults))),
     )
     for what, holds in can:
         if not holds():
@@ -265,6 +275,5 @@ def _is_plain(scenario: Scenario) -> bool:
 
 
 def _can_do(fault: Fault) -> bool:
-    return (
-        fault.kind is FaultKind.LEAVE and fault.who is Who.GATEWAY and fault.count == 1 and not fault.every_s
-    )
+    kinds = (FaultKind.LEAVE, FaultKind.RESTART)
+    return fault.kind in kinds and fault.who is Who.GATEWAY and fault.count == 1 and not fault.every_s
