@@ -8,8 +8,9 @@ has `LocalImage` verify and write each frame; `Store` does the same for a piece 
 from __future__ import annotations
 
 import logging
+import math
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from p2p.content.digests import Buffer, Digest, sha256
 from p2p.content.manifest import PackRef
 from p2p.errors import ContentError, LocalError, OriginError, StoreError
 from p2p.ports import BlobStore, Origin, PeerAddress
-from p2p.swarm import SwarmNode
+from p2p.swarm import SwarmNode, departure
 from p2p.swarm import events as e
 from p2p.swarm import messages as m
 
@@ -76,6 +77,7 @@ class SwarmDriver:
         self.object_paths: dict[Digest, str] = {}
         self.trouble: OriginError | None = None
         self.moved_at = self._stored_at = 0.0
+        self._served_at = -math.inf
 
     # What the agent asks for
 
@@ -135,6 +137,17 @@ class SwarmDriver:
         statuses = (self.node.status(image) for image in self._verified if image in self._images)
         return any(status is not None and status.left for status in statuses)
 
+    async def wait_unneeded(self, images: Collection[Digest]) -> None:
+        """Wait until peers can do without this node, as far as `images` go (`p2p.swarm.departure`)."""
+        done_at = trio.current_time()
+        while not departure.may_leave(
+            trio.current_time(),
+            done_at,
+            self._served_at,
+            all_complete=all(self.node.all_complete(image) for image in images),
+        ):
+            await trio.sleep(departure.STEP_S)
+
     def answer(self, action: e.Serve) -> m.Message:
         """The message for a piece that a peer asked for (called when its turn to be sent has come)."""
         image = self._images.get(action.image)
@@ -146,6 +159,7 @@ class SwarmDriver:
         self.feed(e.PieceSent(action.device, len(data) if data is not None else 0))
         if data is None:
             return m.Refuse(action.request, m.Refusal.FAILED)
+        self._served_at = trio.current_time()
         return m.Piece(action.request, data)
 
     # Running

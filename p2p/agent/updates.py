@@ -280,6 +280,7 @@ class Updates:
 
     async def _reboot(self) -> None:
         command = self._config.boot.reboot_command
+        await self._driver.wait_unneeded(tuple(self._served.values()))
         self._turn("rebooting")
         if command is not None:
             try:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from p2p.content.digests import Digest
 from p2p.errors import SlotFull
+from p2p.swarm import departure
 from p2p.swarm import events as e
 from sim.scenario.model import Order
 from sim.world.orders import (
@@ -32,11 +33,6 @@ RETRY_S = (1.0, 60.0)
 NEWS_PAUSE_S = 2.0
 HEALTH_S = 1.0
 """How long the health check of a new release takes."""
-
-LINGER_STEP_S = 0.25
-LINGER_QUIET_S = 3.0
-LINGER_MAX_S = 60.0
-"""A device that is about to reboot serves on while peers lack the image and ask, at most for this long."""
 
 FAILED_RETRY_S = (2.0, 300.0)
 
@@ -152,11 +148,12 @@ class PollingAgent:
         """Before the reboot: give what only this device may have, as long as peers ask for it."""
         device, now = self._device, self._device.kernel.now
         node = device.node
-        quiet = now - max(since, device.served_at) >= LINGER_QUIET_S
-        if node is None or quiet or now - since >= LINGER_MAX_S or node.all_complete(image):
+        if node is None or departure.may_leave(
+            now, since, device.served_at, all_complete=node.all_complete(image)
+        ):
             then()
         else:
-            device.later(now + LINGER_STEP_S, self._linger, image, since, then)
+            device.later(now + departure.STEP_S, self._linger, image, since, then)
 
     # Check-ins
 
