@@ -1,0 +1,21 @@
+"""When a node that is done may go away."""
+
+import math
+
+from p2p.swarm.departure import LONGEST_S, QUIET_S, may_leave
+
+
+def test_nobody_is_left_who_could_ask() -> None:
+    assert may_leave(100.0, 100.0, -math.inf, all_complete=True)
+
+
+def test_peers_that_ask_hold_it_back_until_they_are_quiet() -> None:
+    assert not may_leave(101.0, 100.0, -math.inf, all_complete=False)
+    assert not may_leave(110.0, 100.0, 109.0, all_complete=False)
+    assert may_leave(109.0 + QUIET_S, 100.0, 109.0, all_complete=False)
+
+
+def test_peers_that_never_stop_asking_do_not_hold_it_for_ever() -> None:
+    done = 100.0
+    assert not may_leave(done + LONGEST_S - 1, done, done + LONGEST_S - 1, all_complete=False)
+    assert may_leave(done + LONGEST_S, done, done + LONGEST_S, all_complete=False)
