@@ -86,13 +86,22 @@ class SwarmDriver:
         self._add(image)
         self._verified[image.task.image] = trio.Event()
         self.moved_at = self._stored_at = trio.current_time()
+        self._hold_indexes(image)
         self.feed(e.Pursue(image.task, image.done))
         self._start(self._checkpoints, image)
 
     def offer(self, image: LocalImage) -> None:
         """Serve an image that is in a valid slot."""
         self._add(image)
+        self._hold_indexes(image)
         self.feed(e.Offer(image.task))
+
+    def _hold_indexes(self, image: LocalImage) -> None:
+        """Indexes of this device's own stores are at hand, also where nobody else has them."""
+        for pack in image.task.packs:
+            held = self._stored_object(pack.index.sha256)
+            if held is not None:
+                self.feed(e.HoldObject(pack.index.sha256, held))
 
     def drop(self, image: Digest) -> None:
         """Neither make nor serve it any more."""

@@ -311,6 +311,7 @@ class Device:
         self.slot.check_room(material.size)
         self.world.note_pursuit(self, material)
         self.images[material.image] = Holding(material, self.slot, complete=False)
+        self._hold_indexes(material)
         self.feed(e.Pursue(material.task(self.base), tuple(self.slot.written)))
 
     def offer(self, material: Material) -> None:
@@ -320,7 +321,14 @@ class Device:
             slot = VirtualSlot(self.klass.storage)
             slot.put(0, material.size)
         self.images[material.image] = Holding(material, slot, complete=True)
+        self._hold_indexes(material)
         self.feed(e.Offer(material.task(None)))
+
+    def _hold_indexes(self, material: Material) -> None:
+        for pack in material.packs:
+            held = self.objects.get(pack.index.sha256)
+            if held is not None:
+                self.feed(e.HoldObject(pack.index.sha256, held))
 
     def drop(self, image: Digest) -> None:
         """Neither make nor serve it any more."""
