@@ -474,6 +474,7 @@ class ImageSwarm:
             self.context.ledger.wasted += self.storing.pop(key)
         for key in [k for k in self.fetching if self._overlaps(k, start, stop)]:
             del self.fetching[key]
+        self.replan = True  # the full pack's index may be needed from now on
         self.recompute()
 
     def _overlaps(self, key: PieceKey, start: int, stop: int) -> bool:
