@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help deps demo sim test lint bench fuzz conformance clean
+.PHONY: help deps demo sim sim-soak test lint bench fuzz conformance clean
 
 help: ## list the tasks
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -27,6 +27,9 @@ SITE     ?= $(if $(filter bench-%,$(SCENARIO)),site)
 
 sim: $(STAMP) ## simulate a ready scenario and leave work-sim/report.html (SCENARIO=<name or file>; SEED=<number>; SITE=<timeline of>)
 	$(BIN)/slipstream sim run "$(SCENARIO)" --seed "$(SEED)" --out work-sim $(if $(SITE),--timeline "$(SITE)")
+
+sim-soak: $(STAMP) ## random scenarios in virtual time, held to every rule (MINUTES=10; SEED=<first>; FAULTS=--no-faults)
+	$(BIN)/slipstream sim soak --minutes "$(or $(MINUTES),10)" $(if $(SEED),--seed "$(SEED)") $(FAULTS) --out work-soak
 
 lint: $(STAMP) ## ruff, mypy, import-linter
 	$(BIN)/ruff check .
@@ -51,4 +54,4 @@ conformance: $(STAMP) ## the public tuf-conformance suite against the trust clie
 	cd "$(SUITE)" && "$(abspath $(VENV))/conformance/bin/pytest" tuf_conformance -q --entrypoint "$(abspath $(BIN))/python -m p2p.cli.tuf_shim"
 
 clean: ## remove what the tasks made
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis work-demo work-bench work-sim
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis work-demo work-bench work-sim work-soak

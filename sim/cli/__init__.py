@@ -15,6 +15,7 @@ _COMMANDS = {
     "report": "sim.cli.report:report",
     "run": "sim.cli.run:run",
     "show": "sim.cli.library:show",
+    "soak": "sim.cli.soak:soak_command",
     "sweep": "sim.cli.sweep:sweep_command",
 }
 

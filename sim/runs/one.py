@@ -9,6 +9,7 @@ from pathlib import Path
 
 from p2p.errors import OperatorError
 from sim import world
+from sim.checks.checked import run_checked
 from sim.runs.keep import KeptRun
 from sim.runs.progress import Report
 from sim.runs.repositories import materials
@@ -29,13 +30,19 @@ def run_one(
     progress: Report | None = None,
     observer: world.Observer | None = None,
 ) -> KeptRun:
-    """Run it here and now. Raises `OperatorError` before it starts if the memory would not do."""
+    """Run it here and now, held to every rule (unless `observer` watches instead).
+
+    Raises `OperatorError` before it starts if the memory would not do.
+    """
     check_memory(scenario)
     found = materials(scenario.releases)
     begun = time.perf_counter()
-    outcome = world.run(
-        scenario, seed, timelines=timelines, progress=progress, materials=found, observer=observer
-    )
+    if observer is None:
+        outcome = run_checked(scenario, seed, timelines=timelines, progress=progress, materials=found)
+    else:
+        outcome = world.run(
+            scenario, seed, timelines=timelines, progress=progress, materials=found, observer=observer
+        )
     return KeptRun.of(scenario, outcome, time.perf_counter() - begun)
 
 

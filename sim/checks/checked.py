@@ -1,0 +1,128 @@
+"""A run with every rule watching: the outcome has what was broken in `violations`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from p2p.swarm import events as e
+from p2p.swarm import messages as m
+from sim.checks.ledgers import LedgerRule
+from sim.checks.liveness import Liveness
+from sim.checks.safety import Safety
+from sim.checks.wan import WanRule
+from sim.outcome import RunOutcome, Violation
+from sim.scenario.model import Fault, Scenario
+from sim.world.observer import Observer
+from sim.world.run import Seams, World
+
+if TYPE_CHECKING:
+    from p2p.content.digests import Digest
+    from sim.world.device import Device
+    from sim.world.site import Site
+    from sim.world.synthetic import Material
+
+__all__ = ["VIOLATIONS_MAX", "Checks", "run_checked"]
+
+VIOLATIONS_MAX = 100
+"""So many violations of a run are told; a broken rule is often broken again at once."""
+
+
+class Checks(Observer):
+    """All rules as one observer: each is told what it is about."""
+
+    def __init__(self) -> None:
+        self.safety = Safety()
+        self.wan = WanRule()
+        self.ledgers = LedgerRule()
+        self.liveness = Liveness()
+
+    @property
+    def amplification(self) -> float | None:
+        """Frames that crossed the WANs per byte of their floors, worst site and image."""
+        return max((a for site in self.wan.sites.values() if (a := site.amplification)), default=None)
+
+    @property
+    def violations(self) -> list[Violation]:
+        """What was broken, in order of time."""
+        found = [
+            *self.safety.violations,
+            *self.wan.violations,
+            *self.ledgers.violations,
+            *self.liveness.violations,
+        ]
+        return sorted(found, key=lambda v: v.at_s)[:VIOLATIONS_MAX]
+
+    def begun(self, world: World) -> None:
+        for rule in (self.safety, self.wan, self.ledgers, self.liveness):
+            rule.begun(world)
+
+    def started(self, device: Device) -> None:
+        self.ledgers.started(device)
+        self.liveness.started(device)
+
+    def stopped(self, device: Device, why: str) -> None:
+        self.wan.stopped(device, why)
+        self.ledgers.stopped(device, why)
+
+    def connected(self, one: str, other: str) -> None:
+        self.liveness.connected(one, other)
+
+    def fed(self, device: Device, event: e.Event, actions: list[e.Action]) -> None:
+        self.liveness.fed(device, event, actions)
+        if type(event) is not e.Tick:
+            self.wan.fed(device, event, actions)
+            self.ledgers.fed(device, event, actions)
+
+    def sent(self, source: str, target: str, message: m.Message) -> None:
+        self.ledgers.sent(source, target, message)
+
+    def fetch_started(self, device: Device, action: e.Fetch) -> None:
+        self.wan.fetch_started(device, action)
+        self.liveness.fetch_started(device, action)
+
+    def fetch_ended(self, device: Device, action: e.Fetch, error: str | None, size: int, wasted: int) -> None:
+        self.wan.fetch_ended(device, action, error, size, wasted)
+        self.ledgers.fetch_ended(device, action, error, size, wasted)
+
+    def stored(self, device: Device, event: e.Stored, good: bool) -> None:
+        self.safety.stored(device, event, good)
+        self.wan.stored(device, event, good)
+        self.ledgers.stored(device, event, good)
+
+    def served(self, device: Device, action: e.Serve, good: bool, held: bool) -> None:
+        self.safety.served(device, action, good, held)
+
+    def read_back(self, device: Device, image: Digest, right: bool, good: bool) -> None:
+        self.safety.read_back(device, image, right, good)
+
+    def installed(self, device: Device, release: str, good: bool, ordered: bool) -> None:
+        self.safety.installed(device, release, good, ordered)
+
+    def floor_moved(self, device: Device, old: int, new: int) -> None:
+        self.safety.floor_moved(device, old, new)
+
+    def fault(self, fault: Fault, sites: list[Site]) -> None:
+        self.wan.fault(fault, sites)
+
+    def ended(self, world: World) -> None:
+        self.ledgers.ended(world)
+        self.liveness.ended(world)
+
+
+def run_checked(
+    scenario: Scenario,
+    seed: int,
+    *,
+    timelines: Collection[str] = (),
+    progress: Callable[[float, int], None] | None = None,
+    materials: Mapping[str, Material] | None = None,
+    seams: Seams | None = None,
+    checks: Checks | None = None,
+) -> RunOutcome:
+    """As `sim.world.run`, held to every rule. `checks`: new ones of the caller's, to ask them more."""
+    checks = checks or Checks()
+    world = World(scenario, seed, timelines=timelines, materials=materials, observer=checks, seams=seams)
+    outcome = world.run(progress)
+    return replace(outcome, violations=tuple(checks.violations))

@@ -1,0 +1,142 @@
+"""When faults have ended, every healthy device with a path finishes, and nobody waits in a circle.
+
+- `unfinished`: the run is over, all the time that it may need (`bounds`) has passed since the last fault,
+  and a healthy device with a path has not finished;
+- `waiting`: for longer than any wait that is meant (`bounds.quiet_max_s`), a device that makes an image has
+  had nothing under way, no fault being under way and a path being there.
+
+A path: over devices that the release is meant for (or that have it), on one network, that know of each
+other (one segment, or both known to the coordinator), to one that has the image, or that reaches the origin.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from p2p.swarm import events as e
+from p2p.swarm import messages as m
+from sim.checks.bounds import faults_end_s, quiet_max_s, time_needed_s
+from sim.outcome import Violation
+from sim.world.device import Device
+from sim.world.observer import Observer
+
+if TYPE_CHECKING:
+    from p2p.content.digests import Digest
+    from sim.world.run import World
+
+__all__ = ["Liveness"]
+
+LOOK_S = 10.0
+"""How often, in virtual time, it is looked at who waits."""
+
+_SIGNS = (e.Stored, e.FetchProgress, e.FetchEnded, e.Pursue, e.ImageVerified, e.ReadBackFailed, e.Damaged)
+
+
+class Liveness(Observer):
+    """Remembers when each device last had anything under way."""
+
+    def __init__(self) -> None:
+        self.violations: list[Violation] = []
+        self._alive: dict[str, float] = {}
+        self._look_at = 0.0
+        self._told: set[str] = set()
+
+    def begun(self, world: World) -> None:
+        self._world = world
+        self._quiet_s = quiet_max_s(world.scenario.policy)
+        self._faults_end_s = faults_end_s(world.scenario)
+        self._look_at = world.kernel.now
+
+    def started(self, device: Device) -> None:
+        self._alive[device.name] = device.kernel.now
+
+    def connected(self, one: str, other: str) -> None:
+        self._alive[one] = self._alive[other] = self._world.kernel.now
+
+    def fetch_started(self, device: Device, action: e.Fetch) -> None:
+        self._alive[device.name] = device.kernel.now
+
+    def fed(self, device: Device, event: e.Event, actions: list[e.Action]) -> None:
+        now = device.kernel.now
+        if isinstance(event, _SIGNS) or (
+            type(event) is e.Received and type(event.message) in (m.Piece, m.Blob)
+        ):
+            self._alive[device.name] = now
+        if now >= self._look_at:
+            self._look_at = now + LOOK_S
+            self._look()
+
+    def ended(self, world: World) -> None:
+        self._look()
+        if world.kernel.now < min(time_needed_s(world.scenario), world.scenario.duration_s):
+            return
+        if world.scenario.duration_s < time_needed_s(world.scenario):
+            return
+        for name in world.unfinished:
+            device = world.devices[name]
+            if isinstance(device, Device) and self._should_finish(device):
+                state = device.agent.state
+                self._add("unfinished", device, f"is {state} {world.kernel.now:.0f} s after the start")
+
+    # Inside
+
+    def _look(self) -> None:
+        now = self._world.kernel.now
+        if now < self._faults_end_s:
+            return
+        for name in self._world.unfinished:
+            device = self._world.devices[name]
+            if name in self._told or not isinstance(device, Device) or not device.up:
+                continue
+            since = max(self._alive.get(name, now), self._faults_end_s)
+            making = [image for image, held in device.images.items() if not held.complete]
+            if device.agent.state != "fetching" or not any(self._has_path(device, i) for i in making):
+                self._alive[name] = now
+            elif now - since > self._quiet_s:
+                self._told.add(name)
+                node = device.node
+                roles = [node.status(image) for image in device.images] if node is not None else []
+                said = ", ".join(
+                    f"{s.role} with {s.left} of {s.size} bytes to make" for s in roles if s is not None
+                )
+                self._add("waiting", device, f"nothing under way for {now - since:.0f} s ({said})")
+
+    def _should_finish(self, device: Device) -> bool:
+        """Whether nothing but the swarm keeps it from finishing."""
+        storage, order = device.klass.storage, self._world.coordinator.last_order_for(device)
+        if order is None or device.gone or not device.up or device.klass.uptime.on_mean_s > 0:
+            return False
+        material = self._world.materials[order.release]
+        fits = not storage.capacity or material.size <= storage.capacity
+        return fits and self._has_path(device, material.image)
+
+    def _has_path(self, device: Device, image: Digest) -> bool:
+        """Whether a way leads from the device to an image, over devices that want or have it too."""
+        seen = {device.name}
+        waiting = [device]
+        here = [d for d in device.site.here() if isinstance(d, Device) and d.up]
+        while waiting:
+            one = waiting.pop()
+            if one.base == image or _reaches_origin(one):
+                return True
+            for other in here:
+                if other.name in seen or not (image in other.images or other.base == image):
+                    continue
+                if one.site.reaches(one, other) and _know(one, other):
+                    seen.add(other.name)
+                    waiting.append(other)
+        return False
+
+    def _add(self, check: str, device: Device, message: str) -> None:
+        now = self._world.kernel.now
+        self.violations.append(Violation(check, now, device.site.name, device.name, message))
+
+
+def _reaches_origin(device: Device) -> bool:
+    uplink = device.site.uplink
+    origin = device.world.origin
+    return device.reaches_wan and uplink is not None and not uplink.broken and origin.up
+
+
+def _know(one: Device, other: Device) -> bool:
+    return one.segment == other.segment or (one.has_wan and other.has_wan) or one.site is not other.site
