@@ -20,6 +20,7 @@ from sim.world.orders import (
     CHECKIN_DOWN,
     CHECKIN_UP,
     EXPECTED_AGE_S,
+    LEDGER_ENTRY,
     ROSTER_ENTRY,
     ROSTER_MAX,
     TIMESTAMP,
@@ -172,7 +173,11 @@ class PollingAgent:
                 device.site.roster_heard(device, [name for name, _, _ in roster])
             self._check_in_later(ok=error is None)
 
-        device.ask_origin(CHECKIN_DOWN + ROSTER_ENTRY * len(roster), ended, sent=CHECKIN_UP)
+        ledger = device.node.ledger if device.node is not None else None
+        known = len(ledger.peers) + len(ledger.sent) if ledger is not None else 0
+        device.ask_origin(
+            CHECKIN_DOWN + ROSTER_ENTRY * len(roster), ended, sent=CHECKIN_UP + LEDGER_ENTRY * known
+        )
 
     def _check_in_later(self, *, ok: bool) -> None:
         self._device.later(self._device.kernel.now + self._wait(ok), self._check_in)
