@@ -8,6 +8,7 @@ Correctness never depends on any of this: a node that sees no progress for long 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
@@ -28,6 +29,9 @@ RATE_MIN = 4096
 
 RELIEFS_MAX = 2
 """How often in a row, without progress, the end of a stalled lease may put off fetching alone."""
+
+CONFLICT_FAR_S, YIELDS_MAX = 3.0, 4
+"""The same for those that know each other by hearsay only; so often, then claims are no longer yielded to."""
 
 CONFLICT_S = 0.25
 """A fetch older than this no longer yields: two that began without knowing of each other find out sooner."""
@@ -64,6 +68,8 @@ class Gateway:
         self._reliefs = 0
         self._frame_at = 0.0
         self._frame_s: float | None = None
+        self._yielded = 0
+        self._ended_at = -CONFLICT_S
         self._impatience = 1 + image.context.rng.random()
         self.dirty = True
 
@@ -113,7 +119,9 @@ class Gateway:
         """How long this node goes without progress. A frame that somebody fetches may take its time."""
         context = self._context
         leases = (x for _, r in self._image.leasing() for x in r.leases.values())
-        patience = [self._patience(x) for x in leases if x.pack in self._image.maps]
+        patience = [self._patience(x.pack, x.start, x.stop) for x in leases if x.pack in self._image.maps]
+        for far in self._image.hearsay.known():
+            patience += [self._patience(far.pack, *x) for x in far.leases if far.pack in self._image.maps]
         return self._impatience * max([context.policy.fallback_s, *patience])
 
     def housekeeping(self) -> None:
@@ -126,6 +134,31 @@ class Gateway:
             if context.now - running.alive > policy.stall_s and not running.cancelled:
                 running.cancelled = True
                 context.actions.append(CancelFetch(number))
+        self._doubt_hearsay()
+
+    def _doubt_hearsay(self) -> None:
+        """What is told of far devices holds only while something comes of it."""
+        image, policy = self._image, self._context.policy
+        since, ready_at = image.hearsay.since, image.site.ready_at
+        if since is None or ready_at is None or image.complete:
+            return
+        idle_s = self._context.now - max(since, ready_at, image.last_progress)
+        if idle_s <= policy.stall_s + policy.object_s:
+            return
+        patience = [
+            self._patience(x.pack, x.start, x.stop) for _, r in image.leasing() for x in r.leases.values()
+        ]
+        most = policy.fallback_s if image.hearsay.doubts else math.inf
+        held_up_by: dict[str, None] = {}
+        for far in image.hearsay.known():
+            who = far.participant
+            leases = () if who.complete else (*far.leases, *far.passed)
+            patience += [min(most, self._patience(far.pack, *x)) for x in leases]
+            if leases or who.complete or who.device in image.site.gateways:
+                held_up_by[who.device] = None
+        if held_up_by and idle_s > max(patience, default=0.0):
+            image.hearsay.doubt(held_up_by)
+            self.dirty = image.replan = True
 
     # Others' leases
 
@@ -133,6 +166,9 @@ class Gateway:
         now, image = self._context.now, self._image
         self.dirty = True
         old = remote.leases.pop(message.slot, None)
+        if old is not None:
+            image.hearsay.touch()
+            self._ended_at = now
         if not any(p.index.sha256 == message.pack for p in image.task.packs):
             return
         if not image.lease_fits(message.pack, message.start, message.stop):
@@ -149,6 +185,7 @@ class Gateway:
         if not old:
             self._image.stale = True
         if not same:
+            image.hearsay.touch()
             self._settle_conflict(peer, message, greeting=remote.participant is None)
 
     def renewed_by(self, remote: RemoteImage, pack: Digest, pieces: Collection[int]) -> None:
@@ -271,6 +308,8 @@ class Gateway:
         if self._running or self._idle_since is None:
             self._idle_since = None if self._running else now
             return False
+        if now - self._ended_at < CONFLICT_S:
+            return False  # whose lease has just ended is about to begin the next
         return now - self._idle_since >= self._context.policy.help_s
 
     def _is_open(
@@ -299,7 +338,8 @@ class Gateway:
 
     def _leased(self, pack: Digest, frames: int) -> set[int]:
         """Which of the `frames` frames of a pack others fetch."""
-        return {
+        far = self._image.hearsay.leased(pack, frames)
+        return far | {
             frame
             for _, remote in self._image.leasing()
             if not remote.distrusted
@@ -343,6 +383,30 @@ class Gateway:
                 running.cancelled = True
                 self._context.actions.append(CancelFetch(number))
 
+    def yield_to_far(self) -> None:
+        """A far device fetches the same: both find the same winner, the other cancels, now and then."""
+        now, hearsay = self._context.now, self._image.hearsay
+        for number, running in self._running.items():
+            if (
+                running.cancelled
+                or self._alone
+                or now - running.since > CONFLICT_FAR_S
+                or self._yielded >= YIELDS_MAX
+            ):
+                continue
+            for far in hearsay.known():
+                if far.pack != running.pack:
+                    continue
+                for start, stop in far.leases:
+                    key = running.pack + max(start, running.start).to_bytes(8, "big")
+                    other = far.participant.device
+                    if start < running.stop and running.start < stop and not running.cancelled and (
+                        rank(key, {other: 100, self._context.device: 100})[0] == other
+                    ):  # fmt: skip
+                        running.cancelled = True
+                        self._yielded += 1
+                        self._context.actions.append(CancelFetch(number))
+
     def _stalled(self, remote: RemoteImage) -> None:
         """Its leases count for nothing for a while, longer each time, whatever becomes of its connection.
 
@@ -362,12 +426,12 @@ class Gateway:
     def _is_late(self, lease: LeaseState) -> bool:
         now = self._context.now
         silent = now - lease.renewed > self._context.policy.stall_s
-        return silent or now - lease.progressed > self._patience(lease)
+        return silent or now - lease.progressed > self._patience(lease.pack, lease.start, lease.stop)
 
-    def _patience(self, lease: LeaseState) -> float:
+    def _patience(self, pack: Digest | None, start: int, stop: int) -> float:
         """How long a lease may live on promises: its largest frame at the least rate, the link shared."""
-        pieces = self._image.maps.get(lease.pack)
-        frames = pieces.index.frames[lease.start : lease.stop] if pieces is not None else ()
+        pieces = self._image.maps.get(pack) if pack is not None else None
+        frames = pieces.index.frames[start:stop] if pieces is not None else ()
         largest = max((f.stored_size for f in frames), default=limits.STORED_FRAME_MAX)
         return self._context.policy.stall_s + largest * max(1, len(self._image.site.gateways)) / RATE_MIN
 

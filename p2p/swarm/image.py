@@ -23,11 +23,12 @@ from p2p.swarm import messages as m
 from p2p.swarm.announcements import Announcements
 from p2p.swarm.context import Context
 from p2p.swarm.events import GiveUp, How, ImageTask, ReadBack, Recheck, Route, Stored
+from p2p.swarm.hearsay import Hearsay
 from p2p.swarm.holders import Holders
 from p2p.swarm.objects import ObjectExchange
 from p2p.swarm.peer import Peer, PieceKey, RemoteImage
 from p2p.swarm.plan import Participant
-from p2p.swarm.site_view import SiteView
+from p2p.swarm.site_view import CROWD, SiteView
 from p2p.swarm.wire import pack_bitmap, unpack_bitmap
 
 INDEX_RETRY_S = 5.0
@@ -66,7 +67,8 @@ class ImageSwarm:
         self.troubled: dict[str, None] = {}
         self.lessors: dict[str, Peer] = {}
         self.last_progress = context.now
-        self.site = SiteView(context, task, known=complete)
+        self.hearsay = Hearsay(context, task.image)
+        self.site = SiteView(context, task, self.hearsay, known=complete)
         self.replan = True
         self.stale = False
         self.planned_at = context.now
@@ -135,13 +137,14 @@ class ImageSwarm:
         """Bring plan, indexes and the list of wanted pieces up to date."""
         if self.wan != self._announced_wan and not self.complete:
             self.announce()
+        if self.hearsay.due:
+            if not self.site.ready:
+                self._make_plan()
+            self.hearsay.tell(self.site.first)
         if self.replan and self.site.ready:
             self.replan = self.stale = False
             self.planned_at = self.context.now
-            busy = {peer.device for peer, _ in self.leasing()}
-            if self.fetching:
-                busy.add(self.context.device)
-            self.site.renew(self.participant, self.maps, self.serves, busy)
+            self._make_plan()
             if not self.complete:
                 self._follow(self._choose_route())
             if self._full_index_needed():
@@ -151,6 +154,25 @@ class ImageSwarm:
             self.reading_back = True
             self.context.actions.append(ReadBack(self.task.image))
 
+    def _make_plan(self) -> None:
+        busy = {peer.device for peer, _ in self.leasing()}
+        busy |= {far.participant.device for far in self.hearsay.known() if far.leases or far.passed}
+        if self.fetching:
+            busy.add(self.context.device)
+        before = self.site.first
+        self.site.renew(self.participant, self.maps, self.serves, busy)
+        if self.site.first != before:
+            self.hearsay.touch()
+
+    def heard_of(self, peer: Peer, message: m.Hearsay) -> bool:
+        """Others are told of; whether that may change what this node does."""
+        if not self.hearsay.heard(peer, message):
+            return False
+        self.stale = True
+        if self.context.device in self.site.gateways:
+            self.replan = True
+        return self.replan
+
     def about(self, device: str, *, urgent: bool = False) -> None:
         """A device is not what it was: if it fetches for the site, a new plan cannot wait."""
         self.stale = True
@@ -158,6 +180,7 @@ class ImageSwarm:
 
     def housekeeping(self) -> None:
         """Plan anew if something has changed, and now and then because time passes."""
+        self.hearsay.refresh()
         if self.stale or self.route is None or self.context.now - self.planned_at >= REPLAN_S:
             self.replan = True
 
@@ -230,6 +253,13 @@ class ImageSwarm:
             return
         self._index_asked[name] = self.context.now
         self._objects.want(name, pack.index.size, for_agent=False)
+        if self.hearsay.since is not None and self.context.device != self.site.keeper:
+            policy = self.context.policy  # it comes from node to node; whose turn is first fetches it
+            longest = policy.object_s if pack == self.site.plan.pack else policy.stall_s
+            self._objects.wait_for_holder(name, longest * (1 + self.context.rng.random()))
+        for peer, remote in self.context.remotes(self.task.image):
+            if name in remote.totals:
+                self._objects.held_by(name, peer.device)
 
     def index_ready(self, name: Digest, data: bytes) -> None:
         """An index arrived. One that does not fit its manifest is as good as absent."""
@@ -249,8 +279,8 @@ class ImageSwarm:
         self.serves[name] = have
         self._check_claims(name, pieces)
         self.context.actions.append(Route(self.task.image, name, index))
-        if have:
-            self._tell_all(name)
+        if have or self.hearsay.since is not None or len(self.context.peers) > CROWD:
+            self._tell_all(name)  # who holds the index can be asked for it
         if self.rechecking and pack.base is None:
             self.context.actions.append(Recheck(self.task.image, name))
         self.replan = True

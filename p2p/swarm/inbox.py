@@ -46,6 +46,11 @@ class Inbox:
                 remote = self._remote(peer, message.image)
                 if pursuit := self._pursuits.get(message.image):
                     pursuit.gateway.on_lease(peer, remote, message)
+            case m.Hearsay():
+                pursuit = self._pursuits.get(message.image)
+                if pursuit is not None and pursuit.image.heard_of(peer, message):
+                    pursuit.gateway.dirty = True
+                    pursuit.gateway.yield_to_far()
             case m.Join():
                 self._on_join(peer, message)
             case m.Leave():
@@ -144,6 +149,7 @@ class Inbox:
             if not peer.claim(remote, message.pack, bitmap):
                 self._context.disconnect(peer.device, "flood")
             if pursuit is not None:
+                self._objects.held_by(message.pack, peer.device)
                 pursuit.gateway.renewed_by(remote, message.pack, set())
 
     def _on_known_have(

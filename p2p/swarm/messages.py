@@ -31,6 +31,7 @@ class Code(IntEnum):
     LEASE = 12
     PEERS = 13
     BYE = 14
+    HEARSAY = 15
 
 
 class Refusal(StrEnum):
@@ -157,6 +158,40 @@ class Peers(NamedTuple):
     peers: tuple[tuple[str, str, int], ...]
 
 
+class Claim(NamedTuple):
+    """What the sender of a `Hearsay` knows of another device, which fetches or comes next.
+
+    `age`: tenths of a second since somebody was connected to it; 0: the sender is. `leases`: frames
+    `[start, stop)` of `pack` that it fetches.
+    """
+
+    device: str
+    age: int
+    base: Digest | None
+    wan: bool
+    weight: int
+    complete: bool
+    pack: Digest | None
+    leases: tuple[tuple[int, int], ...]
+
+    @property
+    def near(self) -> bool:
+        """Whether the teller is connected to the device."""
+        return self.age == 0
+
+    @property
+    def content(self) -> tuple[object, ...]:
+        """All but the age."""
+        return self[2:]
+
+
+class Hearsay(NamedTuple):
+    """The devices that come first in the plan of `image` as the sender sees it; replaces what it told."""
+
+    image: Digest
+    claims: tuple[Claim, ...]
+
+
 class Bye(NamedTuple):
     """The sender closes the connection, and why (a stable word)."""
 
@@ -179,4 +214,5 @@ Message = (
     | Lease
     | Peers
     | Bye
+    | Hearsay
 )

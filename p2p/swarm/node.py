@@ -102,9 +102,9 @@ class SwarmNode:
         """When `Tick` is due at the latest; None while only events can change anything."""
         context, earliest = self._context, self._housekeeping_at
         for pursuit in self._pursuits:
-            due = pursuit.image.news.due_at
-            if due is not None and (earliest is None or due < earliest):
-                earliest = due
+            for due in (pursuit.image.news.due_at, pursuit.image.hearsay.due_at):
+                if due is not None and (earliest is None or due < earliest):
+                    earliest = due
         if not self._settled and (due := context.settles_at) is not None and len(self._pursuits):
             return due if earliest is None else min(due, earliest)
         return earliest
@@ -238,6 +238,7 @@ class SwarmNode:
             context.closing.remove(device)
         for pursuit in self._pursuits:
             pursuit.rider.peer_lost(peer)
+            pursuit.image.hearsay.forget(device)
             pursuit.gateway.dirty = True
             pursuit.image.about(device)
             pursuit.image.replan |= not context.peers

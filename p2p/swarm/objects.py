@@ -48,6 +48,8 @@ class _Wanted:
     since: float = 0.0
     late: int = 0
     again: bool = False
+    holders: list[str] = field(default_factory=list)
+    wait_until: float = 0.0
 
     @property
     def own(self) -> bool:
@@ -98,6 +100,17 @@ class ObjectExchange:
             wanted.size, wanted.again = size, wanted.source == ORIGIN
         wanted.for_agent |= for_agent
         wanted.for_image |= not for_agent
+
+    def wait_for_holder(self, digest: Digest, seconds: float) -> None:
+        """Rather than making somebody fetch it, wait this long for a peer that has it."""
+        if (wanted := self._wanted.get(digest)) is not None:
+            wanted.wait_until = self._context.now + seconds
+
+    def held_by(self, digest: Digest, device: str) -> None:
+        """A peer is known to have an object."""
+        wanted = self._wanted.get(digest)
+        if wanted is not None and device not in wanted.holders:
+            wanted.holders.append(device)
 
     def step(self) -> None:
         """Give every object that nobody is fetching a source, and pass over those that are late."""
@@ -268,6 +281,11 @@ class ObjectExchange:
         # Who is through with metadata as new as ours has what it names: those that start later ask them.
         order.sort(key=lambda d: d == context.device or not _is_ahead(context.peers[d].news, mine))
         order.sort(key=lambda d: d in greeted and context.peers[d].objects_late)
+        order.sort(key=lambda d: d not in wanted.holders)
+        if context.now < wanted.wait_until:
+            order = [d for d in order if d in wanted.holders]
+            if all(d in wanted.tried for d in order):
+                return
         for device in order:
             if device == context.device:
                 if ORIGIN not in wanted.tried:

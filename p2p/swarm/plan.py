@@ -81,7 +81,7 @@ def rank(
 
 def gateway_count(participants: int, gateways_max: int) -> int:
     """How many gateways a site of this many participants has."""
-    wanted = 1 if participants <= 3 else 2 if participants <= 32 else 3
+    wanted = 1 if participants <= 3 else 2 if participants <= 12 else 3
     return max(1, min(wanted, gateways_max))
 
 

@@ -17,10 +17,17 @@ from p2p.content.digests import Digest
 from p2p.content.pieces import PieceMap
 from p2p.swarm.context import Context
 from p2p.swarm.events import ImageTask
+from p2p.swarm.hearsay import TOLD, Hearsay
 from p2p.swarm.peer import Conduct, RemoteImage
 from p2p.swarm.plan import Participant, SitePlan, gateway_count, make_plan, rank
 
 CONDUCTS_MAX = 256
+
+CROWD, GATHER_MAX = 12, 4
+"""With more peers than this a site may be larger than what one node sees: it gathers up to so much longer."""
+
+COMPLETE_TOLD = 2
+"""How many complete devices are told of: one is enough, two outlive the loss of one."""
 
 SCORES_MAX = 4096
 """How many devices' places in the rendezvous order are remembered."""
@@ -29,12 +36,18 @@ SCORES_MAX = 4096
 class SiteView:
     """`plan` and `gateways` (devices, the responsible one first) as of the last `renew`.
 
-    `known`: nobody has to be waited for, as this node needs nothing of the image.
+    `first`: others who are told of to those that may not know them, the most important first.
+    `keeper`: who fetches indexes for those that only hear of each other. `known`: nobody has to be
+    waited for, as this node needs nothing of the image.
     """
 
-    def __init__(self, context: Context, task: ImageTask, *, known: bool) -> None:
+    def __init__(self, context: Context, task: ImageTask, hearsay: Hearsay, *, known: bool) -> None:
         self.plan = SitePlan(None)
         self.gateways: tuple[str, ...] = ()
+        self.first: tuple[Participant, ...] = ()
+        self.keeper: str | None = None
+        self.ready_at: float | None = None
+        self._hearsay = hearsay
         self._context = context
         self._task = task
         self._started = context.now
@@ -48,12 +61,23 @@ class SiteView:
         context = self._context
         if not self._gathered:
             if context.settled:
-                over = context.now - self._started >= context.policy.gather_s
-                joined = len(context.remotes(self._task.image)) == len(context.peers)
-                self._gathered = over or (joined and all(d in context.peers for d in context.expected))
+                self._gathered = self._over()
             else:
                 self._gathered = context.roster_known  # the plan counts those in who are still to join
-        return self._gathered and (context.settled or context.roster_known)
+        ready = self._gathered and (context.settled or context.roster_known)
+        if ready and self.ready_at is None:
+            self.ready_at = context.now
+        return ready
+
+    def _over(self) -> bool:
+        """Whether nobody has to be waited for any more; in a crowd, until no news comes from far away."""
+        context, gather_s = self._context, self._context.policy.gather_s
+        waited = context.now - self._started
+        if len(context.peers) > CROWD or self._hearsay.since is not None:
+            quiet = context.now - self._hearsay.changed_at >= gather_s
+            return waited >= GATHER_MAX * gather_s or (waited >= gather_s and quiet)
+        joined = len(context.remotes(self._task.image)) == len(context.peers)
+        return waited >= gather_s or (joined and all(d in context.peers for d in context.expected))
 
     def renew(
         self,
@@ -69,7 +93,7 @@ class SiteView:
         """
         context, image = self._context, self._task.image
         if own.complete:
-            self.plan, self.gateways = SitePlan(None), ()
+            self.plan, self.gateways, self.first, self.keeper = SitePlan(None), (), (), None
             return
         participants = list(self._participants(own, packs))
         self.plan = make_plan(self._task.packs, participants, self._held(packs, serves))
@@ -81,9 +105,13 @@ class SiteView:
         if len(self._scores) > SCORES_MAX:
             self._scores.clear()
         order = rank(image, sound, self._scores)
+        self.keeper = order[0] if order else None
         order.sort(key=lambda d: d not in busy)  # incumbents first: a newcomer never displaces one
         count = gateway_count(len(participants), context.policy.gateways_max)
         self.gateways = tuple(order[:count])
+        who = {p.device: p for p in participants}
+        complete = [p for p in participants if p.complete and p is not own]
+        self.first = (*complete[:COMPLETE_TOLD], *(who[d] for d in order[:TOLD] if d != own.device))
 
     def conduct(self, device: str) -> Conduct:
         """What this node remembers of a device, whatever becomes of its connections."""
@@ -103,6 +131,8 @@ class SiteView:
             if remote.participant is not None and not remote.distrusted:
                 said = remote.participant
                 yield self._believed(remote, said, packs) if said.complete else said
+        for far in self._hearsay.known():
+            yield far.participant
         for device, held in context.absent():
             yield self._expected(device, held)
         if not context.settled and context.roster_known:

@@ -67,6 +67,9 @@ def encode(message: m.Message) -> list[Buffer]:
             fields = [m.Code.PEERS, [list(p) for p in message.peers]]
         case m.Bye():
             fields = [m.Code.BYE, message.reason]
+        case m.Hearsay():
+            claims = [[*c[:-1], [list(lease) for lease in c.leases]] for c in message.claims]
+            fields = [m.Code.HEARSAY, message.image, claims]
     header: bytes = msgpack.packb(fields, use_bin_type=True)
     head = PREFIX.pack(len(header), len(payload)) + header
     return [head, payload] if len(payload) else [head]
@@ -146,6 +149,10 @@ def _decode_body(body: list[Any], payload: Buffer) -> m.Message:
             return m.Peers(tuple(_address(p) for p in peers))
         case [m.Code.BYE, str(reason)]:
             return m.Bye(check_name(reason, "bye.reason"))
+        case [m.Code.HEARSAY, image, list(claims)]:
+            if len(claims) > limits.CLAIMS_MAX:
+                raise LimitExceeded(f"hearsay: {len(claims)} claims")
+            return m.Hearsay(_digest(image), tuple(_claim(c) for c in claims))
         case _:
             raise ContentError(f"message {body[0]}: unknown code or shape")
 
@@ -179,6 +186,33 @@ def _have(image: object, pack: object, total: object, bitmap: bytes) -> m.Have:
     if count % 8 and bitmap[-1] >> (count % 8):
         raise ContentError("have: bits past the last piece")
     return m.Have(_digest(image), _digest(pack), count, bitmap)
+
+
+def _claim(raw: object) -> m.Claim:
+    match raw:
+        case [str(device), age, base, bool(wan), weight, bool(complete), pack, list(leases)]:
+            if len(leases) > limits.CLAIM_LEASES_MAX or (leases and pack is None):
+                raise ContentError("hearsay: leases without a pack, or too many")
+            return m.Claim(
+                check_name(device, "hearsay.device"),
+                _int(age, 0, limits.CLAIM_AGE_MAX),
+                None if base is None else _digest(base),
+                wan,
+                _int(weight, 0, 1000),
+                complete,
+                None if pack is None else _digest(pack),
+                tuple(_span(span) for span in leases),
+            )
+        case _:
+            raise ContentError("hearsay: not a claim")
+
+
+def _span(raw: object) -> tuple[int, int]:
+    match raw:
+        case [start, stop]:
+            return _frame(start), _frame(stop)
+        case _:
+            raise ContentError("hearsay: not a range of frames")
 
 
 def _address(raw: object) -> tuple[str, str, int]:

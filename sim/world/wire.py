@@ -94,6 +94,15 @@ def message_size(message: m.Message) -> int:
             return _PREFIXES + _array(len(message.peers)) + addresses
         case m.Bye():
             return _PREFIXES + _str(message.reason)
+        case m.Hearsay():
+            return _PREFIXES + _DIGEST + _array(len(message.claims)) + sum(map(_claim, message.claims))
+
+
+def _claim(claim: m.Claim) -> int:
+    digests = sum(1 if digest is None else _DIGEST for digest in (claim.base, claim.pack))
+    leases = sum(1 + _ints(span) for span in claim.leases)
+    numbers = _int(claim.age) + _int(claim.weight)
+    return 1 + _str(claim.device) + numbers + 2 + digests + _array(len(claim.leases)) + leases
 
 
 def on_tcp(size: int) -> int:

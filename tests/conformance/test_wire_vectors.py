@@ -44,6 +44,14 @@ MESSAGES: tuple[m.Message, ...] = (
     m.Lease(IMAGE, PACK, 0, 0, 0),
     m.Peers((("d1", "192.0.2.1", 4780), ("d2", "2001:db8::2", 4781))),
     m.Bye("shutdown"),
+    m.Hearsay(IMAGE, ()),
+    m.Hearsay(
+        IMAGE,
+        (
+            m.Claim("d1", 0, BASE, True, 100, False, PACK, ((4, 6), (9, 10))),
+            m.Claim("d2", 17, None, True, 0, True, None, ()),
+        ),
+    ),
 )
 
 
@@ -51,6 +59,8 @@ def _pack(*fields: object) -> str:
     data: bytes = msgpack.packb(list(fields), use_bin_type=True)
     return data.hex()
 
+
+CLAIM = ("d1", 0, None, True, 0, False, None, [])
 
 REFUSED: tuple[dict[str, str], ...] = (
     {"prefix": PREFIX.pack(0, 0).hex(), "why": "no header"},
@@ -63,7 +73,10 @@ REFUSED: tuple[dict[str, str], ...] = (
     {"header": _pack(1, 0, True), "payload": "", "why": "a boolean is not a number"},
     {"header": _pack(1, 0, 0.0), "payload": "", "why": "a float is not a number"},
     {"header": _pack(1, 0, 0), "payload": "00", "why": "an announcement with a payload"},
-    {"header": _pack(15), "payload": "", "why": "unknown code"},
+    {"header": _pack(16), "payload": "", "why": "unknown code"},
+    {"header": _pack(15, IMAGE, [CLAIM] * 9), "payload": "", "why": "too many claims"},
+    {"header": _pack(15, IMAGE, [[*CLAIM[:7], [[0, 1]]]]), "payload": "", "why": "leases of no pack"},
+    {"header": _pack(15, IMAGE, [[*CLAIM[:7], 0]]), "payload": "", "why": "leases that are no array"},
     {"header": _pack(0, 1, "..", 1, True), "payload": "", "why": "not a name"},
     {"header": _pack(7, IMAGE[:31]), "payload": "", "why": "a short digest"},
     {"header": _pack(8, IMAGE, PACK, 11, b"\x81\x0c"), "payload": "", "why": "a bit past the last piece"},

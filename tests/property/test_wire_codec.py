@@ -33,6 +33,15 @@ def haves(draw: st.DrawFn) -> m.Have:
     return m.Have(draw(digests), draw(digests), total, pack_bitmap(served, total))
 
 
+@st.composite
+def claims(draw: st.DrawFn) -> m.Claim:
+    pack = draw(st.none() | digests)
+    leases = st.lists(st.tuples(frames, frames), max_size=limits.CLAIM_LEASES_MAX if pack else 0)
+    age, weight = draw(st.integers(0, limits.CLAIM_AGE_MAX)), draw(st.integers(0, 1000))
+    wan, complete, base = draw(st.booleans()), draw(st.booleans()), draw(st.none() | digests)
+    return m.Claim(draw(names), age, base, wan, weight, complete, pack, tuple(draw(leases)))
+
+
 messages = st.one_of(
     st.builds(m.Hello, st.integers(0, 1 << 16), names, ports, st.booleans()),
     st.builds(m.News, versions, versions),
@@ -51,6 +60,7 @@ messages = st.one_of(
         m.Peers, st.lists(st.tuples(names, hosts, ports), max_size=limits.PEER_EXCHANGE_MAX).map(tuple)
     ),
     st.builds(m.Bye, names),
+    st.builds(m.Hearsay, digests, st.lists(claims(), max_size=limits.CLAIMS_MAX).map(tuple)),
 )
 
 

@@ -112,5 +112,5 @@ def test_weights_are_shares(found: dict[str, int]) -> None:
 
 
 def test_how_many_gateways() -> None:
-    assert [gateway_count(n, 3) for n in (0, 1, 3, 4, 32, 33, 1000)] == [1, 1, 1, 2, 2, 3, 3]
+    assert [gateway_count(n, 3) for n in (0, 1, 3, 4, 12, 13, 1000)] == [1, 1, 1, 2, 2, 3, 3]
     assert [gateway_count(1000, most) for most in (0, 1, 2)] == [1, 1, 2]

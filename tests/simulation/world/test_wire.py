@@ -13,6 +13,11 @@ _digests = st.binary(min_size=32, max_size=32).map(Digest)
 _requests = st.integers(0, (1 << 32) - 1)
 _pieces = st.integers(0, (1 << 20) - 1)
 _names = st.text(st.characters(codec="ascii", categories=["L", "N"]), min_size=1, max_size=128)
+_leases = st.lists(st.tuples(_pieces, _pieces), max_size=20).map(tuple)
+_maybe = st.none() | _digests
+_claims = st.builds(
+    m.Claim, _names, _pieces, _maybe, st.booleans(), _pieces, st.booleans(), _maybe, _leases
+)  # fmt: skip
 _MESSAGES = st.one_of(
     st.builds(m.Hello, st.integers(0, 1 << 16), _names, st.integers(0, 65535), st.booleans()),
     st.builds(m.News, st.integers(0, 1 << 53), st.integers(0, 1 << 53)),
@@ -29,6 +34,7 @@ _MESSAGES = st.one_of(
     st.builds(m.Lease, _digests, _digests, st.integers(0, 15), _pieces, _pieces),
     st.builds(m.Peers, st.lists(st.tuples(_names, _names, st.integers(0, 65535)), max_size=32).map(tuple)),
     st.builds(m.Bye, _names),
+    st.builds(m.Hearsay, _digests, st.lists(_claims, max_size=20).map(tuple)),
 )
 
 

@@ -1,0 +1,259 @@
+"""What a node hears of devices that it is not connected to, and what it passes on of those it knows.
+
+In a site that is larger than the connections of a node, who fetches is often further away than one
+connection. So nodes tell a few of their peers which devices come first in the plan as they see it,
+what those fetch, and how old that knowledge is. Such claims are hints: what a device says itself
+counts instead as soon as it is connected, nobody is ever blamed for what others said of it, a
+claim that is not renewed expires, and all of them are void for a while when nothing comes of them.
+A site without far devices says all it has to say once. Not for whom to ask for pieces (`rider`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass, field
+
+from p2p.content import limits
+from p2p.content.digests import Digest
+from p2p.swarm import messages as m
+from p2p.swarm.context import Context
+from p2p.swarm.peer import Peer
+from p2p.swarm.plan import Participant
+from p2p.swarm.policy import penalty_s
+
+RELAYS = 4
+"""To so many peers each node tells what it knows; they and those that chose it make a connected graph."""
+
+TOLD = 6
+"""How many devices a node tells of, the first of its plan: those that fetch and their successors."""
+
+ROUND_S, FIRST_S = 0.5, 0.1
+"""What changes is told no more often than this, and this soon when nothing was told for long."""
+
+REFRESH_S = 4.0
+"""What is known more freshly than it was told by this much is told again."""
+
+EXPIRY_S = 12.0
+"""A claim that is older than this counts no more: several refreshes of it were missed."""
+
+PASSED_S = 5.0
+"""Frames whose lease has ended are on their way from node to node for this long."""
+
+DOUBTS_MAX = 3
+"""After so many claims that nothing came of, only what is known at first hand counts for a while."""
+
+FAR_MAX = 64
+"""How many far devices are remembered; of one peer's word, as many as one message holds."""
+
+
+@dataclass(slots=True)
+class Far:
+    """A device as others tell of it: `known_at` is when somebody last knew it at first hand."""
+
+    participant: Participant
+    pack: Digest | None
+    leases: tuple[tuple[int, int], ...]
+    known_at: float
+    teller: str
+    passed: dict[tuple[int, int], float] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _Line:
+    """What one peer was told, and what it told last."""
+
+    begun: bool = False
+    told: dict[str, tuple[m.Claim, float]] = field(default_factory=dict)
+    near: frozenset[str] = frozenset()
+
+
+class Hearsay:
+    """The far devices of one image at one node. `changed_at`: when they last became others."""
+
+    def __init__(self, context: Context, image: Digest) -> None:
+        self.changed_at = context.now
+        self.void_until = 0.0
+        self.doubts = 0
+        self._context = context
+        self._image = image
+        self._far: dict[str, Far] = {}
+        self._lines: dict[str, _Line] = {}
+        self._relays: tuple[int, list[str]] | None = None
+        self._doubted: dict[str, float] = {}
+        self._since: float | None = None
+        self._told_at = context.now - ROUND_S
+        self._due_at: float | None = None
+
+    @property
+    def due_at(self) -> float | None:
+        """When there is something to tell."""
+        return self._due_at
+
+    @property
+    def due(self) -> bool:
+        return self._due_at is not None and self._context.now >= self._due_at
+
+    def known(self) -> Iterator[Far]:
+        """Devices that are believed to take part somewhere out of reach."""
+        if not self._far or self._context.now < self.void_until:
+            return
+        for device, far in list(self._far.items()):
+            if self._context.now - far.known_at > EXPIRY_S or device in self._context.peers:
+                del self._far[device]
+            else:
+                yield far
+
+    def leased(self, pack: Digest, frames: int) -> set[int]:
+        """Frames that far devices fetch, or that have just left them."""
+        now = self._context.now
+        found: set[int] = set()
+        for far in self.known():
+            if far.pack != pack:
+                continue
+            for span, until in list(far.passed.items()):
+                if now >= until:
+                    del far.passed[span]
+            for start, stop in (*far.leases, *far.passed):
+                found.update(range(start, min(stop, frames)))
+        return found
+
+    def doubt(self, devices: Iterable[str]) -> None:
+        """Nothing came of what was claimed of these: they do not count for a while, or nobody does."""
+        context = self._context
+        self.doubts += 1
+        until = context.now + penalty_s(context.policy, self.doubts)
+        if self.doubts > DOUBTS_MAX or len(self._doubted) > FAR_MAX:
+            self.void_until = until
+            self._doubted.clear()
+            self._far.clear()
+        for device in devices:
+            self._doubted[device] = until
+            self._far.pop(device, None)
+        self._since = None
+
+    @property
+    def since(self) -> float | None:
+        """Since when there have been claims without a pause; None: there are none."""
+        if not any(True for _ in self.known()):
+            self._since = None
+        return self._since
+
+    # Hearing
+
+    def heard(self, peer: Peer, message: m.Hearsay) -> bool:
+        """Take what a peer tells; whether anything is new but its age."""
+        context, now = self._context, self._context.now
+        line = self._lines.setdefault(peer.device, _Line())
+        line.near = frozenset(c.device for c in message.claims if c.near)
+        changed = False
+        answer = not line.begun
+        for claim in message.claims:
+            if claim.device == context.device:
+                continue
+            if claim.device in context.peers:
+                answer |= claim.device not in line.told  # then it need not tell us of that one again
+                continue
+            known_at = now - claim.age / 10
+            if now - known_at > EXPIRY_S or now < self._doubted.get(claim.device, 0.0):
+                continue
+            old = self._far.get(claim.device)
+            if old is not None and known_at <= old.known_at + 0.05:
+                continue
+            if old is None and not self._room(peer.device):
+                continue
+            who = Participant(claim.device, claim.base, claim.wan, claim.weight, claim.complete)
+            passed = {} if old is None else old.passed
+            if old is not None and old.pack == claim.pack:
+                passed |= {x: now + PASSED_S for x in old.leases if x not in claim.leases}
+            self._far[claim.device] = Far(who, claim.pack, claim.leases, known_at, peer.device, passed)
+            changed |= old is None or (old.participant, old.leases) != (who, claim.leases)
+            self._since = now if self._since is None else self._since
+        if changed:
+            self.changed_at = now
+        if changed or answer:
+            self.touch()
+        return changed and now >= self.void_until
+
+    def _room(self, teller: str) -> bool:
+        """Whether another device may be remembered on this peer's word."""
+        if sum(far.teller == teller for far in self._far.values()) >= limits.CLAIMS_MAX:
+            return False
+        return len(self._far) < FAR_MAX
+
+    # Telling
+
+    def touch(self) -> None:
+        """Something that is told has changed."""
+        if self._due_at is None:
+            self._due_at = max(self._told_at + ROUND_S, self._context.now + FIRST_S)
+
+    def tell(self, first: Iterable[Participant]) -> None:
+        """Tell the relays of the devices `first` in the plan (this one is known to them)."""
+        context, now = self._context, self._context.now
+        self._due_at, self._told_at = None, now
+        members = context.members(self._image)
+        claims = [claim for who in first if (claim := self._claim(who)) is not None]
+        for device in dict.fromkeys([*self._relays_now(), *self._lines]):
+            if device not in members:
+                continue
+            line = self._lines.setdefault(device, _Line())
+            mine = [c for c in claims if c.device != device][: limits.CLAIMS_MAX]
+            if self._is_news(line, mine):
+                line.begun = True
+                line.told = {c.device: (c, now - c.age / 10) for c in mine}
+                context.send(device, m.Hearsay(self._image, tuple(mine)))
+
+    def refresh(self) -> None:
+        """Now and then look whether what was told has grown old."""
+        if self._due_at is None and self._context.now - self._told_at >= REFRESH_S / 2:
+            self._due_at = self._context.now
+
+    def forget(self, device: str) -> None:
+        """A peer is gone, and what was said between us."""
+        self._lines.pop(device, None)
+
+    def _claim(self, who: Participant) -> m.Claim | None:
+        """What this node knows of a device, at first hand or by hearsay."""
+        context = self._context
+        found = context.members(self._image).get(who.device)
+        if found is not None:
+            leases = list(found[1].leases.values())[: limits.CLAIM_LEASES_MAX]
+            pack = leases[0].pack if leases else None
+            spans = tuple(sorted((x.start, x.stop) for x in leases if x.pack == pack))
+            return m.Claim(who.device, 0, who.base, who.wan, who.weight, who.complete, pack, spans)
+        far = self._far.get(who.device)
+        if far is None or who.device in context.peers:
+            return None
+        age = max(1, round(10 * (context.now - far.known_at)))
+        return m.Claim(who.device, age, who.base, who.wan, who.weight, who.complete, far.pack, far.leases)
+
+    def _is_news(self, line: _Line, claims: Collection[m.Claim]) -> bool:
+        """Whether a peer would learn anything; who is connected to a device needs nobody's word on it."""
+        now = self._context.now
+        if not line.begun:
+            return True  # also with nothing to tell: who is told of anything tells what it knows
+        if any(c.near and device not in self._context.peers for device, (c, _) in line.told.items()):
+            return True  # it no longer has from us what it has of its own
+        for claim in claims:
+            told = line.told.get(claim.device)
+            if told is None:
+                return True
+            if claim.device in line.near:
+                continue
+            if told[0].content != claim.content or now - claim.age / 10 - told[1] >= REFRESH_S:
+                return True
+        return False
+
+    def _relays_now(self) -> list[str]:
+        """The peers that this node tells: first in the order of pairs, the same from both ends."""
+        version = self._context.members_version
+        if self._relays is None or self._relays[0] != version:
+            me = self._context.device
+            members = sorted(self._context.members(self._image), key=lambda d: _pair(me, d))
+            self._relays = version, members[:RELAYS]
+        return self._relays[1]
+
+
+def _pair(one: str, other: str) -> bytes:
+    return hashlib.sha256(b"relay\0" + "\0".join(sorted((one, other))).encode()).digest()
