@@ -106,7 +106,7 @@ def inline_threads(monkeypatch: pytest.MonkeyPatch) -> None:
 class MemoryPeerStream:
     """One end of a connection; `identity` is the far end's. A frozen device neither sends nor receives."""
 
-    def __init__(self, stream: trio.StapledStream, far: PeerIdentity, owner: MemoryTransport) -> None:
+    def __init__(self, stream: trio.abc.Stream, far: PeerIdentity, owner: MemoryTransport) -> None:
         self._stream = stream
         self._owner = owner
         self.identity = far
