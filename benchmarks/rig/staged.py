@@ -26,7 +26,7 @@ from sim.outcome import RunOutcome
 from sim.scenario.model import NO_BASE, Fault, FaultKind, Scenario, SyntheticRelease, Who
 from sim.world.synthetic import Material, material_of_manifest
 
-__all__ = ["RealRun", "Staged"]
+__all__ = ["RealRun", "Staged", "check"]
 
 VERSION = "1.0.0"
 SEED = 20_240_229
@@ -69,7 +69,7 @@ class Staged:
     """The release of a scenario, built and published for real; `material` is the same for the simulator."""
 
     def __init__(self, scenario: Scenario, directory: Path) -> None:
-        _check(scenario)
+        check(scenario)
         self.scenario = scenario
         self.directory = directory
         spec = scenario.releases[0]
@@ -234,7 +234,7 @@ def _phases(log: Path, since: float) -> dict[str, float]:
     return found
 
 
-def _check(scenario: Scenario) -> None:
+def check(scenario: Scenario) -> None:
     """Raise `RigError` naming what of a scenario cannot be had here."""
     release, site = scenario.releases[0], scenario.sites[0]
     can: Sequence[tuple[str, Callable[[], bool]]] = (
