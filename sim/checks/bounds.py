@@ -18,7 +18,7 @@ from sim.scenario.model import (
     SyntheticRelease,
     Wan,
 )
-from sim.world.agent import RETRY_S
+from sim.world.checkins import RETRY_S
 from sim.world.wire import SEGMENT
 
 __all__ = ["faults_end_s", "quiet_max_s", "time_needed_s"]

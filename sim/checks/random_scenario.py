@@ -46,6 +46,8 @@ SITES_MAX = 3
 DEVICES_MAX = 16
 """Per site."""
 
+SMALL_SITES = 2
+SMALL_DEVICES = 5
 FAULTS_MAX = 4
 CARRIER = "carrier"
 """The class of devices on vehicles: they make their image of the full pack, which they can pass on."""
@@ -61,9 +63,13 @@ _MIXES: tuple[dict[str, float], ...] = (
 )
 
 
-def random_scenario(seed: int, *, faults: bool = True) -> Scenario:
-    """The scenario of a seed; without `faults` nothing goes wrong in it."""
-    scenario = _Maker(Random(f"random scenario/{seed}"), seed).make()
+def random_scenario(seed: int, *, faults: bool = True, small: bool = False) -> Scenario:
+    """The scenario of a seed; without `faults` nothing goes wrong in it.
+
+    `small`: at most `SMALL_SITES` sites of `SMALL_DEVICES` devices, and images of a few MB, so that
+    hundreds of runs take seconds.
+    """
+    scenario = _Maker(Random(f"random scenario/{seed}"), seed, small=small).make()
     if faults:
         scenario = replace(scenario, faults=_faults(Random(f"random faults/{seed}"), scenario))
     return replace(scenario, duration_s=math.ceil(time_needed_s(scenario)) + 600.0)
@@ -72,19 +78,23 @@ def random_scenario(seed: int, *, faults: bool = True) -> Scenario:
 class _Maker:
     """One scenario in the making."""
 
-    def __init__(self, rng: Random, seed: int) -> None:
+    def __init__(self, rng: Random, seed: int, *, small: bool) -> None:
         self._rng = rng
         self._seed = seed
+        self._sites = SMALL_SITES if small else SITES_MAX
+        self._devices = SMALL_DEVICES if small else DEVICES_MAX
+        self._image = (256 * KIB, 3 * MIB) if small else (MIB, 16 * MIB)
 
     def make(self) -> Scenario:
         rng = self._rng
         releases = [self._release("new")]
-        if rng.random() < 0.15:
+        vehicle = rng.random() < 0.1
+        if rng.random() < 0.15 and not vehicle:  # it would come with a delta, of which it cannot give chunks
             releases.append(self._release("newer", before="new"))
         known = {delta.base for release in releases for delta in release.deltas}
         classes = tuple(self._class(f"class-{n}", known) for n in range(rng.choice((1, 1, 2))))
-        sites = self._groups(classes)
-        if any(group.timetable for group in sites):
+        sites = self._groups(classes, vehicle=vehicle)
+        if vehicle:
             classes = (*classes, DeviceClass(CARRIER, {NO_BASE: 1.0}))
         every_s = float(rng.choice((60, 120, 300, 600)))
         return Scenario(
@@ -102,7 +112,7 @@ class _Maker:
 
     def _release(self, name: str, before: str | None = None) -> SyntheticRelease:
         rng = self._rng
-        size = _log_uniform(rng, 2 * MIB, 24 * MIB) // KIB * KIB
+        size = _log_uniform(rng, *self._image) // KIB * KIB
         full = max(64 * KIB, int(size * rng.uniform(0.3, 1.0)))
         bases = [*_BASES, *([before] if before else [])]
         deltas = []
@@ -131,9 +141,9 @@ class _Maker:
             reboot_s=rng.choice((5.0, 20.0, 45.0)),
         )
 
-    def _groups(self, classes: tuple[DeviceClass, ...]) -> tuple[SiteGroup, ...]:
+    def _groups(self, classes: tuple[DeviceClass, ...], *, vehicle: bool) -> tuple[SiteGroup, ...]:
         rng = self._rng
-        left = rng.randint(1, SITES_MAX)
+        left = rng.randint(1, self._sites)
         groups: list[SiteGroup] = []
         while left:
             count = rng.randint(1, left)
@@ -143,7 +153,7 @@ class _Maker:
                     f"site-{len(groups)}", count, self._size(), self._mix(classes), self._lan(), self._wan()
                 )
             )
-        if rng.random() < 0.1 and len(groups) < SITES_MAX:
+        if vehicle:
             groups += self._vehicle(classes)
         return tuple(groups)
 
@@ -161,7 +171,7 @@ class _Maker:
         return [island, van]
 
     def _size(self) -> SiteSize:
-        low, high = sorted((_log_uniform(self._rng, 1, DEVICES_MAX), _log_uniform(self._rng, 1, DEVICES_MAX)))
+        low, high = sorted(_log_uniform(self._rng, 1, self._devices) for _ in range(2))
         return SiteSize(SizeKind.UNIFORM, low, high) if low < high else SiteSize(SizeKind.FIXED, low, low)
 
     def _mix(self, classes: tuple[DeviceClass, ...]) -> dict[str, float]:
@@ -219,7 +229,7 @@ _LASTING = frozenset(
     {FaultKind.ORIGIN_DOWN, FaultKind.WAN_DOWN, FaultKind.WAN_SLOW, FaultKind.PARTITION, FaultKind.CRASH,
      FaultKind.RESTART, FaultKind.DISK_FULL, FaultKind.DISK_SLOW}
 )  # fmt: skip
-_KINDS: tuple[FaultKind, ...] = tuple(FaultKind)
+_KINDS: tuple[FaultKind, ...] = (*FaultKind, FaultKind.HOSTILE, FaultKind.HOSTILE)
 
 
 def _faults(rng: Random, scenario: Scenario) -> tuple[Fault, ...]:
@@ -232,13 +242,18 @@ def _faults(rng: Random, scenario: Scenario) -> tuple[Fault, ...]:
         if g.wan is not None
     )
     places = [None, *(g.name for g in scenario.sites), *(f"{g.name}/0" for g in scenario.sites)]
+    manners = tuple(Manner)
+    if any(group.timetable for group in scenario.sites):
+        manners = tuple(m for m in Manner if m is not Manner.FLOOD)  # for hours: too many messages
     return tuple(
-        _fault(rng, rng.choice(_KINDS), round(rng.uniform(0.5, busy_s), 2), rng.choice(places))
+        _fault(rng, rng.choice(_KINDS), round(rng.uniform(0.5, busy_s), 2), rng.choice(places), manners)
         for _ in range(rng.randint(1, FAULTS_MAX))
     )
 
 
-def _fault(rng: Random, kind: FaultKind, at_s: float, where: str | None) -> Fault:
+def _fault(
+    rng: Random, kind: FaultKind, at_s: float, where: str | None, manners: tuple[Manner, ...]
+) -> Fault:
     fault = Fault(kind, where=where)
     if kind is not FaultKind.HOSTILE:
         fault = replace(fault, at_s=at_s)
@@ -252,7 +267,7 @@ def _fault(rng: Random, kind: FaultKind, at_s: float, where: str | None) -> Faul
         case FaultKind.CLOCK:
             fault = replace(fault, size=rng.choice((-86_400, -60, 3600, 1_000_000)))
         case FaultKind.HOSTILE:
-            fault = replace(fault, manner=rng.choice(tuple(Manner)))
+            fault = replace(fault, manner=rng.choice(manners))
     if kind in _OF_DEVICES:
         fault = replace(fault, who=rng.choice(tuple(Who)), count=rng.choice((1, 1, 2, 4)))
     if kind in (FaultKind.CRASH, FaultKind.RESTART, FaultKind.CUT) and rng.random() < 0.3:

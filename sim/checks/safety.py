@@ -18,7 +18,6 @@ from p2p.content.digests import Digest, sha256
 from p2p.content.manifest import encode_manifest
 from p2p.swarm import events as e
 from sim.outcome import Violation
-from sim.world.living import LivingAgent
 from sim.world.observer import Observer
 
 if TYPE_CHECKING:
@@ -90,11 +89,7 @@ class Safety(Observer):
 
     def _has_manifest(self, device: Device, release: str) -> bool:
         """Whether the signed manifest is among what it was given and has checked."""
-        agent = device.agent
-        if isinstance(agent, LivingAgent):
-            data = encode_manifest(agent.publisher.manifests[release])
-        else:
-            data = self._world.materials[release].manifest_bytes()
+        data = encode_manifest(self._world.publisher.manifests[release])
         return device.objects.get(sha256(data)) == data
 
     def _add(self, check: str, device: Device, message: str) -> None:

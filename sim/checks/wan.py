@@ -100,6 +100,8 @@ class WanRule(Observer):
         self.violations: list[Violation] = []
         self._came: Counter[str] = Counter()
         self._faulty = False
+        self._partitions: Counter[str] = Counter()
+        """How often a site fell apart so far."""
         self._pursuing: dict[tuple[str, Digest], None] = {}
 
     def begun(self, world: World) -> None:
@@ -126,6 +128,8 @@ class WanRule(Observer):
 
     def fault(self, fault: Fault, sites: list[Site]) -> None:
         names = {site.name for site in sites}
+        if fault.kind is FaultKind.PARTITION:
+            self._partitions.update(names)
         for account in self.sites.values():
             if account.site.name not in names or account.floor is None:
                 continue
@@ -154,6 +158,7 @@ class WanRule(Observer):
         here = [d for d in account.site.honest if (d.name, action.image) in self._pursuing]
         account.kinds = dict.fromkeys(d.base for d in here)
         account.floor = min(account.pack_of(d.base) for d in here if d.has_wan or d is device)
+        account.slack["partition"] += self._partitions[account.site.name] * account.floor
         hostile = sum(not d.honest for d in account.site.devices)
         if hostile:
             account.slack["hostile"] += HOSTILE_FLOORS * hostile * account.pack_of(None)
