@@ -49,7 +49,7 @@ class _Wanted:
     late: int = 0
     again: bool = False
     holders: list[str] = field(default_factory=list)
-    wait_until: float = 0.0
+    wait_until: float = float("-inf")
 
     @property
     def own(self) -> bool:

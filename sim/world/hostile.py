@@ -14,8 +14,9 @@ from p2p.content import limits
 from p2p.swarm import messages as m
 from p2p.swarm.wire import PROTOCOL, pack_bitmap
 from sim.scenario.model import Manner
-from sim.world.device import BAD, PORT, label
+from sim.world.device import PORT, label
 from sim.world.network import Connection, LocalNet, Node
+from sim.world.payloads import BAD
 from sim.world.synthetic import Material
 
 if TYPE_CHECKING:
@@ -203,7 +204,7 @@ class Hostile:
 
     def _stale(self, message: m.Message) -> Iterator[m.Message]:
         if type(message) is m.MetadataWant:
-            yield m.Blob(message.request, self.world.coordinator.publications[0].timestamp)
+            yield m.Blob(message.request, self.world.publisher.first_timestamp)
         elif type(message) is m.ObjectWant:
             yield m.Refuse(message.request, m.Refusal.DONT_HAVE)
 

@@ -1,72 +1,54 @@
-"""Devices whose agent is the real one: signed metadata, verified; slots and boot environment on a disk.
+"""What runs a virtual device: the real trust client and installer behind the agent's face.
 
-`LivingAgent` puts a `Lifecycle` behind a device of the world. It checks in, lingers and dials as
-`PollingAgent` does; all that is believed, kept, installed, judged and blocked is the real trust client's
-and installer's.
+The counterpart of `p2p.agent.runtime`. `LivingAgent` puts a `Lifecycle` behind a device of the world: all
+that is believed, kept, installed, judged and blocked is the real code's. What outlives a crash is what
+its virtual disk holds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from p2p.content.digests import Digest
-from p2p.content.intervals import IntervalSet
 from p2p.content.order import Member
-from p2p.errors import LocalError, OriginError
-from p2p.install import Release
-from p2p.swarm import events as e
-from p2p.swarm.events import ImageTask
-from p2p.trust import Decision, Meant
-from sim.world.agent import HEALTH_S, PollingAgent
+from p2p.errors import LocalError
+from p2p.swarm import departure
 from sim.world.boot import PAYLOAD, Machine
+from sim.world.checkins import CheckIns
 from sim.world.disk import VirtualDisk
 from sim.world.disk_slot import DiskSlot
 from sim.world.lifecycle import Character, Lifecycle
 from sim.world.metadata import Then
-from sim.world.orders import ABSENT
-from sim.world.publisher import HARDWARE, PRODUCT, Publisher
+from sim.world.node_side import Clock, NodeSide
+from sim.world.publisher import HARDWARE, PRODUCT
 from sim.world.synthetic import Material, name_digest
-from sim.world.trust import EPOCH, DeviceClock
-from sim.world.witness import Making, Witness
+from sim.world.told import Told
+from sim.world.trust import EPOCH
+from sim.world.witness import Making
 
 if TYPE_CHECKING:
     from sim.world.device import Device
 
-ASK_S = 10.0
-"""How long a peer is waited for that was asked for metadata, as `p2p.agent.driver` has it."""
+HEALTH_S = 1.0
+"""How long the health check of a new release takes."""
 
-ENDS = ("committed", "failed", "rolled-back")
-_STATES = {
-    "idle": "waiting",
-    "starting": "waiting",
-    "planning": "fetching",
-    "sealing": "fetching",
-    "armed": "rebooting",
-    "current": "committed",
-}
-"""The agent's words in those of `DeviceOutcome.state`."""
+TOLD_S = 0.05
+"""Devices at rest hear of a publication within this time."""
 
 
-class Living:
-    """Makes the agents of one world (`Seams.make_agent`)."""
+class LivingAgent:
+    """One device's agent, as the device sees it. `state` is what `DeviceOutcome.state` says."""
 
-    def __init__(self) -> None:
-        self._publisher: Publisher | None = None
-
-    def __call__(self, device: Device) -> LivingAgent:
-        if self._publisher is None or self._publisher.world is not device.world:
-            self._publisher = Publisher(device.world)
-        return LivingAgent(device, self._publisher)
-
-
-class LivingAgent(PollingAgent):
-    """One device's agent, as the device sees it."""
-
-    def __init__(self, device: Device, publisher: Publisher) -> None:
-        super().__init__(device)
+    def __init__(self, device: Device) -> None:
         self.device = device
-        self.publisher = publisher
+        self.publisher = device.world.publisher
+        self.state = "waiting"
+        self.meant_s: float | None = None
+        self.verified_s: float | None = None
+        self.finished_s: float | None = None
+        self._rng = device.kernel.rng(f"agent/{device.name}")
+        self.check_ins = CheckIns(device, self._rng)
         self.under_way: Making | None = None
         storage = device.klass.storage
         self.disk = VirtualDisk(
@@ -79,7 +61,6 @@ class LivingAgent(PollingAgent):
         self.metadata: dict[tuple[str, str], list[Then]] = {}
         self._life: Lifecycle | None = None
         self._crashed = False
-        self._check_ins = 0
 
     @property
     def life(self) -> Lifecycle:
@@ -100,10 +81,10 @@ class LivingAgent(PollingAgent):
         else:
             life.power_on()
         if life.up and device.up:
-            self.check_in()
+            self.check_ins.now()
 
     def stopped(self) -> None:
-        self._forget()
+        self.check_ins.forget()
         self.under_way = None
         self.objects.clear()
         self.metadata.clear()
@@ -117,7 +98,12 @@ class LivingAgent(PollingAgent):
         if isinstance(self.device.slot, DiskSlot):
             self.device.slot.close()
 
-    def ask(self) -> None:
+    def told(self) -> None:
+        """Something was published: ask at once."""
+        device = self.device
+        device.later(device.kernel.now + TOLD_S * self._rng.random(), self._ask)
+
+    def _ask(self) -> None:
         self.life.ask_now()
 
     def news_heard(self, device: str, root_version: int, timestamp_version: int) -> None:
@@ -156,20 +142,7 @@ class LivingAgent(PollingAgent):
     def failed(self, image: Digest, reason: str) -> None:
         self.give_up(image, LocalError(reason), block=reason == "read-back")
 
-    def check_in(self) -> None:
-        """Check in now; the agent does it at its start, now and then, and when an update has ended."""
-        self._check_ins += 1
-        self.device.later(self.device.kernel.now, self._check_in_due, self._check_ins)
-
-    def _check_in_later(self, *, ok: bool) -> None:
-        self._check_ins += 1
-        self.device.later(self.device.kernel.now + self._wait(ok), self._check_in_due, self._check_ins)
-
-    def _check_in_due(self, number: int) -> None:
-        if number == self._check_ins:
-            self._check_in()
-
-    # For the two below
+    # For `node_side` and `told`
 
     def give_up(self, image: Digest, error: LocalError, *, block: bool = False) -> None:
         """An image cannot be made here."""
@@ -207,13 +180,26 @@ class LivingAgent(PollingAgent):
 
     def end(self, release: str) -> None:
         """This device is done with a release, well or not."""
-        order = next((o for o in reversed(self._coordinator.orders) if o.release == release), None)
+        world = self.device.world
+        order = next((o for o in reversed(world.scenario.orders) if o.release == release), None)
         if order is not None:
-            self._finish(order)
+            self.finished_s = self.device.kernel.now
+            self.device.kernel.trace(f"{self.device.name} {self.state} {release}")
+            world.finished(self.device, order)
 
     def linger(self, image: Digest, then: Callable[[], None]) -> None:
         """Give peers, before a reboot, what only this device may have."""
         self._linger(image, self.device.kernel.now, then)
+
+    def _linger(self, image: Digest, since: float, then: Callable[[], None]) -> None:
+        device, now = self.device, self.device.kernel.now
+        node = device.node
+        if node is None or departure.may_leave(
+            now, since, device.server.served_at, all_complete=node.all_complete(image)
+        ):
+            then()
+        else:
+            device.later(now + departure.STEP_S, self._linger, image, since, then)
 
     # Inside
 
@@ -246,167 +232,3 @@ class LivingAgent(PollingAgent):
             clock=Clock(device),
             witness=Told(self),
         )
-
-
-class Clock(DeviceClock):
-    """A device's clock, as wrong as the device says."""
-
-    def __init__(self, device: Device) -> None:
-        super().__init__()
-        self._device = device
-
-    def read(self, now: float) -> float:
-        return EPOCH + now + self._device.clock_error_s
-
-
-class NodeSide:
-    """A device and its node, as the device's life sees them (`witness.Swarm`)."""
-
-    def __init__(self, agent: LivingAgent) -> None:
-        self._agent = agent
-        self._device = agent.device
-
-    @property
-    def news(self) -> Mapping[str, tuple[int, int]]:
-        connected = self._device.connections
-        return {device: claim for device, claim in self._agent.claims.items() if device in connected}
-
-    def object(self, digest: Digest, size: int, path: str, then: Then) -> None:
-        waiting = self._agent.objects.setdefault(digest, [])
-        waiting.append(then)
-        if len(waiting) == 1:
-            self._device.feed(e.WantObject(digest, size))
-
-    def from_origin(self, name: str, size_max: int, then: Then) -> None:
-        data = self._agent.publisher.repository.files.get(f"metadata/{name}")
-
-        def ended(error: str | None) -> None:
-            if error is not None:
-                then(OriginError("unreachable", f"{name}: {error}"))
-            else:
-                then(OriginError("not-found", name) if data is None else data)
-
-        self._device.ask_origin(ABSENT if data is None else len(data), ended)
-
-    def from_peer(self, device: str, name: str, then: Then) -> None:
-        waiting = self._agent.metadata.setdefault((device, name), [])
-        waiting.append(then)
-        if len(waiting) == 1:
-            self._device.later(self._device.kernel.now + ASK_S, self._give_up, device, name, waiting)
-            self._device.feed(e.AskMetadata(device, name))
-
-    def _give_up(self, device: str, name: str, waiting: list[Then]) -> None:
-        if self._agent.metadata.get((device, name)) is waiting:
-            self._agent.metadata_arrived(device, name, None)
-
-    def hold(self, name: str, version: int, data: bytes) -> None:
-        self._device.feed(e.HoldMetadata(name, version, data))
-
-    def started(self) -> None:
-        """Its base is what it runs from, once the boot environment has counted the start."""
-
-    def stopped(self, why: str) -> None:
-        if self._device.up:
-            self._device.stop(why)
-
-    def again(self) -> None:
-        self._device.start_again()
-
-    def before_reboot(self, images: tuple[Digest, ...], then: Callable[[], None]) -> None:
-        if images:
-            self._agent.linger(images[0], then)
-        else:
-            then()
-
-    def make(self, making: Making) -> None:
-        device, material = self._device, self._agent.material(making.task.image)
-        if material is None:
-            making.failed(LocalError("the world has no such image"), False)
-            return
-        self._agent.under_way = making
-        device.slot = self._agent.slot(making)
-        device.pursue(material)
-
-    def made(self, image: Digest) -> None:
-        slot = self._device.slot
-        if isinstance(slot, DiskSlot):
-            slot.sealed()
-
-    def serve(self, task: ImageTask, path: str) -> None:
-        device, material = self._device, self._agent.material(task.image)
-        if material is not None and material.image not in device.images:
-            spec = device.klass.storage
-            device.active_slot = DiskSlot(spec, self._agent.disk, path=path, image=task.image, size=task.size)
-            device.offer(material)
-
-    def drop(self, image: Digest) -> None:
-        making = self._agent.under_way
-        if making is not None and making.task.image == image:
-            self._agent.under_way = None
-        self._device.drop(image)
-
-
-class Told(Witness):
-    """What a device's life says, for the outcome and for whoever watches the world."""
-
-    def __init__(self, agent: LivingAgent) -> None:
-        self._agent = agent
-        self._device = agent.device
-        self._observer = agent.device.world.observer
-
-    def turned(self, device: str, state: str, reason: str) -> None:
-        agent = self._agent
-        self._device.kernel.trace(f"{device} is {state} {reason}")
-        if state == "down":
-            return
-        if agent.state != "rolled-back" or state in ("planning", "committed", "current"):
-            agent.state = _STATES.get(state, state)
-        if state in ENDS and self._device.up:
-            agent.check_in()
-        if state == "current":
-            material = agent.material(self._device.base) if self._device.base is not None else None
-            if material is not None:
-                agent.end(material.name)
-
-    def booted(self, device: str, slot: str | None, right: bool) -> None:
-        if slot is None:
-            return
-        held = self._agent.machine.slots()[PAYLOAD].image_in(slot)
-        image = None if held is None or held[0] == self._agent.no_base else held[0]
-        if image != self._device.base:
-            material = self._agent.material(image) if image is not None else None
-            self._device.base = image
-            self._device.base_name = self._device.first_base if material is None else material.name
-            self._device.base_bad = IntervalSet()
-
-    def decided(self, device: str, decision: Decision) -> None:
-        if isinstance(decision, Meant) and self._agent.meant_s is None:
-            self._agent.meant_s = self._device.kernel.now
-
-    def installed(self, device: str, release: Release, slot: str, right: bool) -> None:
-        if self._observer is not None:
-            world = self._device.world
-            order = self._agent._coordinator.order_for(self._device, self._agent._coordinator.version)
-            ordered = order is not None and world.counters[order.release] >= release.counter
-            self._observer.installed(self._device, release.version, right, ordered)
-
-    def committed(self, device: str, release: Release | None, slot: str) -> None:
-        if release is None:
-            return
-        self._agent.state = "committed"
-        if self._observer is not None:
-            self._observer.committed(self._device, release.version)
-        self._agent.end(release.version)
-
-    def rolled_back(self, device: str, manifest: Digest, reason: str) -> None:
-        name = self._agent.publisher.names.get(manifest)
-        if name is None:
-            return
-        self._agent.state = "rolled-back"
-        if self._observer is not None:
-            self._observer.rolled_back(self._device, name)
-        self._agent.end(name)
-
-    def floor_moved(self, device: str, product: str, old: int, new: int) -> None:
-        if self._observer is not None:
-            self._observer.floor_moved(self._device, old, new)

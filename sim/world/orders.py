@@ -1,19 +1,17 @@
-"""The coordinator as the network sees it: publications, check-ins with rosters, and what they weigh.
+"""The coordinator as the network sees it: what is open for whom, check-ins with rosters, and what they weigh.
 
-Every phase that opens is a publication: a new version of the small signed files, which devices fetch as
-they would the real ones, by digest and through their peers. What the files say is looked up, not
-parsed; who signs and verifies for real is `trust` and `lifecycle`.
+Every phase that opens is a publication. What is signed for it is the `publisher`'s; here is only looked
+up, by the outcome and by whoever watches, what the signed files say.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from random import Random
 from typing import TYPE_CHECKING
 
-from p2p.content.digests import Digest, sha256
+from p2p.content.digests import Digest
 from sim.scenario.model import Order
-from sim.world.synthetic import Material, name_digest
+from sim.world.synthetic import name_digest
 
 if TYPE_CHECKING:
     from sim.world.device import Device
@@ -34,11 +32,9 @@ CHECKIN_DOWN = 130
 ROSTER_ENTRY = 15
 """Bytes of a roster entry in gzip where devices run one of a few images; 48 where each runs another."""
 
-TIMESTAMP = 520
-"""Bytes of `timestamp.json`, and below of the other files of a publication (`docs/spec/trust.md`)."""
+TIMESTAMP = 501
+"""Bytes of `timestamp.json`, as `trust` signs it."""
 
-FILES = (("snapshot", 900), ("online", 620), ("orders", 1150), ("product", 1250), ("order", 700))
-STABLE_FILES = (("targets", 2600),)
 ABSENT = 0
 """Body of a 404: the next root, which is not there yet. Head and body are shorter than the head of a 200."""
 
@@ -50,8 +46,6 @@ class Publication:
     version: int
     at_s: float
     shares: tuple[float, ...]
-    timestamp: bytes
-    files: tuple[tuple[Digest, int], ...]
 
 
 class Coordinator:
@@ -61,12 +55,9 @@ class Coordinator:
         self._world = world
         self.orders: tuple[Order, ...] = world.scenario.orders
         self.version = 1
-        rng = world.kernel.rng("metadata")
         times = sorted({p.opens_s for o in self.orders for p in o.phases})
-        self.publications = [self._publication(1, float("-inf"), rng)]
-        for n, at_s in enumerate(times):
-            self.publications.append(self._publication(n + 2, at_s, rng))
-        self.by_timestamp = {p.timestamp: p for p in self.publications}
+        self.publications = [self._publication(1, float("-inf"))]
+        self.publications += [self._publication(n + 2, at_s) for n, at_s in enumerate(times)]
         self._seen: dict[str, dict[str, tuple[float, Digest | None]]] = {}
         self._rng = world.kernel.rng("roster")
 
@@ -79,20 +70,13 @@ class Coordinator:
         """The latest publication."""
         return self.publications[self.version - 1]
 
-    def order_for(self, device: Device, version: int) -> Order | None:
-        """The order that is meant for a device as of a version: the latest that is open for it."""
-        return self._open(device.draw, self.publications[version - 1].shares)
+    def order_for(self, device: Device) -> Order | None:
+        """The order that is meant for a device now: the latest that is open for it."""
+        return self._open(device.draw, self.now().shares)
 
     def last_order_for(self, device: Device) -> Order | None:
         """What is meant for it when everything has been published."""
         return self._open(device.draw, self.publications[-1].shares)
-
-    def material(self, order: Order) -> Material:
-        return self._world.materials[order.release]
-
-    def counter(self, release: str) -> int:
-        """The release counter: releases count in the order of the scenario."""
-        return self._world.counters[release]
 
     def know(self, device: Device, at: float) -> None:
         """A device was heard of at `at`. What it runs has a digest, also where that is of no use."""
@@ -121,23 +105,8 @@ class Coordinator:
                 return order
         return None
 
-    def _publication(self, version: int, at_s: float, rng: Random) -> Publication:
+    def _publication(self, version: int, at_s: float) -> Publication:
         shares = tuple(
             max((p.share for p in order.phases if p.opens_s <= at_s), default=0.0) for order in self.orders
         )
-        files: list[tuple[Digest, int]] = []
-        for name, size in STABLE_FILES:
-            files.append(self._file(f"{name} {self._world.kernel.seed}".encode().ljust(size)))
-        for name, size in FILES:
-            data = f"{name} {version} ".encode() + rng.randbytes(8).hex().encode()
-            files.append(self._file(data.ljust(size)))
-        opened = [order for order, share in zip(self.orders, shares, strict=True) if share]
-        for order in opened:
-            files.append(self._file(self._world.materials[order.release].manifest_bytes()))
-        timestamp = f"timestamp {version} {rng.randbytes(16).hex()}".encode().ljust(TIMESTAMP)
-        return Publication(version, at_s, shares, timestamp, tuple(files))
-
-    def _file(self, data: bytes) -> tuple[Digest, int]:
-        digest = sha256(data)
-        self._world.origin_objects[digest] = data
-        return digest, len(data)
+        return Publication(version, at_s, shares)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 PRODUCT = "product"
 HARDWARE = "board"
 SIGN_EVERY_S = 43_200.0
+TIMESTAMP = "metadata/timestamp.json"
 
 
 class Publisher:
@@ -35,6 +36,9 @@ class Publisher:
         self.manifests = {name: self._manifest(name, m) for name, m in world.materials.items()}
         self.names = {sha256(encode_manifest(m)): name for name, m in self.manifests.items()}
         world.origin_objects |= self.repository.objects
+        self.first_timestamp = self.repository.files[TIMESTAMP]
+        self._known = dict(self.repository.objects) if world.scenario.polling.at_rest else {}
+        """What devices have had for long."""
         for at_s in sorted({phase.opens_s for order in world.scenario.orders for phase in order.phases}):
             world.kernel.at(at_s, self._publish, at_s)
         world.kernel.after(SIGN_EVERY_S, self._sign_again)
@@ -45,6 +49,11 @@ class Publisher:
         return frozenset(
             _group(n, k) for n, order in orders for k, phase in enumerate(order.phases) if draw < phase.share
         )
+
+    def needed(self) -> list[int]:
+        """Sizes of the signed files that a device fetches to know what is meant for it now, each once."""
+        sizes = [len(data) for data in self.repository.current() if sha256(data) not in self._known]
+        return [len(self.repository.files[TIMESTAMP]), *sizes]
 
     def _manifest(self, name: str, material: Material) -> Manifest:
         payload = PayloadSpec(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from sim.outcome import DeviceOutcome, RunOutcome, Series, SiteOutcome
 from sim.world.device import Device
 from sim.world.hostile import Hostile
-from sim.world.orders import ABSENT, TIMESTAMP
+from sim.world.orders import ABSENT
 
 if TYPE_CHECKING:
     from sim.world.run import World
@@ -100,9 +100,8 @@ def floor_of(world: World, site: Site) -> int | None:
         total += min(costs.down(p.index.size) + costs.down(p.frames.size) for p in packs)
     if not total:
         return None
-    files = dict(world.coordinator.now().files)
-    metadata = sum(costs.down(size) for size in files.values())
-    return total + metadata + costs.down(ABSENT) + costs.down(TIMESTAMP)
+    metadata = sum(costs.down(size) for size in world.publisher.needed())
+    return total + metadata + costs.down(ABSENT)
 
 
 def _completion(world: World) -> Series:

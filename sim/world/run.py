@@ -12,15 +12,16 @@ from p2p.swarm.events import Fetch
 from p2p.swarm.node import SwarmNode
 from sim.outcome import RunOutcome
 from sim.scenario.model import NO_BASE, Order, Scenario, SyntheticRelease
-from sim.world.agent import PollingAgent
 from sim.world.device import Agent, Device
 from sim.world.faults import Faults
 from sim.world.fleet import make_sites
 from sim.world.flows import Flows
 from sim.world.hostile import Hostile
 from sim.world.kernel import Kernel
+from sim.world.living import LivingAgent
 from sim.world.observer import Observer
 from sim.world.orders import Coordinator
+from sim.world.publisher import Publisher
 from sim.world.results import outcome_of
 from sim.world.site import Site
 from sim.world.spans import Spans
@@ -41,7 +42,7 @@ class Seams:
 
     make_node: Callable[..., SwarmNode] = SwarmNode
     make_device: Callable[..., Device] = Device
-    make_agent: Callable[[Device], Agent] = PollingAgent
+    make_agent: Callable[[Device], Agent] = LivingAgent
     tls: bool = True
     """Whether origin and coordinator are reached by HTTPS."""
 
@@ -83,6 +84,7 @@ class World:
         """By (site, release): the bases from which it was made, and whether any such device has WAN."""
         self.unfinished: dict[str, None] = {}
         self._starts: list[tuple[float, Device | Hostile]] = []
+        self.publisher = Publisher(self)
         self.coordinator = Coordinator(self)
         make_sites(self)
         unknown = [name for name in timelines if name not in self.sites]

@@ -204,8 +204,11 @@ class Site:
             self.lose_unreachable(device)
 
     def heal(self) -> None:
-        """The partition is over; devices redial by themselves."""
+        """The partition is over; devices find each other again, as announcements are repeated."""
         self.parted = None
+        for device in self.here():
+            if device.up:
+                self.discover(device)
 
     def lose_unreachable(self, device: Device | Hostile) -> None:
         for name, connection in list(device.connections.items()):

@@ -16,7 +16,7 @@ from p2p.content import index as pack_index
 from p2p.content import limits
 from p2p.content.digests import Digest, sha256
 from p2p.content.index import Chunk, Codec, Compression, Copy, Data, PackIndex, Patch, ViewRange
-from p2p.content.manifest import Manifest, ObjectRef, PackRef, PayloadSpec, decode_manifest, encode_manifest
+from p2p.content.manifest import ObjectRef, PackRef, decode_manifest
 from p2p.content.pieces import PieceMap
 from p2p.errors import OperatorError
 from p2p.swarm.events import ImageTask
@@ -43,13 +43,6 @@ class Material:
     def task(self, base: Digest | None) -> ImageTask:
         """What a node is told to make."""
         return ImageTask(self.image, self.size, base, self.packs)
-
-    def manifest_bytes(self) -> bytes:
-        """The manifest, or one as long as it would be."""
-        if self.manifest:
-            return self.manifest
-        payload = PayloadSpec("rootfs", "rootfs-image", ObjectRef(self.image, self.size), self.packs)
-        return encode_manifest(Manifest("product", self.name, 1, ("board",), (payload,)))
 
     def pack_for(self, base: Digest | None) -> PackRef | None:
         return next((p for p in self.packs if p.base == base), None)

@@ -111,6 +111,15 @@ class VirtualRepository:
     def root_version(self) -> int:
         return int(self._signed["root"].version)
 
+    def current(self) -> list[bytes]:
+        """What has a digest and a device needs now: the roles, and the newest order with what it names."""
+        roles = sorted(self._signed.keys() - {"root", "timestamp"})
+        found = [self.files[f"metadata/{self._signed[role].version}.{role}.json"] for role in roles]
+        for order in self._orders[-1:]:
+            state = self._states[phases_path(order.product, order.id)]
+            found += [encode_order(order), encode_phase_state(state), self.objects[order.manifest]]
+        return found
+
     def answer(self, need: Need) -> bytes | None:
         """An origin that is always there, for `p2p.trust.run`."""
         data = self.files.get(need.path)

@@ -26,9 +26,9 @@ from sim.scenario.model import (
     Who,
 )
 from sim.world.device import Device
-from sim.world.living import Living, LivingAgent
+from sim.world.living import LivingAgent
 from sim.world.observer import Observer
-from sim.world.run import Seams, World
+from sim.world.run import World
 
 MB = 1 << 20
 YEAR = 365 * 86_400.0
@@ -76,7 +76,7 @@ def lived(seed: int = 1, devices: int = 4, **changed: Any) -> tuple[RunOutcome, 
     settings: dict[str, Any] = {"polling": Polling(300.0)} | changed
     scenario = Scenario("living", "", 4000.0, (release,), (kind,), (site,), (order,), **settings)
     rules = Rules()
-    return World(scenario, seed, seams=Seams(make_agent=Living()), observer=rules).run(), rules
+    return World(scenario, seed, observer=rules).run(), rules
 
 
 def states(outcome: RunOutcome) -> Counter[str]:

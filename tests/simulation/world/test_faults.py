@@ -2,6 +2,7 @@
 
 import pytest
 
+from p2p.swarm import events as e
 from sim.outcome import RunOutcome
 from sim.scenario.model import DeltaSpec, Fault, FaultKind, Manner, SyntheticRelease, Who
 from sim.world import Observer, World, run
@@ -77,11 +78,11 @@ def test_a_crash_loses_what_was_not_synced_and_a_restart_does_not() -> None:
         found: list[int] = []
 
         class Watch(Observer):
-            def started(self, device: Device) -> None:
-                if device.life > 1 and not found:
-                    found.append(device.slot.written.total())
+            def fed(self, device: Device, event: e.Event, actions: list[e.Action]) -> None:
+                if type(event) is e.Pursue and device.life > 1:
+                    found.append(sum(stop - start for start, stop in event.done))
 
-        World(depot(Fault(kind, 7.5, 2.0, who=Who.GATEWAY), devices=4), 1, observer=Watch()).run()
+        World(depot(Fault(kind, 7.0, 2.0, who=Who.GATEWAY), devices=4), 1, observer=Watch()).run()
         return found[0]
 
     assert 0 < resumed(FaultKind.CRASH) < resumed(FaultKind.RESTART)

@@ -1,0 +1,76 @@
+"""Check-ins: a device tells the coordinator that it is there, and hears who else is at its site.
+
+The counterpart of `p2p.agent.reporting`. What a check-in weighs is `orders`'; who is told what comes
+from the `Coordinator`'s register.
+"""
+
+from __future__ import annotations
+
+from random import Random
+from typing import TYPE_CHECKING
+
+from p2p.swarm import events as e
+from sim.world.orders import CHECKIN_DOWN, CHECKIN_UP, EXPECTED_AGE_S, LEDGER_ENTRY, ROSTER_ENTRY, ROSTER_MAX
+
+if TYPE_CHECKING:
+    from sim.world.device import Device
+
+RETRY_S = (1.0, 60.0)
+"""First and longest pause after a check-in that failed."""
+
+
+class CheckIns:
+    """One device's: at its start, now and then, and when an update has ended."""
+
+    def __init__(self, device: Device, rng: Random) -> None:
+        self._device = device
+        self._coordinator = device.world.coordinator
+        self._rng = rng
+        self._pause = RETRY_S[0]
+        self._number = 0
+
+    def forget(self) -> None:
+        """The agent ends; the next one begins anew."""
+        self._pause = RETRY_S[0]
+
+    def now(self) -> None:
+        """Check in now, and again when it is time."""
+        self._at(self._device.kernel.now)
+
+    def _at(self, time: float) -> None:
+        self._number += 1
+        self._device.later(time, self._due, self._number)
+
+    def _due(self, number: int) -> None:
+        if number != self._number:
+            return
+        device = self._device
+        if not device.reaches_wan:
+            self._again(ok=True)
+            return
+        self._coordinator.know(device, device.kernel.now)
+        roster = self._coordinator.roster(device)
+
+        def ended(error: str | None) -> None:
+            if error is None:
+                recent = {name: image for name, age, image in roster if age <= EXPECTED_AGE_S}
+                device.feed(e.Expect(recent, len(recent) == len(roster) < ROSTER_MAX))
+                device.site.roster_heard(device, [name for name, _, _ in roster])
+            self._again(ok=error is None)
+
+        ledger = device.node.ledger if device.node is not None else None
+        known = len(ledger.peers) + len(ledger.sent) if ledger is not None else 0
+        device.ask_origin(
+            CHECKIN_DOWN + ROSTER_ENTRY * len(roster), ended, sent=CHECKIN_UP + LEDGER_ENTRY * known
+        )
+
+    def _again(self, *, ok: bool) -> None:
+        self._at(self._device.kernel.now + self._wait(ok))
+
+    def _wait(self, ok: bool) -> float:
+        polling = self._device.world.scenario.polling
+        if ok:
+            return polling.every_s * (1 - polling.jitter + 2 * polling.jitter * self._rng.random())
+        wait = self._pause * (0.5 + self._rng.random())
+        self._pause = min(RETRY_S[1], self._pause * 2)
+        return wait

@@ -1,0 +1,71 @@
+"""What a device gives its peers: pieces of the images that it makes or holds.
+
+The counterpart of `p2p.agent.driver.answer`. A piece is read from the slot, or taken from the patches
+that were kept, and never given unless it is right by all that the device can know.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from p2p.swarm import events as e
+from p2p.swarm import messages as m
+from sim.world.payloads import BAD, GOOD
+
+if TYPE_CHECKING:
+    from sim.world.device import Device
+
+
+class PieceServer:
+    """Answers the requests that a node lets through. `served_at`: when a piece was last sent."""
+
+    def __init__(self, device: Device) -> None:
+        self._device = device
+        self._world = device.world
+        self.served_at = float("-inf")
+
+    def serve(self, action: e.Serve) -> None:
+        connection = self._device.connections.get(action.device)
+        if connection is None:
+            return
+        message, held = self._device.answer(action)
+        payload = message.payload if type(message) is m.Piece else b""
+        if self._world.observer is not None and payload:
+            self._world.observer.served(self._device, action, payload[0] == 0, held)
+        self._device.transmit(
+            connection,
+            action.device,
+            message,
+            self._piece_sent,
+            self._device.life,
+            action.device,
+            len(payload),
+        )
+
+    def answer(self, action: e.Serve) -> tuple[m.Message, bool]:
+        """The message for a piece that a peer asked for, and whether the slot holds it."""
+        holding = self._device.images.get(action.image)
+        refusal = m.Refuse(action.request, m.Refusal.FAILED)
+        if holding is None or action.pack not in holding.material.maps:
+            return refusal, False
+        piece = holding.material.maps[action.pack][action.piece]
+        key = (action.pack, action.piece)
+        if piece.is_patch:
+            return (
+                (m.Piece(action.request, GOOD[: piece.wire_size]), True)
+                if key in holding.kept
+                else (refusal, False)
+            )
+        held = holding.slot.written.covers(piece.target_offset, piece.target_stop)
+        good = held and not holding.slot.is_bad(piece.target_offset, piece.target_stop)
+        if not good and key not in holding.checked:
+            return refusal, held
+        if good:
+            holding.checked.add(key)
+        block = GOOD if good else BAD
+        return m.Piece(action.request, block[: piece.wire_size]), held
+
+    def _piece_sent(self, life: int, device: str, size: int) -> None:
+        if life == self._device.life:
+            self.served_at = self._device.kernel.now
+            self._device.feed(e.PieceSent(device, size))
