@@ -22,7 +22,7 @@ from p2p.errors import ContentError
 from p2p.swarm import messages as m
 from p2p.swarm.announcements import Announcements
 from p2p.swarm.context import Context
-from p2p.swarm.events import GiveUp, How, ImageTask, ReadBack, Recheck, Route, Stored
+from p2p.swarm.events import GiveUp, ImageTask, ReadBack, Recheck, Route, Stored
 from p2p.swarm.hearsay import Hearsay
 from p2p.swarm.holders import Holders
 from p2p.swarm.objects import ObjectExchange
@@ -413,7 +413,9 @@ class ImageSwarm:
             self.site.conduct(event.device).complete_at = self.context.now
         new = self.done.add(event.start, event.stop)
         self.left -= new
-        self._account(event, new)
+        pieces = self.maps.get(event.pack) if event.pack is not None else None
+        received = sum(self.storing.get((event.pack, n), 0) for n in event.pieces) if event.pack else 0
+        self.context.ledger.made(event, new, pieces, received)
         if event.pack is not None:
             for n in event.pieces:
                 key = (event.pack, n)
@@ -427,30 +429,6 @@ class ImageSwarm:
                     self.wanted.pop((name, n), None)
                     if not pieces[n].is_patch:
                         self._serve(name, n)
-
-    def _account(self, event: Stored, new: int) -> None:
-        ledger = self.context.ledger
-        pieces = self.maps.get(event.pack) if event.pack is not None else None
-        if event.how is How.BASE:
-            ledger.base += new
-        elif event.how is How.ZERO:
-            ledger.zero += new
-        elif event.pack is None or pieces is None:
-            ledger.chunks += new  # of an earlier try: what it cost was told then
-        else:
-            if pieces[event.pieces[0]].is_patch:
-                ledger.patched += new
-            else:
-                ledger.chunks += new
-            if event.how is How.WAN:
-                frames = {pieces[n].frame for n in event.pieces}
-                ledger.wan += sum(pieces.index.frames[f].stored_size for f in frames)
-            elif event.device is not None:
-                size = sum(self.storing.get((event.pack, n), 0) for n in event.pieces)
-                if new:
-                    ledger.from_peer(event.device, size)
-                else:
-                    ledger.wasted += size
 
     def _serve(self, pack: Digest, number: int) -> None:
         serves = self.serves.setdefault(pack, set())

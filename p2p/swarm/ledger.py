@@ -11,6 +11,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from p2p.content.pieces import PieceMap
+from p2p.swarm.events import How, Stored
+
 
 @dataclass(slots=True)
 class Ledger:
@@ -39,6 +42,30 @@ class Ledger:
 
     def to_peer(self, device: str, size: int) -> None:
         self.sent[device] = self.sent.get(device, 0) + size
+
+    def made(self, event: Stored, new: int, pieces: PieceMap | None, received: int) -> None:
+        """`new` target bytes are in the slot; `received`: payload bytes of a peer's pieces that made them.
+
+        `pieces`: of the event's pack; None where it is of an earlier try, whose cost was told then.
+        """
+        if event.how is How.BASE:
+            self.base += new
+        elif event.how is How.ZERO:
+            self.zero += new
+        elif pieces is None:
+            self.chunks += new
+        else:
+            if pieces[event.pieces[0]].is_patch:
+                self.patched += new
+            else:
+                self.chunks += new
+            if event.how is How.WAN:
+                frames = {pieces[n].frame for n in event.pieces}
+                self.wan += sum(pieces.index.frames[f].stored_size for f in frames)
+            elif event.device is not None and new:
+                self.from_peer(event.device, received)
+            elif event.device is not None:
+                self.wasted += received
 
     @property
     def from_peers(self) -> int:
