@@ -10,46 +10,23 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
-from p2p.adapters.installer import Installer, ReleaseBlockedError, Task
+from p2p.adapters.installer import Installer, Task
 from p2p.content.digests import Digest
 from p2p.content.manifest import Manifest
-from p2p.content.order import Member
-from p2p.errors import LocalError, SlipstreamError, StoreError, TrustError
+from p2p.errors import LocalError, SlipstreamError
 from p2p.install import Release, State
 from p2p.swarm.events import ImageTask
-from p2p.trust import Decision, Meant, Pace, TrustClient, release_for
+from p2p.trust import Decision, Meant
 from p2p.trust.documents import Reader
+from sim.world.asking import Asking
 from sim.world.boot import PAYLOAD, Machine
+from sim.world.character import Character
 from sim.world.disk import VirtualSlots
 from sim.world.medium import PowerCut
-from sim.world.metadata import MetadataAnswers, drive
-from sim.world.trust import EPOCH, DeviceClock
+from sim.world.trust import DeviceClock
 from sim.world.witness import Making, Swarm, Time, Witness
-
-NEWS_PAUSE_S = 2.0
-"""As in `p2p.agent.runtime`: claims of news lead to no more than one question in this time."""
-
-ROOTS_HELD = 8
-
-
-@dataclass(frozen=True, slots=True)
-class Character:
-    """What does not change in a device's life. `root`: the pinned one. `healthy`: whether a release passes
-    the health check on this device; `boots`: whether its slot comes up at all."""
-
-    member: Member
-    product: str
-    root: bytes
-    poll_s: float = 3600.0
-    poll_jitter: float = 0.5
-    health_s: float = 5.0
-    has_wan: bool = True
-    build_time: float = EPOCH - 30 * 86_400.0
-    healthy: Callable[[Digest], bool] = field(default=lambda manifest: True)
-    boots: Callable[[str], bool] = field(default=lambda slot: True)
 
 
 class Lifecycle:
@@ -79,16 +56,12 @@ class Lifecycle:
         self._swarm = swarm
         self._time = time
         self._rng = rng
-        self._reader = reader
         self._witness = witness or Witness()
         self._name = character.member.device
         self._life = 0
         self._starts = 0
-        self._poll = 0
-        self._asked_at = float("-inf")
-        self._asking = False
         self._settling = False
-        self._pace = Pace()
+        self._asking = Asking(self, character, swarm, time, rng, reader, self.clock)
         self._meant: Meant | None = None
         self._makings: dict[Digest, str] = {}
         self._served: dict[str, Digest] = {}
@@ -123,7 +96,7 @@ class Lifecycle:
     def ask_now(self) -> None:
         """There is news (a peer says so, or an operator): ask soon what is meant."""
         if self.up:
-            self._next_poll(max(0.0, self._asked_at + NEWS_PAUSE_S - self._time.now))
+            self._asking.soon()
 
     @property
     def installed(self) -> Release | None:
@@ -135,9 +108,14 @@ class Lifecycle:
         """The release-counter floor as it was last known."""
         return self._told_floor
 
+    @property
+    def settling(self) -> bool:
+        """Whether something is on trial or armed: nothing is asked before that is done."""
+        return self._settling
+
     def timestamp(self) -> int:
         """Version of the timestamp that is trusted; 0: none."""
-        return self._trust.versions.get("timestamp", 0) if self.up else 0
+        return self._asking.trust.versions.get("timestamp", 0) if self.up else 0
 
     # Starting
 
@@ -156,11 +134,9 @@ class Lifecycle:
         self._starts += 1
         self._settling = True
         self._turn("starting")
-        machine, character = self.machine, self.character
+        machine = self.machine
         self._floors = machine.floors()
-        self._trust = TrustClient(
-            machine.trust_store(), character.root, build_time=character.build_time, reader=self._reader
-        )
+        self._asking.open(machine.trust_store())
         self._installer: Installer = machine.installer(self._raise_floor, self._starts)
         self._slots = {n: s for n, s in self._installer.slots.items() if isinstance(s, VirtualSlots)}
         self._swarm.started()
@@ -168,12 +144,12 @@ class Lifecycle:
             for slots in self._slots.values():
                 slots.adopt_active()
             self._installer.reconcile()
-            self._see_floor()
+            self.floor_now()
         except LocalError as error:
             self._fail(error)
             return
         self._see()
-        self._settle(lambda: self._ask())
+        self._settle(self._asking.now)
 
     def _settle(self, then: Callable[[], None]) -> None:
         """Finish what is on trial, armed or to be rolled back; nothing is asked before that."""
@@ -181,12 +157,12 @@ class Lifecycle:
         match self._installer.task:
             case Task.HEALTH:
                 self._turn("trial")
-                self._after_disk(self.character.health_s, self._judge, then)
+                self.after_disk(self.character.health_s, self._judge, then)
             case Task.REBOOT:
                 self._turn("rebooting")
-                self._after_disk(0.0, self._reboot)
+                self.after_disk(0.0, self._reboot)
             case _:
-                self._after_disk(0.0, self._settled, then)
+                self.after_disk(0.0, self._settled, then)
 
     def _settled(self, then: Callable[[], None]) -> None:
         self._settling = False
@@ -197,7 +173,7 @@ class Lifecycle:
         try:
             if release is None or self.character.healthy(release.manifest):
                 self._installer.healthy()
-                self._see_floor()
+                self.floor_now()
                 self._see()
                 self._turn("committed")
             else:
@@ -216,101 +192,31 @@ class Lifecycle:
 
     # Asking
 
-    def _ask(self) -> None:
-        """Refresh the metadata and decide what this device should run."""
-        if self._asking or self._settling:
-            return
-        self._asking = True
-        self._asked_at = self._time.now
-        self._decide(self.character.has_wan, self._check_news, self._undecided)
-
-    def _decide(
-        self, wan: bool, done: Callable[[Decision], None], failed: Callable[[SlipstreamError], None]
-    ) -> None:
-        character = self.character
-        try:
-            floor = self._see_floor()
-        except (TrustError, StoreError) as error:
-            failed(error)
-            return
-        answers = MetadataAnswers(self._swarm, wan=wan)
-        life = self._life
-
-        def answer(need: Any, then: Callable[[Any], None]) -> None:
-            answers.answer(need, lambda data: self.guard(then, data) if life == self._life else None)
-
-        steps = release_for(
-            self._trust,
-            character.member,
-            character.product,
-            character.member.hardware,
-            self.clock.read(self._time.now),
-            floor=floor,
-        )
-        drive(steps, answer, done, failed)
-
-    def _check_news(self, decision: Decision) -> None:
-        """An origin that lags behind (a stale cache, a replay): peers can bring forward, never back."""
-        version = self._trust.versions.get("timestamp", 0)
-        if not any(claimed > version for _, claimed in self._swarm.news.values()):
-            self._decided(decision)
-            return
-        self._decide(False, self._decided, lambda error: self._decided(decision))
-
-    def _undecided(self, error: SlipstreamError) -> None:
-        self._asking = False
+    def undecided(self, error: SlipstreamError) -> None:
+        """As `asking.Life` says."""
         self._witness.refused(self._name, error)
         if self._meant is not None:
-            self._next_poll(self._poll_wait())
+            self._asking.later(well=False)
         else:
-            self._retry(error)
+            self._asking.again(error)
 
-    def _decided(self, decision: Decision) -> None:
-        self._asking = False
-        self._pass_on()
+    def decided(self, decision: Decision) -> None:
+        """As `asking.Life` says."""
         self._witness.decided(self._name, decision)
         if self._settling:
             return  # it asks again when that is done
         if self._meant is not None:
             same = isinstance(decision, Meant) and decision.manifest_digest == self._meant.manifest_digest
             if same or self.state not in ("planning", "fetching"):
-                self._next_poll(self._poll_wait())
+                self._asking.later(well=False)
                 return
             self._withdraw()
         if isinstance(decision, Meant):
             self._install(decision)
         else:
-            self._pace.answered()
             if self.state in ("starting", "current", "idle"):
                 self._turn("idle", decision.reason)
-            self._next_poll(self._poll_wait())
-
-    def _pass_on(self) -> None:
-        versions = self._trust.versions
-        newest = versions.get("root", 1)
-        for version in range(max(2, newest - ROOTS_HELD), newest + 1):
-            root = self._trust.held_root(version)
-            if root is not None:
-                self._swarm.hold(f"{version}.root.json", version, root)
-        timestamp = self._trust.held_timestamp()
-        if timestamp is not None:
-            self._swarm.hold("timestamp.json", versions["timestamp"], timestamp)
-
-    def _poll_wait(self) -> float:
-        jitter = self.character.poll_jitter
-        return self.character.poll_s * (1 - jitter + 2 * jitter * self._rng.random())
-
-    def _next_poll(self, seconds: float) -> None:
-        self._poll += 1
-        self._after_disk(seconds, self._poll_due, self._poll)
-
-    def _poll_due(self, poll: int) -> None:
-        if poll == self._poll:
-            self._ask()
-
-    def _retry(self, error: SlipstreamError) -> None:
-        lasting = isinstance(error, TrustError | ReleaseBlockedError)
-        self._next_poll(self._pace.after_trouble(self.character.poll_s, self._rng.random(), lasting=lasting))
+            self._asking.later()
 
     # Installing
 
@@ -326,8 +232,7 @@ class Lifecycle:
                 self._raise_floor(release)
                 self._turn("committed" if self._told_installed == release else "current")
                 self._serve(meant)
-                self._pace.answered()
-                self._next_poll(self._poll_wait())
+                self._asking.later()
                 return
             if self._installer.task in (Task.HEALTH, Task.REBOOT):
                 self._settle(lambda: self._install(meant))
@@ -337,11 +242,11 @@ class Lifecycle:
             self._witness.begun(self._name, meant)
             plan = self._installer.begin(release, manifest)
             if self._installer.record.state in (State.WRITTEN, State.ARMED, State.TRIAL):
-                self._after_disk(0.0, self._arm)
+                self.after_disk(0.0, self._arm)
             else:
                 self._turn("fetching")
-                self._after_disk(0.0, self._make, meant, plan.slot)
-                self._next_poll(self._poll_wait())
+                self.after_disk(0.0, self._make, meant, plan.slot)
+                self._asking.later(well=False)
         except LocalError as error:
             self._fail(error)
 
@@ -356,7 +261,7 @@ class Lifecycle:
             self._fail(error)
             return
         if not writers:
-            self._after_disk(0.0, self._seal)
+            self.after_disk(0.0, self._seal)
         for payload in meant.manifest.payloads:
             writer = writers.get(payload.name)
             if writer is None:
@@ -373,10 +278,10 @@ class Lifecycle:
                 writer,
                 slots.path(slot),
                 None if held is None else slots.path(active),
-                self._still(self._verified, task.image),
-                self._still(self._fail),
+                self.still(self._verified, task.image),
+                self.still(self._fail),
             )
-            self._after_disk(0.0, self._begin_making, making)
+            self.after_disk(0.0, self._begin_making, making)
 
     def _begin_making(self, making: Making) -> None:
         if making.task.image in self._makings:
@@ -386,7 +291,7 @@ class Lifecycle:
     def _verified(self, image: Digest) -> None:
         if self._makings.pop(image, None) is not None and not self._makings:
             self._turn("sealing")
-            self._after_disk(0.0, self._seal)
+            self.after_disk(0.0, self._seal)
 
     def _seal(self) -> None:
         meant = self._meant
@@ -407,7 +312,7 @@ class Lifecycle:
             self._witness.installed(self._name, record.release, record.plan.slot, right)
         for payload in meant.manifest.payloads:
             self._swarm.made(payload.image.sha256)
-        self._after_disk(0.0, self._arm)
+        self.after_disk(0.0, self._arm)
 
     def _arm(self) -> None:
         record = self._installer.record
@@ -424,7 +329,7 @@ class Lifecycle:
         self._see()
         self._settling = True
         images = tuple(p.image for p in record.plan.payloads) if record.plan is not None else ()
-        self._swarm.before_reboot(images, self._still(self._settle, self._ask))
+        self._swarm.before_reboot(images, self.still(self._settle, self._asking.now))
 
     def _fail(self, error: LocalError, block: bool = False) -> None:
         """The release cannot be installed now (or here); the agent tries again in a while."""
@@ -438,7 +343,7 @@ class Lifecycle:
             pass  # the same disk; the next try begins with what it holds
         self._installer.close()
         self._see()
-        self._retry(error)
+        self._asking.again(error)
 
     def _withdraw(self) -> None:
         """Stop making the release: another is meant, or none. What was verified stays."""
@@ -485,9 +390,9 @@ class Lifecycle:
 
     def _raise_floor(self, release: Release) -> None:
         self._floors.raise_to(release.product, release.counter)
-        self._see_floor()
+        self.floor_now()
 
-    def _see_floor(self) -> int:
+    def floor_now(self) -> int:
         floor = self._floors.get(self.character.product)
         if floor != self._told_floor:
             old, self._told_floor = self._told_floor, floor
@@ -515,19 +420,18 @@ class Lifecycle:
     def _stop(self, why: str) -> None:
         self._life += 1
         self.up = False
-        self._asking = False
+        self._asking.stop()
         self._meant = None
         self._makings.clear()
         self._served.clear()
-        self._pace.answered()
         self._turn("down", why)
         self._swarm.stopped(why)
 
-    def _after_disk(self, seconds: float, call: Callable[..., object], *arguments: Any) -> None:
+    def after_disk(self, seconds: float, call: Callable[..., object], *arguments: Any) -> None:
         """Call in `seconds`, after what the disk has to do."""
         self._time.after(seconds + self.machine.disk.take_s(), self._fire, self._life, call, arguments)
 
-    def _still(self, call: Callable[..., object], *first: Any) -> Callable[..., None]:
+    def still(self, call: Callable[..., object], *first: Any) -> Callable[..., None]:
         """`call`, as long as this life goes on."""
         life = self._life
         return lambda *arguments: self._fire(life, call, first + arguments)

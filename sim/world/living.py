@@ -15,10 +15,11 @@ from p2p.content.order import Member
 from p2p.errors import LocalError
 from p2p.swarm import departure
 from sim.world.boot import PAYLOAD, Machine
+from sim.world.character import Character
 from sim.world.checkins import CheckIns
 from sim.world.disk import VirtualDisk
 from sim.world.disk_slot import DiskSlot
-from sim.world.lifecycle import Character, Lifecycle
+from sim.world.lifecycle import Lifecycle
 from sim.world.metadata import Then
 from sim.world.node_side import Clock, NodeSide
 from sim.world.publisher import HARDWARE, PRODUCT

@@ -14,9 +14,10 @@ from p2p.install import Release
 from p2p.swarm.events import ImageTask
 from p2p.trust import Decision, Meant
 from sim.world.boot import PAYLOAD, Machine
+from sim.world.character import Character
 from sim.world.disk import VirtualDisk
 from sim.world.kernel import Kernel
-from sim.world.lifecycle import Character, Lifecycle
+from sim.world.lifecycle import Lifecycle
 from sim.world.medium import content
 from sim.world.metadata import Answer, Then
 from sim.world.trust import DeviceClock, RememberingReader, VirtualRepository

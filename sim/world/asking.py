@@ -1,0 +1,173 @@
+"""A device asks what is meant for it: the real trust client, stepped at the agent's pace.
+
+As `p2p.agent.runtime` asks: at its start, now and then, after trouble, and when a peer has news. What
+follows from a decision is the `lifecycle`'s; where files come from is `metadata`'s.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from p2p.adapters.installer import ReleaseBlockedError
+from p2p.errors import SlipstreamError, StoreError, TrustError
+from p2p.trust import Decision, Pace, TrustClient, release_for
+from p2p.trust.documents import Reader
+from p2p.trust.store import TrustStore
+from sim.world.character import Character
+from sim.world.metadata import MetadataAnswers, drive
+from sim.world.trust import DeviceClock
+from sim.world.witness import Swarm, Time
+
+NEWS_PAUSE_S = 2.0
+"""As in `p2p.agent.runtime`: claims of news lead to no more than one question in this time."""
+
+ROOTS_HELD = 8
+
+
+class Life(Protocol):
+    """Whose questions they are."""
+
+    @property
+    def settling(self) -> bool:
+        """Whether something is on trial or armed: nothing is asked before that is done."""
+
+    def floor_now(self) -> int:
+        """The release-counter floor. Raises `TrustError` or `StoreError`."""
+
+    def after_disk(self, seconds: float, call: Callable[..., object], *arguments: Any) -> None:
+        """Call in `seconds`, after what the disk has to do, if this life goes on till then."""
+
+    def still(self, call: Callable[..., object], *first: Any) -> Callable[..., None]:
+        """`call`, as long as this life goes on."""
+
+    def decided(self, decision: Decision) -> None:
+        """This is what the metadata says."""
+
+    def undecided(self, error: SlipstreamError) -> None:
+        """It could not be had, or is refused."""
+
+
+class Asking:
+    """The questions of one device. `trust` is its trust client, new with every start (`open`)."""
+
+    trust: TrustClient
+
+    def __init__(
+        self,
+        life: Life,
+        character: Character,
+        swarm: Swarm,
+        time: Time,
+        rng: random.Random,
+        reader: Reader,
+        clock: DeviceClock,
+    ) -> None:
+        self._life = life
+        self._character = character
+        self._swarm = swarm
+        self._time = time
+        self._rng = rng
+        self._reader = reader
+        self._clock = clock
+        self._pace = Pace()
+        self._poll = 0
+        self._asked_at = float("-inf")
+        self._asking = False
+
+    def open(self, store: TrustStore) -> None:
+        """The agent starts: trust what was kept."""
+        character = self._character
+        self.trust = TrustClient(store, character.root, build_time=character.build_time, reader=self._reader)
+
+    def stop(self) -> None:
+        """The agent ends."""
+        self._asking = False
+        self._pace.answered()
+
+    def now(self) -> None:
+        """Refresh the metadata and decide what this device should run."""
+        if self._asking or self._life.settling:
+            return
+        self._asking = True
+        self._asked_at = self._time.now
+        self._decide(self._character.has_wan, self._check_news, self._undecided)
+
+    def soon(self) -> None:
+        """There is news: ask, but not more often than once in `NEWS_PAUSE_S`."""
+        self._in(max(0.0, self._asked_at + NEWS_PAUSE_S - self._time.now))
+
+    def later(self, *, well: bool = True) -> None:
+        """Ask again when it is time. `well`: what was decided is done, so trouble begins anew."""
+        if well:
+            self._pace.answered()
+        jitter = self._character.poll_jitter
+        self._in(self._character.poll_s * (1 - jitter + 2 * jitter * self._rng.random()))
+
+    def again(self, error: SlipstreamError) -> None:
+        """Ask again after trouble."""
+        lasting = isinstance(error, TrustError | ReleaseBlockedError)
+        self._in(self._pace.after_trouble(self._character.poll_s, self._rng.random(), lasting=lasting))
+
+    # Inside
+
+    def _in(self, seconds: float) -> None:
+        self._poll += 1
+        self._life.after_disk(seconds, self._due, self._poll)
+
+    def _due(self, poll: int) -> None:
+        if poll == self._poll:
+            self.now()
+
+    def _decide(
+        self, wan: bool, done: Callable[[Decision], None], failed: Callable[[SlipstreamError], None]
+    ) -> None:
+        character = self._character
+        try:
+            floor = self._life.floor_now()
+        except (TrustError, StoreError) as error:
+            failed(error)
+            return
+        answers = MetadataAnswers(self._swarm, wan=wan)
+
+        def answer(need: Any, then: Callable[[Any], None]) -> None:
+            answers.answer(need, self._life.still(then))
+
+        steps = release_for(
+            self.trust,
+            character.member,
+            character.product,
+            character.member.hardware,
+            self._clock.read(self._time.now),
+            floor=floor,
+        )
+        drive(steps, answer, done, failed)
+
+    def _check_news(self, decision: Decision) -> None:
+        """An origin that lags behind (a stale cache, a replay): peers can bring forward, never back."""
+        version = self.trust.versions.get("timestamp", 0)
+        if not any(claimed > version for _, claimed in self._swarm.news.values()):
+            self._decided(decision)
+            return
+        self._decide(False, self._decided, lambda error: self._decided(decision))
+
+    def _undecided(self, error: SlipstreamError) -> None:
+        self._asking = False
+        self._life.undecided(error)
+
+    def _decided(self, decision: Decision) -> None:
+        self._asking = False
+        self._pass_on()
+        self._life.decided(decision)
+
+    def _pass_on(self) -> None:
+        versions = self.trust.versions
+        newest = versions.get("root", 1)
+        for version in range(max(2, newest - ROOTS_HELD), newest + 1):
+            root = self.trust.held_root(version)
+            if root is not None:
+                self._swarm.hold(f"{version}.root.json", version, root)
+        timestamp = self.trust.held_timestamp()
+        if timestamp is not None:
+            self._swarm.hold("timestamp.json", versions["timestamp"], timestamp)
