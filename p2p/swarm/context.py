@@ -11,6 +11,7 @@ from p2p.swarm.ledger import Ledger
 from p2p.swarm.messages import Message
 from p2p.swarm.peer import Peer, RemoteImage
 from p2p.swarm.policy import Policy
+from p2p.swarm.window import Window
 
 ABANDONED_MAX = 64
 """A peer that leaves this many requests unanswered is disconnected."""
@@ -36,6 +37,7 @@ class Context:
         self.wan = wan
         self.weight = weight
         self.ledger = Ledger()
+        self.window = Window(policy)
         self.peers: dict[str, Peer] = {}
         self.expected: dict[str, Digest | None] = {}
         self.whole = False

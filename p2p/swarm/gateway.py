@@ -127,8 +127,8 @@ class Gateway:
     def housekeeping(self) -> None:
         """End what stalls: others' leases and our own fetches."""
         context, policy = self._context, self._context.policy
-        for _, remote in self._image.leasing():
-            if any(self._is_late(lease) for lease in remote.leases.values()):
+        for peer, remote in self._image.leasing():
+            if any(self._is_late(peer, lease) for lease in remote.leases.values()):
                 self._stalled(remote)
         for number, running in self._running.items():
             if context.now - running.alive > policy.stall_s and not running.cancelled:
@@ -423,9 +423,11 @@ class Gateway:
         remote.leases.clear()
         self.dirty = self._image.replan = True
 
-    def _is_late(self, lease: LeaseState) -> bool:
-        now = self._context.now
-        silent = now - lease.renewed > self._context.policy.stall_s
+    def _is_late(self, peer: Peer, lease: LeaseState) -> bool:
+        """Whether it is kept up no more, or nothing comes of it. News waits behind pieces on its way."""
+        now, context = self._context.now, self._context
+        behind_s = 2 * context.window.answer_s if peer.in_flight else 0.0
+        silent = now - max(lease.renewed, peer.answered_at) > context.policy.stall_s + behind_s
         return silent or now - lease.progressed > self._patience(lease.pack, lease.start, lease.stop)
 
     def _patience(self, pack: Digest | None, start: int, stop: int) -> float:

@@ -198,11 +198,12 @@ class Inbox:
             self._context.disconnect(peer.device, "protocol")
             if pursuit is not None and not asked.abandoned:
                 pursuit.rider.on_wrong_answer(peer, asked.piece)
-        elif pursuit is None or asked.abandoned:
+        elif pursuit is None:
             self._context.ledger.wasted += len(message.payload) if isinstance(message, m.Piece) else 0
         elif isinstance(message, m.Refuse):
-            pursuit.rider.on_refuse(peer, asked, message.reason)
-            pursuit.gateway.dirty = True
+            if not asked.abandoned:
+                pursuit.rider.on_refuse(peer, asked, message.reason)
+                pursuit.gateway.dirty = True
         else:
             pursuit.rider.on_piece(peer, asked, message)
 

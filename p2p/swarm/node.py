@@ -273,7 +273,7 @@ class SwarmNode:
             if image.site.gateways is not before:
                 gateway.dirty = True
             gateway.step()
-            if image.due:
+            if image.due or pursuit.rider.hungry:
                 pursuit.rider.step()
             image.flush()
         if objects.busy:

@@ -7,12 +7,16 @@ from dataclasses import dataclass, field
 
 from p2p.content import limits
 from p2p.content.digests import Digest
+from p2p.content.limits import KIB
 from p2p.swarm.messages import Hello
 from p2p.swarm.plan import Participant
 from p2p.swarm.policy import Policy
 
 CLAIM_COST = 512
 """What remembering a bitmap costs beside its bytes, so that empty ones are counted too."""
+
+RATE_MIN, RATE_EXPECTED = 16 * KIB, 512 * KIB
+"""Bytes per second that a slow peer is waited for with, and one that has not answered anything yet."""
 
 PieceKey = tuple[Digest, int]
 """A piece of any pack: (index digest, piece number)."""
@@ -107,7 +111,7 @@ class RemoteImage:
 
 @dataclass(slots=True)
 class Peer:
-    """One connection. `rate` is bytes per second, smoothed over answers."""
+    """One connection. `rate` is bytes per second, smoothed over answers; `answered_at`: of the last piece."""
 
     device: str
     connected_at: float
@@ -121,6 +125,7 @@ class Peer:
     news: tuple[int, int] | None = None
     objects_late: bool = False
     rate: float = 0.0
+    answered_at: float = 0.0
     in_flight: int = 0
     abandoned: int = 0
     paused_until: float = 0.0
@@ -176,14 +181,20 @@ class Peer:
 
     def measured(self, size: int, seconds: float) -> None:
         """Fold one answer into the rate. Concurrent requests share the time, so multiply by their number."""
-        sample = size * max(1, self.in_flight + 1) / max(seconds, 1e-3)
+        sample = size * (self.in_flight + 1) / max(seconds, 1e-3)
         self.rate = sample if not self.rate else self.rate + (sample - self.rate) * 0.2
 
     def capacity(self, policy: Policy) -> int:
         """How many more pieces may be asked of it now."""
+        if not self.rate:
+            return policy.pipeline_first - self.in_flight
         wanted = int(self.rate * policy.pipeline_s / policy.piece_estimate)
-        allowed = max(policy.pipeline_min, min(wanted, policy.pipeline_max))
-        return allowed - self.in_flight
+        return max(policy.pipeline_min, min(wanted, policy.pipeline_max)) - self.in_flight
+
+    def answers_in(self, size: int) -> float:
+        """Seconds until it has answered what is in flight and `size` bytes more, as far as is known."""
+        rate = max(self.rate, RATE_MIN) if self.rate else RATE_EXPECTED
+        return size * (self.in_flight + 1) / rate
 
     def waiting(self) -> Iterator[tuple[int, Asked]]:
         """Requests that were neither answered nor given up."""

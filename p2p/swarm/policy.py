@@ -17,8 +17,9 @@ class Policy:
       connected have taken it up too: nodes that have run for days hear of a release at almost the same time.
     - `stall_s`: a lease or a fetch without progress for this long ends.
     - `fallback_s`: without any progress for this long (jittered, up to twice) a node serves itself.
-    - `request_s`, `hedge_s`: when an unanswered request is given up, and when it is asked of
-      somebody else as well (over the LAN only).
+    - `request_s`: a peer that has answered nothing for this long, and twice what its answers take, is late
+      with what it was asked for; `hedge_s`: after this long, a piece is asked of somebody else as well who
+      is clearly faster (over the LAN only).
     - `help_s`: a gateway that has had nothing of its own to fetch for this long takes from another's.
     - `object_s`: how long the responsible node may take to begin to bring a small object.
     - `object_pending_max`, `object_per_peer_max`: small objects looked for at once, and at once for one
@@ -28,7 +29,9 @@ class Policy:
     - `stripe_bytes`: contiguous stored bytes that one gateway is responsible for.
     - `run_bytes`: at most this much in one fetch; `fetches_max` run at once.
     - `pipeline_s`, `pipeline_min`, `pipeline_max`: requests in flight to one peer are its rate
-      times `pipeline_s`, within these bounds (in requests).
+      times `pipeline_s`, within these bounds (in requests); `pipeline_first` while its rate is not known.
+    - `window_s`: the requests in flight in all are so many that they are answered in about this time,
+      but from `window_min` to `window_max` (in pieces of `piece_estimate`); `window_first` to begin with.
     - `have_batch_s`: news of pieces is gathered for this long.
     - `penalty_s`: how long a node that stalled is not a gateway, and one that broke `strikes_max` promises
       is not believed; twice as long each time, up to an hour.
@@ -48,8 +51,13 @@ class Policy:
     run_bytes: int = 2 * MIB
     fetches_max: int = 2
     pipeline_s: float = 3.0
-    pipeline_min: int = 4
+    pipeline_first: int = 2
+    pipeline_min: int = 1
     pipeline_max: int = 32
+    window_s: float = 1.5
+    window_first: int = 2
+    window_min: int = 2
+    window_max: int = 512
     have_batch_s: float = 0.05
     penalty_s: float = 60.0
     strikes_max: int = 3

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from p2p.content.limits import KIB
 from p2p.swarm import messages as m
 from p2p.swarm.context import Context
 from p2p.swarm.events import Store
@@ -13,8 +12,11 @@ from p2p.swarm.policy import penalty_s
 SAMPLE = 16
 """How many useful pieces are compared for rarity at each choice: enough to spread, cheap to do."""
 
-RATE_MIN, RATE_EXPECTED = 64 * KIB, 512 * KIB
-"""Bytes per second that a slow peer is waited for with, and one that has not answered anything yet."""
+FASTER = 4
+"""A piece is asked of a second peer when that has probably answered within this part of the time waited."""
+
+WITHHELD = 4
+"""A piece is late, although its holder answers others, after this many times its patience."""
 
 BUSY_PAUSE_S = 0.5
 """How long a peer that was busy is left alone."""
@@ -30,28 +32,41 @@ class Rider:
         self._image = image
         self._context: Context = image.context
         self.paused: dict[str, None] = {}
+        self._hungry: dict[str, None] = {}
+        self._flying: dict[tuple[str, int], int] = {}
+
+    @property
+    def hungry(self) -> bool:
+        """Whether somebody has more that we want, and may be asked now."""
+        return bool(self._hungry) and self._context.window.room
 
     def step(self) -> None:
         """Fill the pipelines of peers that have what we want."""
-        image = self._image
-        if not image.due:
-            return
-        due, image.due = image.due, {}
+        image, hungry, window = self._image, self._hungry, self._context.window
+        if image.due:
+            hungry |= image.due
+            image.due = {}
         if image.complete:
+            hungry.clear()
             return
         members = self._context.members(image.task.image)
-        for device in due:
+        while hungry and window.room:
+            device = next(iter(hungry))
+            del hungry[device]
             if (found := members.get(device)) is not None:
                 self.fill(*found)
 
     def fill(self, peer: Peer, remote: RemoteImage) -> None:
-        """Ask one peer for as much as its pipeline takes."""
+        """Ask one peer for as much as its pipeline takes; what the window does not take has to wait."""
         if not remote.useful or remote.distrusted:
             return
         if self._context.now < peer.paused_until:
             self.paused[peer.device] = None
             return
         for _ in range(peer.capacity(self._context.policy)):
+            if not self._context.window.room:
+                self._hungry[peer.device] = None
+                return
             key = self._rarest(remote)
             if key is None:
                 return
@@ -85,6 +100,8 @@ class Rider:
         remote.useful.pop(key, None)
         request = peer.ask(Asked(self._context.now, piece.wire_size, image.task.image, key))
         image.in_flight.setdefault(key, []).append((peer.device, request))
+        self._flying[peer.device, request] = piece.wire_size
+        self._context.window.flying += piece.wire_size
         self._context.send(peer.device, m.Want(request, image.task.image, *key))
 
     def on_piece(self, peer: Peer, asked: Asked, message: m.Piece) -> None:
@@ -92,11 +109,21 @@ class Rider:
         image, context = self._image, self._context
         key = asked.piece
         assert key is not None
-        size = len(message.payload)
-        peer.measured(size, context.now - asked.at)
-        self._forget(peer, key)
+        size, seconds = len(message.payload), context.now - asked.at
+        peer.answered_at = context.now
+        remote = peer.image(image.task.image)
+        if asked.abandoned:  # late, but not for nothing
+            if remote.late.pop(key, None) is not None:
+                image.holders.gained(remote, key[0], (key[1],))
+            if key[0] not in image.maps or image.complete:
+                context.ledger.wasted += size
+                return
+        else:
+            peer.measured(size, seconds)
+            context.window.answered(size, seconds)
+            self._forget(peer, key)
         image.due[peer.device] = None
-        conduct = peer.image(image.task.image).conduct
+        conduct = remote.conduct
         conduct.strikes, conduct.busy = max(0, conduct.strikes - 1), 0
         piece = image.maps[key[0]][key[1]]
         if key in image.storing or image.done.covers(piece.target_offset, piece.target_stop):
@@ -142,15 +169,15 @@ class Rider:
                 age = context.now - asked.at
                 if age <= policy.hedge_s:
                     continue
-                rate = max(peer.rate, RATE_MIN) if peer.rate else RATE_EXPECTED
-                patience = policy.request_s + 2 * asked.size * (peer.in_flight + 1) / rate
-                if age > patience:
+                silence = context.now - max(asked.at, peer.answered_at)
+                patience = policy.request_s + 2 * max(peer.answers_in(asked.size), context.window.answer_s)
+                if silence > patience or age > WITHHELD * patience:
                     context.abandon(peer, number)
                     self._forget(peer, key)
                     self._late(peer, key)
                     image.want_again(key)
                 else:
-                    self._hedge(peer, key)
+                    self._hedge(peer, key, age)
 
     def on_wrong_answer(self, peer: Peer, key: PieceKey) -> None:
         """What came is no piece at all."""
@@ -165,21 +192,39 @@ class Rider:
                 self._forget(peer, asked.piece)
                 self._image.want_again(asked.piece)
 
-    def _hedge(self, slow: Peer, key: PieceKey) -> None:
-        image = self._image
-        if len(image.in_flight.get(key, ())) != 1:
+    def _hedge(self, slow: Peer, key: PieceKey, age: float) -> None:
+        """Ask somebody else as well, if that is clearly faster: on a slow network it adds to it."""
+        image, policy = self._image, self._context.policy
+        requests = image.in_flight.get(key, ())
+        if len(requests) != 1:
             return
+        size = image.maps[key[0]][key[1]].wire_size
+        best: tuple[Peer, RemoteImage] | None = None
+        least = age / FASTER
         for peer, remote in self._context.remotes(image.task.image):
-            if peer is not slow and remote.has(key) and peer.capacity(self._context.policy) > 0:
-                self._ask(peer, remote, key)
-                return
+            if peer is slow or not remote.has(key) or peer.capacity(policy) <= 0:
+                continue
+            takes = max(peer.answers_in(size), self._context.window.answer_s)
+            if takes < least:
+                best, least = (peer, remote), takes
+        if best is not None:
+            self._landed(requests[0])  # it does not keep the place of another while it may never come
+            self._ask(*best, key)
 
     def _forget(self, peer: Peer, key: PieceKey) -> None:
-        left = [entry for entry in self._image.in_flight.get(key, ()) if entry[0] != peer.device]
+        left = []
+        for entry in self._image.in_flight.get(key, ()):
+            if entry[0] == peer.device:
+                self._landed(entry)
+            else:
+                left.append(entry)
         if left:
             self._image.in_flight[key] = left
         else:
             self._image.in_flight.pop(key, None)
+
+    def _landed(self, request: tuple[str, int]) -> None:
+        self._context.window.flying -= self._flying.pop(request, 0)
 
     def _late(self, peer: Peer, key: PieceKey) -> None:
         """It may still have the piece, but not for now."""
