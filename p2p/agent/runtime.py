@@ -181,6 +181,7 @@ class Agent:
             self._updates,
         )
         self._asked_at = -math.inf
+        self._asked_for = False
         self._told = ""
 
     async def run(self, nursery: trio.Nursery, *, once: bool, linger_s: float) -> SlipstreamError | None:
@@ -212,7 +213,8 @@ class Agent:
         return outcome
 
     def ask_now(self) -> None:
-        """Do not wait for the next poll."""
+        """Do not wait for the next poll, nor be content with a question that is under way."""
+        self._asked_for = True
         self._driver.news.set()
 
     # Polling
@@ -270,6 +272,8 @@ class Agent:
     async def _ask(self) -> Decision:
         """Refresh the metadata from origin or peers and decide what this device should run."""
         self._asked_at = trio.current_time()
+        self._asked_for = False
+        self._driver.news = trio.Event()
         decision = await self._decide(wan=self._config.swarm.wan)
         version = self._trust.versions.get("timestamp", 0)
         if any(claimed > version for _, claimed in self._driver.news_from.values()):
@@ -278,6 +282,9 @@ class Agent:
                 decision = await self._decide(wan=False)
             except (TrustError, OriginError, PeerError) as error:
                 log.info("what peers claim to know: %s", error.message)
+        version = self._trust.versions.get("timestamp", 0)
+        if not self._asked_for and all(claimed <= version for _, claimed in self._driver.news_from.values()):
+            self._driver.news = trio.Event()  # what was heard meanwhile is known now
         self._pass_on()
         return decision
 
@@ -374,8 +381,10 @@ class Agent:
         self._updates.serve(meant)
 
     async def _wait_for_news(self, seconds: float) -> None:
-        """Wait, but not longer than until a peer has newer metadata (which it may only claim)."""
-        self._driver.news = trio.Event()
+        """Wait, but not longer than until a peer has newer metadata (which it may only claim).
+
+        What came while the last question was under way, and was not answered by it, counts.
+        """
         with trio.move_on_after(seconds):
             await self._driver.news.wait()
             await trio.sleep_until(self._asked_at + NEWS_PAUSE_S)
