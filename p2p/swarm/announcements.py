@@ -35,23 +35,18 @@ class Announcements:
         self._context = context
         self._image = image
         self._log: dict[Digest, list[int]] = {}
+        self.due_at: float | None = None
         self._fresh_at: float | None = None
         self._turn_at: float | None = None
         self._turn = 0
         self._eager: tuple[int, list[str]] | None = None
-
-    @property
-    def due_at(self) -> float | None:
-        """The next time at which somebody is to be told; None: there is no news."""
-        if self._fresh_at is None or (self._turn_at is not None and self._turn_at < self._fresh_at):
-            return self._turn_at
-        return self._fresh_at
 
     def add(self, pack: Digest, number: int) -> None:
         """This node has begun to serve a piece."""
         self._log.setdefault(pack, []).append(number)
         if self._fresh_at is None:
             self._fresh_at = self._context.now + self._context.policy.have_batch_s
+            self._set_due()
 
     def told_all(self, remote: RemoteImage, pack: Digest) -> None:
         """A peer was told all that is served of a pack."""
@@ -59,15 +54,20 @@ class Announcements:
 
     def step(self, gateways: Iterable[str], *, at_once: bool = False) -> None:
         """Tell what is due; `at_once`: what is gathered, to those who are told first."""
-        if self._fresh_at is None and self._turn_at is None:
-            return
         now = self._context.now
+        if self.due_at is None or (now < self.due_at and not at_once):
+            return
         if self._fresh_at is not None and (at_once or now >= self._fresh_at):
             self._fresh_at = None
             self._tell_first(gateways)
         if self._turn_at is not None and now >= self._turn_at:
             self._turn_at = None
             self._tell_in_turn()
+        self._set_due()
+
+    def _set_due(self) -> None:
+        times = [at for at in (self._fresh_at, self._turn_at) if at is not None]
+        self.due_at = min(times, default=None)
 
     def _tell_first(self, gateways: Iterable[str]) -> None:
         members = self._context.members(self._image)

@@ -22,7 +22,7 @@ from p2p.swarm.peer import Peer
 from p2p.swarm.plan import Participant
 from p2p.swarm.policy import penalty_s
 
-RELAYS = 4
+RELAYS = 3
 """To so many peers each node tells what it knows; they and those that chose it make a connected graph."""
 
 TOLD = 6
@@ -31,10 +31,10 @@ TOLD = 6
 ROUND_S, FIRST_S = 0.5, 0.1
 """What changes is told no more often than this, and this soon when nothing was told for long."""
 
-REFRESH_S = 4.0
+REFRESH_S = 5.0
 """What is known more freshly than it was told by this much is told again."""
 
-EXPIRY_S = 12.0
+EXPIRY_S = 15.0
 """A claim that is older than this counts no more: several refreshes of it were missed."""
 
 PASSED_S = 5.0
@@ -69,7 +69,10 @@ class _Line:
 
 
 class Hearsay:
-    """The far devices of one image at one node. `changed_at`: when they last became others."""
+    """The far devices of one image at one node.
+
+    `changed_at`: when they last became others; `due_at`: when there is something to tell.
+    """
 
     def __init__(self, context: Context, image: Digest) -> None:
         self.changed_at = context.now
@@ -83,16 +86,7 @@ class Hearsay:
         self._doubted: dict[str, float] = {}
         self._since: float | None = None
         self._told_at = context.now - ROUND_S
-        self._due_at: float | None = None
-
-    @property
-    def due_at(self) -> float | None:
-        """When there is something to tell."""
-        return self._due_at
-
-    @property
-    def due(self) -> bool:
-        return self._due_at is not None and self._context.now >= self._due_at
+        self.due_at: float | None = None
 
     def known(self) -> Iterator[Far]:
         """Devices that are believed to take part somewhere out of reach."""
@@ -185,13 +179,13 @@ class Hearsay:
 
     def touch(self) -> None:
         """Something that is told has changed."""
-        if self._due_at is None:
-            self._due_at = max(self._told_at + ROUND_S, self._context.now + FIRST_S)
+        if self.due_at is None:
+            self.due_at = max(self._told_at + ROUND_S, self._context.now + FIRST_S)
 
     def tell(self, first: Iterable[Participant]) -> None:
         """Tell the relays of the devices `first` in the plan (this one is known to them)."""
         context, now = self._context, self._context.now
-        self._due_at, self._told_at = None, now
+        self.due_at, self._told_at = None, now
         members = context.members(self._image)
         claims = [claim for who in first if (claim := self._claim(who)) is not None]
         for device in dict.fromkeys([*self._relays_now(), *self._lines]):
@@ -206,8 +200,8 @@ class Hearsay:
 
     def refresh(self) -> None:
         """Now and then look whether what was told has grown old."""
-        if self._due_at is None and self._context.now - self._told_at >= REFRESH_S / 2:
-            self._due_at = self._context.now
+        if self.due_at is None and self._context.now - self._told_at >= REFRESH_S / 2:
+            self.due_at = self._context.now
 
     def forget(self, device: str) -> None:
         """A peer is gone, and what was said between us."""
@@ -240,6 +234,8 @@ class Hearsay:
             if told is None:
                 return True
             if claim.device in line.near:
+                if claim.near and not told[0].near:
+                    return True  # it need not tell us of that one any more
                 continue
             if told[0].content != claim.content or now - claim.age / 10 - told[1] >= REFRESH_S:
                 return True

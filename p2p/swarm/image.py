@@ -135,24 +135,25 @@ class ImageSwarm:
 
     def step(self) -> None:
         """Bring plan, indexes and the list of wanted pieces up to date."""
-        if self.wan != self._announced_wan and not self.complete:
+        now = self.context.now
+        if self.wan_blocked_until and self.wan != self._announced_wan and not self.complete:
             self.announce()
-        if self.hearsay.due:
+        if self.hearsay.due_at is not None and now >= self.hearsay.due_at:
             if not self.site.ready:
                 self._make_plan()
             self.hearsay.tell(self.site.first)
         if self.replan and self.site.ready:
             self.replan = self.stale = False
-            self.planned_at = self.context.now
+            self.planned_at = now
             self._make_plan()
             if not self.complete:
                 self._follow(self._choose_route())
             if self._full_index_needed():
                 self._need_index(self.task.full_pack)
-        checking = self.reading_back or self.rechecking or self.given_up
-        if not self.left and not self.complete and not checking:
-            self.reading_back = True
-            self.context.actions.append(ReadBack(self.task.image))
+        if self.left or self.complete or self.reading_back or self.rechecking or self.given_up:
+            return
+        self.reading_back = True
+        self.context.actions.append(ReadBack(self.task.image))
 
     def _make_plan(self) -> None:
         busy = {peer.device for peer, _ in self.leasing()}
@@ -344,6 +345,7 @@ class ImageSwarm:
             self.troubled[peer.device] = None
         if not remote.distrusted:
             self.holders.admit(remote)
+        self.hearsay.touch()
         self.find_useful(peer, remote)
 
     def leasing(self) -> Iterator[tuple[Peer, RemoteImage]]:

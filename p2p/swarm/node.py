@@ -275,7 +275,8 @@ class SwarmNode:
             gateway.step()
             if image.due or pursuit.rider.hungry:
                 pursuit.rider.step()
-            image.flush()
+            if image.news.due_at is not None:
+                image.flush()
         if objects.busy:
             objects.step()
         if context.closing:
