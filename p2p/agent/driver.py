@@ -154,6 +154,7 @@ class SwarmDriver:
             done_at,
             self._served_at,
             all_complete=all(self.node.all_complete(image) for image in images),
+            needed=any(self.node.needed(image) for image in images),
         ):
             await trio.sleep(departure.STEP_S)
 

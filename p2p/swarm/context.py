@@ -66,6 +66,8 @@ class Context:
         if device not in self.closing:
             self.actions.append(Disconnect(device, reason, ban_s))
             self.closing.append(device)
+            if (peer := self.peers.get(device)) is not None:
+                peer.parted_for = reason
 
     def ban(self, device: str, reason: str) -> None:
         """Part with a peer that lied provably."""

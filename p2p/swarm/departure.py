@@ -16,11 +16,14 @@ LONGEST_S = 60.0
 """The update of this device is not held up longer than this by others."""
 
 
-def may_leave(now: float, done_at: float, served_at: float, *, all_complete: bool) -> bool:
+def may_leave(
+    now: float, done_at: float, served_at: float, *, all_complete: bool, needed: bool = False
+) -> bool:
     """Whether the node may go. `done_at`: when its image was whole; `served_at`: its last answer to a peer.
 
-    `all_complete`: every peer that takes part has said that it is done.
+    `all_complete`: every peer that takes part has said that it is done. `needed`: one that has not lacks
+    something that it can have from nobody else, even if it is so busy that it has not asked for it yet.
     """
     if all_complete or now - done_at >= LONGEST_S:
         return True
-    return now - max(done_at, served_at) >= QUIET_S
+    return not needed and now - max(done_at, served_at) >= QUIET_S

@@ -85,7 +85,7 @@ class Gateway:
         image, context = self._image, self._context
         if image.complete or not context.wan or not image.site.ready:
             return
-        idle_s = context.now - max(image.last_progress, self._relief_at)
+        idle_s = context.now - max(image.last_progress, self._relief_at, image.site.awaits_until)
         if not self._alone and idle_s > context.policy.fallback_s and idle_s > self._deadline_s():
             self._alone = self.dirty = True
         if not self.dirty or context.now < image.wan_blocked_until:

@@ -62,6 +62,7 @@ class ImageSwarm:
         self.storing: dict[PieceKey, int] = {}
         self.fetching: dict[PieceKey, int] = {}
         self.serves: dict[Digest, set[int]] = {}
+        self.given: dict[Digest, set[int]] = {}
         self.holders = Holders()
         self.due: dict[str, None] = {}
         self.troubled: dict[str, None] = {}
@@ -130,6 +131,20 @@ class ImageSwarm:
     def _have(self, pack: Digest, pieces: set[int]) -> m.Have:
         total = len(self.maps[pack])
         return m.Have(self.task.image, pack, total, pack_bitmap(pieces, total))
+
+    @property
+    def sole_holder(self) -> bool:
+        """Whether somebody who is not done may want a piece that no peer is known to have or was given."""
+        lacking = [p for _, r in self.context.remotes(self.task.image) if (p := r.participant) is not None]
+        full = self.task.full_pack
+        wanted = {(self.task.pack_for(p.base) or full).index.sha256 for p in lacking if not p.complete}
+        if any(not self.serves.get(name) for name in wanted):
+            wanted.add(full.index.sha256)
+        return any(
+            not self.holders.count((name, n))
+            for name in wanted
+            for n in self.serves.get(name, set()) - self.given.get(name, set())
+        )
 
     # Plan and route
 
@@ -341,6 +356,7 @@ class ImageSwarm:
 
     def entered(self, peer: Peer, remote: RemoteImage) -> None:
         """A peer takes part from now on."""
+        self.site.entered_by(peer.device)
         if remote.distrusted or remote.late:
             self.troubled[peer.device] = None
         if not remote.distrusted:
@@ -358,8 +374,9 @@ class ImageSwarm:
             elif found is not None:
                 yield found
 
-    def left_by(self, remote: RemoteImage) -> None:
+    def left_by(self, peer: Peer, remote: RemoteImage) -> None:
         """A peer is gone, or takes part no more."""
+        self.site.left_by(peer, remote)
         self.holders.dismiss(remote)
 
     def want_again(self, key: PieceKey) -> None:
@@ -412,7 +429,8 @@ class ImageSwarm:
         """Verified bytes are in the slot."""
         self.last_progress = self.context.now
         if event.device is not None:
-            self.site.conduct(event.device).complete_at = self.context.now
+            conduct = self.site.conduct(event.device)
+            conduct.complete_at = conduct.gave_at = self.context.now
         new = self.done.add(event.start, event.stop)
         self.left -= new
         pieces = self.maps.get(event.pack) if event.pack is not None else None

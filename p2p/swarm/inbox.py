@@ -118,7 +118,7 @@ class Inbox:
         for pack in list(remote.claims):
             peer.unclaim(remote, pack)
         if pursuit := self._pursuits.get(image):
-            pursuit.image.left_by(remote)
+            pursuit.image.left_by(peer, remote)
             pursuit.rider.peer_lost(peer)
             pursuit.image.about(peer.device)
         self._pursuits.changed()
@@ -176,6 +176,7 @@ class Inbox:
             self._context.send(peer.device, m.Refuse(message.request, m.Refusal.BUSY))
         else:
             peer.serving += 1
+            pursuit.image.given.setdefault(message.pack, set()).add(message.piece)
             self._context.actions.append(
                 e.Serve(peer.device, message.request, message.image, message.pack, message.piece)
             )

@@ -98,6 +98,13 @@ class SwarmNode:
         remotes = self._context.remotes(image)
         return all(r.participant is not None and r.participant.complete for _, r in remotes)
 
+    def needed(self, image: Digest) -> bool:
+        """Whether a peer is being answered, or lacks a piece that nobody else is known to have."""
+        if any(peer.serving for peer in self._context.peers.values()):
+            return True
+        pursuit = self._pursuits.get(image)
+        return pursuit is not None and pursuit.image.sole_holder
+
     def deadline(self) -> float | None:
         """When `Tick` is due at the latest; None while only events can change anything."""
         context, earliest = self._context, self._housekeeping_at
@@ -232,7 +239,7 @@ class SwarmNode:
         for image, remote in peer.images.items():
             context.exit(image, device)
             if pursuit := self._pursuits.get(image):
-                pursuit.image.left_by(remote)
+                pursuit.image.left_by(peer, remote)
         self._objects.peer_lost(peer)
         if device in context.closing:
             context.closing.remove(device)
@@ -270,6 +277,8 @@ class SwarmNode:
             image, gateway = pursuit.image, pursuit.gateway
             before = image.site.gateways
             image.step()
+            if objects.ready:  # this device had the index itself
+                self._deliver_indexes()
             if image.site.gateways is not before:
                 gateway.dirty = True
             gateway.step()

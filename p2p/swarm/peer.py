@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -55,7 +56,8 @@ class Conduct:
 
     `strikes` count pieces that it did not give; past the policy's maximum nothing it says of the
     image is believed until `distrusted_until`, longer each time. `stalled_until`: its leases count
-    for nothing. `complete_at`: when it first said that it is complete, or last proved it.
+    for nothing. `complete_at`: when it first said that it is complete, or last proved it. `gave_at`: when
+    it last gave a piece; `awaited_at`: when its return was last waited for.
     """
 
     strikes: int = 0
@@ -66,6 +68,8 @@ class Conduct:
     stalled_until: float = 0.0
     stalls: int = 0
     complete_at: float | None = None
+    gave_at: float = -math.inf
+    awaited_at: float = -math.inf
 
 
 @dataclass(slots=True)
@@ -111,7 +115,10 @@ class RemoteImage:
 
 @dataclass(slots=True)
 class Peer:
-    """One connection. `rate` is bytes per second, smoothed over answers; `answered_at`: of the last piece."""
+    """One connection. `rate` is bytes per second, smoothed over answers; `answered_at`: of the last piece.
+
+    `parted_for`: why this node parted with it, or what the peer said when it did.
+    """
 
     device: str
     connected_at: float
@@ -129,6 +136,7 @@ class Peer:
     in_flight: int = 0
     abandoned: int = 0
     paused_until: float = 0.0
+    parted_for: str | None = None
 
     def image(self, image: Digest) -> RemoteImage:
         """The record of an image, made on first use."""

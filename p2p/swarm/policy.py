@@ -17,6 +17,8 @@ class Policy:
       connected have taken it up too: nodes that have run for days hear of a release at almost the same time.
     - `stall_s`: a lease or a fetch without progress for this long ends.
     - `fallback_s`: without any progress for this long (jittered, up to twice) a node serves itself.
+    - `return_s`: a device that had the whole image and went away is counted on for this long, as it may only
+      be starting anew; also one of which the roster knows that it has the image.
     - `request_s`: a peer that has answered nothing for this long, and twice what its answers take, is late
       with what it was asked for; `hedge_s`: after this long, a piece is asked of somebody else as well who
       is clearly faster (over the LAN only).
@@ -42,6 +44,7 @@ class Policy:
     gather_s: float = 1.0
     stall_s: float = 8.0
     fallback_s: float = 30.0
+    return_s: float = 60.0
     request_s: float = 10.0
     hedge_s: float = 3.0
     help_s: float = 1.0
@@ -51,7 +54,7 @@ class Policy:
     run_bytes: int = 2 * MIB
     fetches_max: int = 2
     pipeline_s: float = 3.0
-    pipeline_first: int = 2
+    pipeline_first: int = 4
     pipeline_min: int = 1
     pipeline_max: int = 32
     window_s: float = 1.5

@@ -177,6 +177,8 @@ class Rider:
                     self._late(peer, key)
                     image.want_again(key)
                 else:
+                    if silence > policy.hedge_s + 2 * context.window.answer_s:
+                        self._landed((device, number))  # it does not keep the place of what may come
                     self._hedge(peer, key, age)
 
     def on_wrong_answer(self, peer: Peer, key: PieceKey) -> None:
@@ -208,7 +210,7 @@ class Rider:
             if takes < least:
                 best, least = (peer, remote), takes
         if best is not None:
-            self._landed(requests[0])  # it does not keep the place of another while it may never come
+            self._landed(requests[0])
             self._ask(*best, key)
 
     def _forget(self, peer: Peer, key: PieceKey) -> None:
@@ -232,6 +234,7 @@ class Rider:
         self._image.holders.lost(remote, key[0], (key[1],))
         remote.late[key] = self._context.now + self._context.policy.penalty_s
         self._image.troubled[peer.device] = None
+        self._image.due[peer.device] = None
         self._strike(peer, remote)
 
     def _forgive(self, device: str) -> None:

@@ -9,6 +9,7 @@ asked for (`gateway`, `rider`).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
@@ -18,7 +19,7 @@ from p2p.content.pieces import PieceMap
 from p2p.swarm.context import Context
 from p2p.swarm.events import ImageTask
 from p2p.swarm.hearsay import TOLD, Hearsay
-from p2p.swarm.peer import Conduct, RemoteImage
+from p2p.swarm.peer import Conduct, Peer, RemoteImage
 from p2p.swarm.plan import Participant, SitePlan, gateway_count, make_plan, rank
 
 CONDUCTS_MAX = 256
@@ -53,6 +54,8 @@ class SiteView:
         self._started = context.now
         self._gathered = known
         self._conducts: dict[str, Conduct] = {}
+        self._returning: dict[str, float] = {}
+        self._awaits_until = -math.inf
         self._scores: dict[tuple[str, int], float] = {}
 
     @property
@@ -123,6 +126,35 @@ class SiteView:
             found = self._conducts[device] = Conduct()
         return found
 
+    def left_by(self, peer: Peer, remote: RemoteImage) -> None:
+        """A peer is gone; if it was complete, it will be again. Each wait is paid for with a piece."""
+        said, conduct, now = remote.participant, remote.conduct, self._context.now
+        if said is None or not said.complete or conduct.distrusted or peer.parted_for not in (None, "bye"):
+            return
+        if conduct.awaited_at == -math.inf or conduct.gave_at > conduct.awaited_at:
+            conduct.awaited_at = now
+            self._awaits_until = self._returning[peer.device] = now + self._context.policy.return_s
+
+    def entered_by(self, device: str) -> None:
+        """A peer takes part, and need not be waited for."""
+        if self._returning.pop(device, None) is not None and not self._returning:
+            self._awaits_until = min(self._awaits_until, self._context.now)
+
+    @property
+    def awaits_until(self) -> float:
+        """Until when somebody who has the image is waited for, or was; -inf: nobody ever."""
+        if any(True for _ in self._resting()):
+            self._awaits_until = max(self._awaits_until, self._started + self._context.policy.return_s)
+        return self._awaits_until
+
+    def _resting(self) -> Iterator[str]:
+        """Devices that have the image by the roster's account and are not here yet."""
+        context = self._context
+        if context.now - self._started < context.policy.return_s:
+            for device, held in context.expected.items():
+                if held == self._task.image and device not in context.peers:
+                    yield device
+
     def _participants(self, own: Participant, packs: Collection[Digest]) -> Iterator[Participant]:
         """Everybody who counts for the plan, this node included."""
         context, image = self._context, self._task.image
@@ -135,6 +167,13 @@ class SiteView:
             yield far.participant
         for device, held in context.absent():
             yield self._expected(device, held)
+        for device, until in list(self._returning.items()):
+            if context.now < until:
+                yield Participant(device, None, False, complete=True)
+            else:
+                del self._returning[device]
+        for device in self._resting() if context.settled else ():
+            yield Participant(device, None, False, complete=True)
         if not context.settled and context.roster_known:
             for device, peer in context.peers.items():
                 known = peer.images.get(image)

@@ -196,7 +196,11 @@ class LivingAgent:
         device, now = self.device, self.device.kernel.now
         node = device.node
         if node is None or departure.may_leave(
-            now, since, device.server.served_at, all_complete=node.all_complete(image)
+            now,
+            since,
+            device.server.served_at,
+            all_complete=node.all_complete(image),
+            needed=node.needed(image),
         ):
             then()
         else:

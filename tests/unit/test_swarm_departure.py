@@ -15,6 +15,12 @@ def test_peers_that_ask_hold_it_back_until_they_are_quiet() -> None:
     assert may_leave(109.0 + QUIET_S, 100.0, 109.0, all_complete=False)
 
 
+def test_quiet_peers_that_lack_what_only_it_has_hold_it_back() -> None:
+    assert not may_leave(109.0 + QUIET_S, 100.0, 109.0, all_complete=False, needed=True)
+    assert may_leave(109.0 + QUIET_S, 100.0, 109.0, all_complete=False, needed=False)
+    assert may_leave(100.0 + LONGEST_S, 100.0, 109.0, all_complete=False, needed=True)
+
+
 def test_peers_that_never_stop_asking_do_not_hold_it_for_ever() -> None:
     done = 100.0
     assert not may_leave(done + LONGEST_S - 1, done, done + LONGEST_S - 1, all_complete=False)
