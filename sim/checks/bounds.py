@@ -58,9 +58,9 @@ def quiet_max_s(policy: Policy) -> float:
     """For how long at most a device with a path has nothing under way while it makes an image.
 
     The longest wait that is meant: the jittered fallback (twice `fallback_s`), a gateway's longest pause,
-    the agent's own retry, one request that is given up.
+    the agent's own retry, one request that is given up, a holder that starts anew.
     """
-    waits = 2 * policy.fallback_s + BACKOFF_MAX_S + 1.5 * RETRY_S[1] + policy.request_s
+    waits = 2 * policy.fallback_s + BACKOFF_MAX_S + 1.5 * RETRY_S[1] + policy.request_s + policy.return_s
     return float(waits + policy.settle_s + policy.settle_silent_s + policy.stall_s)
 
 
