@@ -62,6 +62,7 @@ class Device:
         self.world = world
         self.site = site
         self.name = name
+        self.number = len(world.devices)
         self.klass = klass
         self.segment = segment
         self.local: LocalNet = site.local
@@ -303,9 +304,10 @@ class Device:
         return self.banned.get(device, float("-inf")) <= self.kernel.now
 
     def _send(self, action: e.Send) -> None:
-        connection = self.connections.get(action.device)
+        target, message = action.device, action.message
+        connection = self.connections.get(target)
         if connection is not None:
-            self.transmit(connection, action.device, action.message)
+            self.transmit(connection, target, message)
 
     def transmit(
         self, connection: Connection, target: str, message: m.Message,
@@ -313,7 +315,6 @@ class Device:
     ) -> None:  # fmt: skip
         """Send a message on a connection."""
         world = self.world
-        self.kernel.trace(f"{self.name}>{target} {label(message)}")
         if world.spans.active and type(message) is m.Want:
             world.spans.wants(self, message)
         if world.observer is not None:
@@ -330,6 +331,8 @@ class Device:
             self.kernel.after(2 * self.local.spec.delay_s, connection.close, action.reason)
 
     def _peer_addresses(self, action: e.PeerAddresses) -> None:
+        if len(self.connections) >= self.local.spec.degree_max:
+            return
         for device, _, _ in action.peers:
             self.site.heard_of(self, device)
 
@@ -359,15 +362,3 @@ class Device:
     def answer(self, action: e.Serve) -> tuple[m.Message, bool]:
         """The message for a piece that a peer asked for, and whether the slot holds it."""
         return self.server.answer(action)
-
-
-def label(message: m.Message) -> str:
-    """A message in the trace."""
-    kind = type(message)
-    if kind is m.HaveMore:
-        return f"have {message.pieces}"  # type: ignore[union-attr]
-    if kind is m.Want:
-        return f"want {message.request} {message.piece}"  # type: ignore[union-attr]
-    if kind is m.Piece:
-        return f"piece {message.request}"  # type: ignore[union-attr]
-    return kind.__name__

@@ -14,7 +14,7 @@ from p2p.content import limits
 from p2p.swarm import messages as m
 from p2p.swarm.wire import PROTOCOL, pack_bitmap
 from sim.scenario.model import Manner
-from sim.world.device import PORT, label
+from sim.world.device import PORT
 from sim.world.network import Connection, LocalNet, Node
 from sim.world.payloads import BAD
 from sim.world.synthetic import Material
@@ -45,6 +45,7 @@ class Hostile:
         self.name = name
         self.manner = manner
         self.segment = segment
+        self.number = len(world.devices)
         self.kernel = world.kernel
         self.local: LocalNet = site.local
         self.connections: dict[str, Connection] = {}
@@ -54,6 +55,7 @@ class Hostile:
         self.absent = 0
         self.started_s: float | None = None
         self.sent_bytes = 0
+        self._poisons_objects = self.kernel.rng(f"hostile/{name}").random() < 0.3
         self._number = 0
         self._replies: dict[Manner, Callable[[m.Message], Iterator[m.Message]]] = {
             Manner.POISON: self._poison,
@@ -129,7 +131,6 @@ class Hostile:
     def _send(self, target: str, message: m.Message) -> None:
         connection = self.connections.get(target)
         if connection is not None:
-            self.kernel.trace(f"{self.name}>{target} {label(message)}")
             self.sent_bytes += connection.send(target, message)
 
     def _greeting(self) -> Iterator[m.Message]:
@@ -200,7 +201,14 @@ class Hostile:
                 if pieces is not None and message.piece < len(pieces):
                     yield m.Piece(message.request, BAD[: pieces[message.piece].wire_size])
         elif type(message) is m.ObjectWant:
-            yield m.Blob(message.request, BAD[: message.size])
+            if self._poisons_objects:
+                yield m.Blob(message.request, BAD[: message.size])
+            else:  # or it would be found out before anybody asks it for a piece
+                held = [i for material in self._materials if (i := material.indexes.get(message.digest))]
+                yield (
+                    m.Blob(message.request, held[0]) if held
+                    else m.Refuse(message.request, m.Refusal.DONT_HAVE)
+                )  # fmt: skip
 
     def _stale(self, message: m.Message) -> Iterator[m.Message]:
         if type(message) is m.MetadataWant:

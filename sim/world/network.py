@@ -15,6 +15,7 @@ from p2p.swarm import messages as m
 from sim.scenario.model import Lan, LanKind
 from sim.world.flows import Flow, Flows, Link
 from sim.world.kernel import Kernel
+from sim.world.tracing import key_of, label
 from sim.world.uplink import MATHIS
 from sim.world.wire import PACKET, RECORD_OVERHEAD, SEGMENT, message_size, on_tls
 
@@ -26,9 +27,10 @@ SILENT_S = 30.0
 
 
 class Node(Protocol):
-    """An end of a connection."""
+    """An end of a connection. `number`: its place among all nodes of the world."""
 
     name: str
+    number: int
     local: LocalNet
 
     def peer_connected(self, connection: Connection, other: Node) -> None: ...
@@ -79,7 +81,7 @@ class LocalNet:
 class _Direction:
     """From one end of a connection to the other."""
 
-    __slots__ = ("burst_at", "delay", "flow", "last", "rate", "receiver", "sender")
+    __slots__ = ("batch", "burst_at", "delay", "flow", "last", "pair", "rate", "receiver", "sender")
 
     def __init__(self, sender: Node, receiver: Node, delay: float) -> None:
         self.sender = sender
@@ -92,6 +94,9 @@ class _Direction:
         self.rate = min(link.capacity for link in self.flow.path)
         self.last = float("-inf")
         """When the latest message arrives."""
+        self.batch: list[m.Message] | None = None
+        """Small messages that arrive at that time, together."""
+        self.pair = sender.number << 24 | receiver.number
         self.burst_at = float("-inf")
 
 
@@ -123,6 +128,9 @@ class Connection:
         way = self._to[target]
         size = message_size(message)
         kernel = self.kernel
+        kernel.note(way.pair, key_of(message, size))
+        if kernel.heard:
+            kernel.tell(f"{way.sender.name}>{target} {label(message)}")
         flow = way.flow
         if size >= FLOW_MIN:
             wire = on_tls(size)
@@ -138,10 +146,12 @@ class Connection:
             return wire
         way.sender.local.small += wire
         arrival = kernel.now + way.delay + wire / way.rate
-        if arrival < way.last:
-            arrival = way.last
-        way.last = arrival
-        kernel.at(arrival, self._arrive, way, message)
+        if way.batch is not None and arrival <= way.last:
+            way.batch.append(message)
+        else:
+            way.last = max(arrival, way.last)
+            way.batch = [message]
+            kernel.at(way.last, self._arrive_together, way, way.batch)
         if sent is not None:
             kernel.soon(sent, *arguments)
         return wire
@@ -170,6 +180,7 @@ class Connection:
     ) -> None:
         kernel = self.kernel
         way.last = arrival = max(way.last, kernel.now + way.delay)
+        way.batch = None
         kernel.at(arrival, self._arrive, way, message)
         if sent is not None:
             sent(*arguments)
@@ -177,3 +188,13 @@ class Connection:
     def _arrive(self, way: _Direction, message: m.Message) -> None:
         if not self.silent:
             way.receiver.received(way.sender.name, message)
+
+    def _arrive_together(self, way: _Direction, batch: list[m.Message]) -> None:
+        if way.batch is batch:
+            way.batch = None
+        self.kernel.events += len(batch) - 1
+        receiver, source = way.receiver, way.sender.name
+        for message in batch:
+            if self.silent:
+                return
+            receiver.received(source, message)

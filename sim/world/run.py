@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from random import Random
@@ -31,6 +32,9 @@ from sim.world.vehicles import Timetable
 
 LEAD_S = 180.0
 """Devices at rest have run for this long before time 0."""
+
+COLLECTOR = (50_000, 20, 50)
+"""Thresholds of the cyclic collector during a run: a world is large and makes few cycles."""
 
 SLICES = 400
 """How often `progress` is told, at least."""
@@ -95,6 +99,17 @@ class World:
 
     def run(self, progress: Callable[[float, int], None] | None = None) -> RunOutcome:
         """Until everything that can finish has, or the scenario's time is over."""
+        collector = gc.get_threshold()
+        gc.set_threshold(*COLLECTOR)
+        try:
+            self._run(progress)
+        finally:
+            gc.set_threshold(*collector)
+        if self.observer is not None:
+            self.observer.ended(self)
+        return outcome_of(self)
+
+    def _run(self, progress: Callable[[float, int], None] | None) -> None:
         kernel, until = self.kernel, self.scenario.duration_s
         step = until / SLICES if progress is not None else until
         stop = min(until, max(0.0, kernel.now) + step)
@@ -105,9 +120,6 @@ class World:
             if kernel.stopped or kernel.now >= until:
                 break
             stop = min(until, stop + step)
-        if self.observer is not None:
-            self.observer.ended(self)
-        return outcome_of(self)
 
     # For its parts
 

@@ -7,8 +7,9 @@ holds `message_size` against `p2p.swarm.wire.encode`, byte for byte.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from math import ceil
+from typing import Any
 
 from p2p.swarm import messages as m
 
@@ -60,49 +61,74 @@ def _ints(values: Iterable[int]) -> int:
     return sum(map(_int, values))
 
 
-def message_size(message: m.Message) -> int:
-    """Bytes of an encoded message, without what is around it."""
-    match message:
-        case m.HaveMore():
-            return _PREFIXES + 2 * _DIGEST + _array(len(message.pieces)) + _ints(message.pieces)
-        case m.Want():
-            return _PREFIXES + _int(message.request) + 2 * _DIGEST + _int(message.piece)
-        case m.Piece() | m.Blob():
-            return _PREFIXES + _int(message.request) + len(message.payload)
-        case m.Lease():
-            numbers = _int(message.slot) + _int(message.start) + _int(message.stop)
-            return _PREFIXES + 2 * _DIGEST + numbers
-        case m.Have():
-            return _PREFIXES + 2 * _DIGEST + _int(message.total) + _bin(len(message.bitmap))
-        case m.Join():
-            base = 1 if message.base is None else _DIGEST
-            return _PREFIXES + _DIGEST + base + 2 + _int(message.weight)
-        case m.Hello():
-            return _PREFIXES + _int(message.protocol) + _str(message.site) + _int(message.port) + 1
-        case m.News():
-            return _PREFIXES + _int(message.root_version) + _int(message.timestamp_version)
-        case m.ObjectWant():
-            return _PREFIXES + _int(message.request) + _DIGEST + _int(message.size)
-        case m.MetadataWant():
-            return _PREFIXES + _int(message.request) + _str(message.name)
-        case m.Refuse():
-            return _PREFIXES + _int(message.request) + _str(message.reason.value)
-        case m.Leave():
-            return _PREFIXES + _DIGEST
-        case m.Peers():
-            addresses = sum(1 + _str(d) + _str(h) + _int(p) for d, h, p in message.peers)
-            return _PREFIXES + _array(len(message.peers)) + addresses
-        case m.Bye():
-            return _PREFIXES + _str(message.reason)
-        case m.Hearsay():
-            return _PREFIXES + _DIGEST + _array(len(message.claims)) + sum(map(_claim, message.claims))
+def _have_more(message: m.HaveMore) -> int:
+    return _PREFIXES + 2 * _DIGEST + _array(len(message.pieces)) + _ints(message.pieces)
+
+
+def _want(message: m.Want) -> int:
+    return _PREFIXES + _int(message.request) + 2 * _DIGEST + _int(message.piece)
+
+
+def _payload(message: m.Piece | m.Blob) -> int:
+    return _PREFIXES + _int(message.request) + len(message.payload)
+
+
+def _lease(message: m.Lease) -> int:
+    return _PREFIXES + 2 * _DIGEST + _int(message.slot) + _int(message.start) + _int(message.stop)
+
+
+def _have(message: m.Have) -> int:
+    return _PREFIXES + 2 * _DIGEST + _int(message.total) + _bin(len(message.bitmap))
+
+
+def _join(message: m.Join) -> int:
+    return _PREFIXES + _DIGEST + (1 if message.base is None else _DIGEST) + 2 + _int(message.weight)
+
+
+def _hello(message: m.Hello) -> int:
+    return _PREFIXES + _int(message.protocol) + _str(message.site) + _int(message.port) + 1
+
+
+def _peers(message: m.Peers) -> int:
+    addresses = sum(1 + _str(d) + _str(h) + _int(p) for d, h, p in message.peers)
+    return _PREFIXES + _array(len(message.peers)) + addresses
+
+
+def _hearsay(message: m.Hearsay) -> int:
+    return _PREFIXES + _DIGEST + _array(len(message.claims)) + sum(map(_claim, message.claims))
 
 
 def _claim(claim: m.Claim) -> int:
-    digests = sum(1 if digest is None else _DIGEST for digest in (claim.base, claim.pack))
-    leases = sum(1 + _ints(span) for span in claim.leases)
-    numbers = _int(claim.age) + _int(claim.weight)
-    return 1 + _str(claim.device) + numbers + 2 + digests + _array(len(claim.leases)) + leases
+    digests = (1 if claim.base is None else _DIGEST) + (1 if claim.pack is None else _DIGEST)
+    leases = _array(len(claim.leases))
+    for span in claim.leases:
+        leases += 1 + _ints(span)
+    return 1 + _str(claim.device) + _int(claim.age) + _int(claim.weight) + 2 + digests + leases
+
+
+_SIZES: dict[type, Callable[[Any], int]] = {
+    m.HaveMore: _have_more,
+    m.Want: _want,
+    m.Piece: _payload,
+    m.Blob: _payload,
+    m.Lease: _lease,
+    m.Have: _have,
+    m.Join: _join,
+    m.Hello: _hello,
+    m.News: lambda x: _PREFIXES + _int(x.root_version) + _int(x.timestamp_version),
+    m.ObjectWant: lambda x: _PREFIXES + _int(x.request) + _DIGEST + _int(x.size),
+    m.MetadataWant: lambda x: _PREFIXES + _int(x.request) + _str(x.name),
+    m.Refuse: lambda x: _PREFIXES + _int(x.request) + _str(x.reason.value),
+    m.Leave: lambda x: _PREFIXES + _DIGEST,
+    m.Peers: _peers,
+    m.Bye: lambda x: _PREFIXES + _str(x.reason),
+    m.Hearsay: _hearsay,
+}
+
+
+def message_size(message: m.Message) -> int:
+    """Bytes of an encoded message, without what is around it."""
+    return _SIZES[type(message)](message)
 
 
 def on_tcp(size: int) -> int:
