@@ -16,7 +16,8 @@ from p2p.content import limits
 from p2p.content.digests import Digest
 from p2p.swarm import messages as m
 from p2p.swarm.context import Context
-from p2p.swarm.peer import RemoteImage
+from p2p.swarm.peer import Peer, RemoteImage
+from p2p.swarm.wire import pack_bitmap
 
 CROWD = 12
 """With more peers than this in an image, news goes to `EAGER` of them at once."""
@@ -48,9 +49,14 @@ class Announcements:
             self._fresh_at = self._context.now + self._context.policy.have_batch_s
             self._set_due()
 
-    def told_all(self, remote: RemoteImage, pack: Digest) -> None:
-        """A peer was told all that is served of a pack."""
-        remote.told[pack] = len(self._log.get(pack, ()))
+    def tell_all(
+        self, pack: Digest, pieces: set[int], total: int, to: Iterable[tuple[Peer, RemoteImage]]
+    ) -> None:
+        """Tell these peers all that is served of a pack of `total` pieces; only news of it from then on."""
+        have = m.Have(self._image, pack, total, pack_bitmap(pieces, total))
+        for peer, remote in to:
+            self._context.send(peer.device, have)
+            remote.told[pack] = len(self._log.get(pack, ()))
 
     def step(self, gateways: Iterable[str], *, at_once: bool = False) -> None:
         """Tell what is due; `at_once`: what is gathered, to those who are told first."""

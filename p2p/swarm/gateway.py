@@ -17,18 +17,23 @@ from p2p.content.digests import Digest
 from p2p.content.index import Frame
 from p2p.content.pieces import PieceMap
 from p2p.swarm import messages as m
+from p2p.swarm.announcements import CROWD
 from p2p.swarm.context import Context
 from p2p.swarm.events import CancelFetch, Fetch
 from p2p.swarm.image import ImageSwarm
 from p2p.swarm.peer import LeaseState, Peer, PieceKey, RemoteImage
 from p2p.swarm.plan import rank, stripe_key
 from p2p.swarm.policy import penalty_s
+from p2p.swarm.solitude import Solitude
 
 RATE_MIN = 4096
 """Bytes per second below which a lease is not kept alive by promises alone."""
 
-RELIEFS_MAX = 2
-"""How often in a row, without progress, the end of a stalled lease may put off fetching alone."""
+RENEWALS, GIVES_UP_S = 4, 1.0
+"""A lease is renewed so often within `stall_s`; who stalls is given so long to find out and say so itself."""
+
+PASSED_S = 1.5
+"""In a crowd, frames whose lease has ended are on their way from node to node for this long."""
 
 CONFLICT_FAR_S, YIELDS_MAX = 3.0, 4
 """The same for those that know each other by hearsay only; so often, then claims are no longer yielded to."""
@@ -62,15 +67,13 @@ class Gateway:
         self._numbers = numbers
         self._running: dict[int, _Running] = {}
         self._failures = 0
-        self._alone = False
+        self._alone = Solitude(1 + image.context.rng.random())
         self._idle_since: float | None = None
-        self._relief_at = 0.0
-        self._reliefs = 0
         self._frame_at = 0.0
         self._frame_s: float | None = None
         self._yielded = 0
+        self._passed: dict[tuple[Digest, int, int], float] = {}
         self._ended_at = -CONFLICT_S
-        self._impatience = 1 + image.context.rng.random()
         self.dirty = True
 
     @property
@@ -85,9 +88,9 @@ class Gateway:
         image, context = self._image, self._context
         if image.complete or not context.wan or not image.site.ready:
             return
-        idle_s = context.now - max(image.last_progress, self._relief_at, image.site.awaits_until)
-        if not self._alone and idle_s > context.policy.fallback_s and idle_s > self._deadline_s():
-            self._alone = self.dirty = True
+        progress_at = max(image.last_progress, image.site.awaits_until)
+        if context.now - progress_at > context.policy.fallback_s:
+            self.dirty |= self._alone.is_due(context.now, progress_at, self._deadline_s())
         if not self.dirty or context.now < image.wan_blocked_until:
             return
         while len(self._running) < self._fetches_max():
@@ -99,13 +102,13 @@ class Gateway:
 
     def progressed_by_peer(self) -> None:
         """A peer delivers again, so this node need not serve itself."""
-        self._alone = False
+        self._alone.over()
 
     def progressed_by_wan(self) -> None:
         """A frame of ours is whole: that is how long one takes, and who fetches for the site is not alone."""
         now = self._context.now
         if self._context.device in self._image.site.gateways:
-            self._alone = False
+            self._alone.over()
         self._frame_s, self._frame_at = now - self._frame_at, now
         self.dirty = True
 
@@ -122,7 +125,7 @@ class Gateway:
         patience = [self._patience(x.pack, x.start, x.stop) for x in leases if x.pack in self._image.maps]
         for far in self._image.hearsay.known():
             patience += [self._patience(far.pack, *x) for x in far.leases if far.pack in self._image.maps]
-        return self._impatience * max([context.policy.fallback_s, *patience])
+        return max([context.policy.fallback_s, *patience])
 
     def housekeeping(self) -> None:
         """End what stalls: others' leases and our own fetches."""
@@ -169,6 +172,8 @@ class Gateway:
         if old is not None:
             image.hearsay.touch()
             self._ended_at = now
+            if len(self._context.remotes(image.task.image)) > CROWD:
+                self._passed[old.pack, old.start, old.stop] = now + PASSED_S
         if not any(p.index.sha256 == message.pack for p in image.task.packs):
             return
         if not image.lease_fits(message.pack, message.start, message.stop):
@@ -179,9 +184,11 @@ class Gateway:
         same = old is not None and (old.pack, old.start, old.stop) == (
             message.pack, message.start, message.stop,
         )  # fmt: skip
-        progressed = old.progressed if same and old is not None else now
+        began, progressed = (old.began, old.progressed) if same and old is not None else (now, now)
         image.lessors[peer.device] = peer
-        remote.leases[message.slot] = LeaseState(message.pack, message.start, message.stop, now, progressed)
+        remote.leases[message.slot] = LeaseState(
+            message.pack, message.start, message.stop, began, now, progressed
+        )  # fmt: skip
         if not old:
             self._image.stale = True
         if not same:
@@ -212,7 +219,7 @@ class Gateway:
         now = self._context.now
         running.alive = now
         self._image.last_progress = now
-        if now - running.told > self._context.policy.stall_s / 4:
+        if now - running.told > self._context.policy.stall_s / RENEWALS:
             running.told = now
             self._context.broadcast(self._lease(running), self._image.task.image)
 
@@ -232,6 +239,7 @@ class Gateway:
             if error is None:
                 self._failures = 0
             return
+        self._alone.wan_failed(context.now)
         self._failures += 1
         first, longest = BACKOFF_S
         pause = min(longest, first * 2 ** (self._failures - 1)) * (0.5 + context.rng.random())
@@ -276,7 +284,7 @@ class Gateway:
     ) -> tuple[Digest, int, int] | None:
         frames = pieces.index.frames
         policy = self._context.policy
-        leased = self._leased(name, len(frames))
+        leased = self._leased(name, len(frames), selfish)
         open_frames = [f for f in frames if self._is_open(name, pieces, f, leased, selfish, repair)]
         if not open_frames:
             return None
@@ -330,21 +338,26 @@ class Gateway:
             return False
         if repair and not broken:
             return False
-        if selfish:
-            return True
         if frame.number in leased:
             return False
+        if selfish:
+            return True
         return not all(image.holders.count(key) or image.done.covers(*_target(pieces, key)) for key in keys)
 
-    def _leased(self, pack: Digest, frames: int) -> set[int]:
-        """Which of the `frames` frames of a pack others fetch."""
-        far = self._image.hearsay.leased(pack, frames)
-        return far | {
+    def _leased(self, pack: Digest, frames: int, selfish: bool) -> set[int]:
+        """Which of the `frames` frames of a pack others fetch, and are left to them."""
+        known = set() if selfish else self._image.hearsay.leased(pack, frames)
+        for span, until in list(self._passed.items()):
+            if self._context.now >= until:
+                del self._passed[span]
+            elif span[0] == pack and not selfish:
+                known.update(range(span[1], min(span[2], frames)))
+        return known | {
             frame
-            for _, remote in self._image.leasing()
+            for peer, remote in self._image.leasing()
             if not remote.distrusted
             for lease in remote.leases.values()
-            if lease.pack == pack
+            if lease.pack == pack and (not selfish or self._alone.defers_to(peer.device, lease.began))
             for frame in range(lease.start, min(lease.stop, frames))
         }
 
@@ -412,11 +425,7 @@ class Gateway:
 
         Others take over, so there is no need yet to fetch alone (all would, and at the same moment).
         """
-        if self._relief_at < self._image.last_progress:
-            self._reliefs = 0
-        if self._reliefs < RELIEFS_MAX:
-            self._reliefs += 1
-            self._relief_at = self._context.now
+        self._alone.lease_stalled(self._context.now, self._image.last_progress)
         conduct = remote.conduct
         conduct.stalls += 1
         conduct.stalled_until = self._context.now + penalty_s(self._context.policy, conduct.stalls)
@@ -427,7 +436,8 @@ class Gateway:
         """Whether it is kept up no more, or nothing comes of it. News waits behind pieces on its way."""
         now, context = self._context.now, self._context
         behind_s = 2 * context.window.answer_s if peer.in_flight else 0.0
-        silent = now - max(lease.renewed, peer.answered_at) > context.policy.stall_s + behind_s
+        allowed_s = context.policy.stall_s * (1 + 1 / RENEWALS) + GIVES_UP_S + behind_s
+        silent = now - max(lease.renewed, peer.answered_at) > allowed_s
         return silent or now - lease.progressed > self._patience(lease.pack, lease.start, lease.stop)
 
     def _patience(self, pack: Digest | None, start: int, stop: int) -> float:

@@ -29,7 +29,7 @@ from p2p.swarm.objects import ObjectExchange
 from p2p.swarm.peer import Peer, PieceKey, RemoteImage
 from p2p.swarm.plan import Participant
 from p2p.swarm.site_view import CROWD, SiteView
-from p2p.swarm.wire import pack_bitmap, unpack_bitmap
+from p2p.swarm.wire import unpack_bitmap
 
 INDEX_RETRY_S = 5.0
 
@@ -49,9 +49,7 @@ class ImageSwarm:
         self.context = context
         self.task = task
         self.complete = complete
-        self.reading_back = False
-        self.rechecking = False
-        self.given_up = False
+        self.reading_back = self.rechecking = self.given_up = False
         self.done = IntervalSet([(0, task.size)] if complete else [])
         self.left = 0 if complete else task.size
         self.repair = IntervalSet()
@@ -78,8 +76,7 @@ class ImageSwarm:
         self._objects = objects
         self._index_asked: dict[Digest, float] = {}
         self._announced_wan = self.wan
-        self._read_back_wrong = 0
-        self._mended = 0
+        self._read_back_wrong = self._mended = 0
 
     # What others should know
 
@@ -105,11 +102,11 @@ class ImageSwarm:
     def tell_haves(self, device: str) -> None:
         """All that this node serves, to one peer (only news of it is told from then on)."""
         peer = self.context.peers.get(device)
-        for pack, pieces in self.serves.items():
-            if pieces:
-                self.context.send(device, self._have(pack, pieces))
-                if peer is not None:
-                    self.news.told_all(peer.image(self.task.image), pack)
+        if peer is not None:
+            for pack, pieces in self.serves.items():
+                if pieces:
+                    told = [(peer, peer.image(self.task.image))]
+                    self.news.tell_all(pack, pieces, len(self.maps[pack]), told)
 
     def announce(self) -> None:
         """Tell everybody that something of the `Join` changed."""
@@ -123,14 +120,8 @@ class ImageSwarm:
 
     def _tell_all(self, pack: Digest) -> None:
         """What this node serves of a pack changed by more than news."""
-        have = self._have(pack, self.serves[pack])
-        for peer, remote in self.context.remotes(self.task.image):
-            self.context.send(peer.device, have)
-            self.news.told_all(remote, pack)
-
-    def _have(self, pack: Digest, pieces: set[int]) -> m.Have:
-        total = len(self.maps[pack])
-        return m.Have(self.task.image, pack, total, pack_bitmap(pieces, total))
+        everybody = self.context.remotes(self.task.image)
+        self.news.tell_all(pack, self.serves[pack], len(self.maps[pack]), everybody)
 
     @property
     def sole_holder(self) -> bool:
@@ -184,9 +175,7 @@ class ImageSwarm:
         """Others are told of; whether that may change what this node does."""
         if not self.hearsay.heard(peer, message):
             return False
-        self.stale = True
-        if self.context.device in self.site.gateways:
-            self.replan = True
+        self.about(self.context.device)
         return self.replan
 
     def about(self, device: str, *, urgent: bool = False) -> None:

@@ -40,12 +40,14 @@ class Asked:
 class LeaseState:
     """Frames `[start, stop)` of `pack` that a peer said it fetches.
 
-    `renewed` is the time of the last sign of life, `progressed` of the last piece it served from it.
+    `began` is when it was first heard of, `renewed` the time of the last sign of life, `progressed` of the
+    last piece it served from it.
     """
 
     pack: Digest
     start: int
     stop: int
+    began: float
     renewed: float
     progressed: float
 

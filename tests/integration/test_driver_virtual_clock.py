@@ -92,7 +92,7 @@ async def test_a_gateway_that_hangs_loses_its_lease_and_another_goes_on(
             taken_over_s = trio.current_time() - hung_at
             await until(lambda: all(d.right for d in others))
         # Not before the lease had its time, and long before each device would have helped itself.
-        assert POLICY.stall_s * 0.9 <= taken_over_s <= POLICY.stall_s + 2.0 < POLICY.fallback_s
+        assert POLICY.stall_s * 0.9 <= taken_over_s <= POLICY.stall_s * 1.5 < POLICY.fallback_s
         # What was verified stays; at most the frames that were under way, or not yet given on, come again.
         assert site.carried - carried <= len(FULL_FRAMES) // 2 + 2 * FRAME
         nursery.cancel_scope.cancel()

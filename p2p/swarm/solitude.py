@@ -1,0 +1,69 @@
+"""When a node stops counting on its site and uses the origin itself.
+
+Whoever sees no progress for long serves itself, whatever others say they are doing: correctness never
+depends on an election. But what looks like a failure of the others may be one of the WAN: then all
+would be on their own at the same moment, and each would fetch a copy as soon as it is back. So a
+node whose own fetch brings nothing counts on its site again, and one that is on its own still lets those
+go first who began after it had lost patience, a few times.
+"""
+
+from __future__ import annotations
+
+import math
+
+RELIEFS_MAX = 2
+"""How often in a row, without progress, the end of a stalled lease may put off fetching alone."""
+
+DEFERRALS_MAX = 3
+"""How often in a row, without progress, a node on its own lets another go first."""
+
+
+class Solitude:
+    """Whether one node is on its own with one image. `alone_at`: since when; inf: it is not.
+
+    `impatience` (1 to 2) is the jitter of its deadline.
+    """
+
+    def __init__(self, impatience: float) -> None:
+        self.alone_at = math.inf
+        self._impatience = impatience
+        self._relief_at = -math.inf
+        self._reliefs = 0
+        self._deferred: dict[tuple[str, float], None] = {}
+
+    def __bool__(self) -> bool:
+        return self.alone_at < math.inf
+
+    def is_due(self, now: float, progress_at: float, deadline_s: float) -> bool:
+        """Whether nothing has happened for longer than can be explained; it is on its own from now on."""
+        if self or now - max(progress_at, self._relief_at) <= self._impatience * deadline_s:
+            return False
+        self.alone_at = now
+        return True
+
+    def over(self) -> None:
+        """The site delivers."""
+        self.alone_at = math.inf
+        self._deferred.clear()
+
+    def lease_stalled(self, now: float, progress_at: float) -> None:
+        """Somebody failed, others take over: no need yet for all to fetch alone, and at the same moment."""
+        if self._relief_at < progress_at:
+            self._reliefs = 0
+        if self._reliefs < RELIEFS_MAX:
+            self._reliefs += 1
+            self._relief_at = now
+
+    def wan_failed(self, now: float) -> None:
+        """Our own fetch brought nothing: it is not the others who fail."""
+        self._relief_at = now
+        self.alone_at = math.inf
+
+    def defers_to(self, device: str, began_at: float) -> bool:
+        """Whether a device that began to fetch at `began_at` may go first, although this node is alone."""
+        if began_at < self.alone_at:
+            return False
+        if (device, began_at) not in self._deferred and len(self._deferred) >= DEFERRALS_MAX:
+            return False
+        self._deferred[device, began_at] = None
+        return True
