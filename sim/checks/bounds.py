@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from math import sqrt
 
+from p2p.swarm.gateway import RATE_MIN
 from p2p.swarm.policy import Policy
 from sim.scenario.model import (
     Fault,
@@ -54,13 +55,15 @@ def time_needed_s(scenario: Scenario) -> float:
     return after + heard + felt + max(_group_s(scenario, group) for group in scenario.sites)
 
 
-def quiet_max_s(policy: Policy) -> float:
+def quiet_max_s(policy: Policy, *, promised: int = 0) -> float:
     """For how long at most a device with a path has nothing under way while it makes an image.
 
     The longest wait that is meant: the jittered fallback (twice `fallback_s`), a gateway's longest pause,
     the agent's own retry, one request that is given up, a holder that starts anew.
     """
     waits = 2 * policy.fallback_s + BACKOFF_MAX_S + 1.5 * RETRY_S[1] + policy.request_s + policy.return_s
+    if promised:
+        waits += 2 * (policy.stall_s + promised * policy.gateways_max / RATE_MIN)
     return float(waits + policy.settle_s + policy.settle_silent_s + policy.stall_s)
 
 

@@ -6,7 +6,8 @@
   had nothing under way, no fault being under way and a path being there.
 
 A path: over devices that the release is meant for (or that have it), on one network, that know of each
-other (one segment, or both known to the coordinator), to one that has the image, or that reaches the origin.
+other (one segment, or both known to the coordinator), to one that has the image whole, or that makes it
+and reaches the origin.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from p2p.swarm import events as e
 from p2p.swarm import messages as m
 from sim.checks.bounds import faults_end_s, quiet_max_s, time_needed_s
 from sim.outcome import Violation
+from sim.scenario.model import FaultKind
 from sim.world.device import Device
 from sim.world.observer import Observer
 
@@ -43,7 +45,15 @@ class Liveness(Observer):
 
     def begun(self, world: World) -> None:
         self._world = world
-        self._quiet_s = quiet_max_s(world.scenario.policy)
+        hostile = any(fault.kind is FaultKind.HOSTILE for fault in world.scenario.faults)
+        frames = [
+            frame.stored_size
+            for material in world.materials.values()
+            for pieces in material.maps.values()
+            for frame in pieces.index.frames
+        ]
+        promised = max(frames, default=0) if hostile else 0
+        self._quiet_s = quiet_max_s(world.scenario.policy, promised=promised)
         self._faults_end_s = faults_end_s(world.scenario)
         self._look_at = world.kernel.now
 
@@ -117,7 +127,7 @@ class Liveness(Observer):
         here = [d for d in device.site.here() if isinstance(d, Device) and d.up]
         while waiting:
             one = waiting.pop()
-            if one.base == image or _reaches_origin(one):
+            if _has(one, image) if one.base == image else _reaches_origin(one):
                 return True
             for other in here:
                 if other.name in seen or not (image in other.images or other.base == image):
@@ -130,6 +140,12 @@ class Liveness(Observer):
     def _add(self, check: str, device: Device, message: str) -> None:
         now = self._world.kernel.now
         self.violations.append(Violation(check, now, device.site.name, device.name, message))
+
+
+def _has(device: Device, image: Digest) -> bool:
+    """Whether it can still give the image: its medium may have forgotten some of it."""
+    held = device.images.get(image)
+    return held is None or not held.complete or held.slot.is_good(0, held.material.size)
 
 
 def _reaches_origin(device: Device) -> bool:

@@ -331,10 +331,7 @@ class Device:
             self.kernel.after(2 * self.local.spec.delay_s, connection.close, action.reason)
 
     def _peer_addresses(self, action: e.PeerAddresses) -> None:
-        if len(self.connections) >= self.local.spec.degree_max:
-            return
-        for device, _, _ in action.peers:
-            self.site.heard_of(self, device)
+        self.site.heard_of(self, [device for device, _, _ in action.peers])
 
     # What the node says
 

@@ -161,17 +161,18 @@ class Hostile:
 
     def _leases(self) -> Iterator[m.Message]:
         """Leases on as much as a node may claim, at the start of every pack."""
-        for material in self._materials:
-            for digest, pieces in material.maps.items():
-                frames = pieces.index.frames
-                slot, start = 0, 0
-                while start < len(frames) and slot < 16:
-                    stop, size = start + 1, frames[start].stored_size
-                    while stop < len(frames) and size + frames[stop].stored_size <= limits.LEASE_BYTES_MAX:
-                        size += frames[stop].stored_size
-                        stop += 1
-                    yield m.Lease(material.image, digest, slot, start, stop)
-                    slot, start = slot + 1, stop
+        packs = [(x.image, digest, p) for x in self._materials for digest, p in x.maps.items()]
+        each = max(1, 16 // len(packs))
+        for n, (image, digest, pieces) in enumerate(packs[:16]):
+            frames = pieces.index.frames
+            slot, start = n * each, 0
+            while start < len(frames) and slot < (n + 1) * each:
+                stop, size = start + 1, frames[start].stored_size
+                while stop < len(frames) and size + frames[stop].stored_size <= limits.LEASE_BYTES_MAX:
+                    size += frames[stop].stored_size
+                    stop += 1
+                yield m.Lease(image, digest, slot, start, stop)
+                slot, start = slot + 1, stop
 
     def _flood(self) -> Iterator[m.Message]:
         for _ in range(FLOOD_MESSAGES):

@@ -33,6 +33,10 @@ from sim.world.vehicles import Timetable
 LEAD_S = 180.0
 """Devices at rest have run for this long before time 0."""
 
+ENDING_S, ENDING_STEP_S = 5.0, 0.05
+"""A run goes on after the last device is done until no request is under way, for so long at most; how often
+that is looked at."""
+
 COLLECTOR = (50_000, 20, 50)
 """Thresholds of the cyclic collector during a run: a world is large and makes few cycles."""
 
@@ -87,6 +91,8 @@ class World:
         self.pursued: dict[tuple[str, str], dict[Digest | None, bool]] = {}
         """By (site, release): the bases from which it was made, and whether any such device has WAN."""
         self.unfinished: dict[str, None] = {}
+        self._over_at: float | None = None
+        """When everybody was done."""
         self._starts: list[tuple[float, Device | Hostile]] = []
         self.publisher = Publisher(self)
         self.coordinator = Coordinator(self)
@@ -168,8 +174,9 @@ class World:
     def left(self, device: Device) -> None:
         """Nobody waits for this device any more."""
         self.unfinished.pop(device.name, None)
-        if not self.unfinished:
-            self.kernel.stop()
+        if not self.unfinished and self._over_at is None:
+            self._over_at = self.kernel.now
+            self.kernel.after(ENDING_STEP_S, self._end_quietly)
 
     # Inside
 
@@ -191,6 +198,14 @@ class World:
                 )
             self.origin_objects |= found[release.name].indexes
         return found
+
+    def _end_quietly(self) -> None:
+        """Stop when what the last to finish tell origin and coordinator has been told, or soon."""
+        late = self._over_at is None or self.kernel.now - self._over_at >= ENDING_S
+        if late or not any(device.fetcher.busy for device in self.honest):
+            self.kernel.stop()
+        else:
+            self.kernel.after(ENDING_STEP_S, self._end_quietly)
 
     def _begin(self) -> None:
         """Enter all that is known to happen."""

@@ -111,13 +111,22 @@ class Site:
         known = [devices[n] for n in names if n != device.name and n in devices]
         self._dial_some(device, [d for d in known if d.up])
 
-    def heard_of(self, device: Device | Hostile, name: str) -> None:
-        """A peer named another."""
-        if name in device.connections:
-            return
-        other = self.world.devices.get(name)
-        if other is not None and other.up and other is not device:
-            self._dial_some(device, [other])
+    def heard_of(self, device: Device | Hostile, names: list[str]) -> None:
+        """A peer named others."""
+        devices, connections, limit = self.world.devices, device.connections, self.lan.degree_max
+        for name in names:
+            if len(connections) >= limit:
+                return
+            if name in connections:
+                continue
+            other = devices.get(name)
+            if (
+                other is not None
+                and other.up
+                and other is not device
+                and len(other.connections) < other.site.lan.degree_max
+            ):
+                self._dial_some(device, [other])
 
     def _dial_some(self, device: Device | Hostile, others: list[Device | Hostile]) -> None:
         others = [other for other in others if other.name not in device.connections]

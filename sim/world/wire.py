@@ -147,8 +147,12 @@ def acks(size: int) -> int:
 
 
 class HttpCosts:
-    """What HTTP and TLS add to a request to origin or coordinator; see the measured table in the module
-    `sim.world.wire`'s tests. `tls`: HTTPS (as in the field) or plain HTTP (as in `benchmarks.site`)."""
+    """What HTTP and TLS add to a request to origin or coordinator.
+
+    Requests and answers are as seen on the wire of `benchmarks.sim_vs_real`, which is plain HTTP; the two
+    handshake sizes are reckoned, with ECDSA P-256 certificates of the usual length, and are not measured.
+    `tls`: HTTPS (as in the field) or plain HTTP (as in `benchmarks.site`).
+    """
 
     __slots__ = ("tls",)
 

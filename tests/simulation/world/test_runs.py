@@ -26,7 +26,7 @@ from sim.scenario.model import (
     Wan,
     Window,
 )
-from sim.world import Seams, run
+from sim.world import Seams, World, run
 from tests.simulation.world.scenes import RATE, SIZE, depot, release
 
 IDEAL_S = SIZE * 1.047 / RATE
@@ -57,8 +57,16 @@ def test_three_bases_pay_for_the_smallest_delta() -> None:
     outcome = run(depot(devices=9, bases=bases, release=packs), 3)
     assert states(outcome) == {"committed"}
     assert outcome.amplification is not None
-    assert outcome.amplification <= 1.15
+    assert outcome.amplification <= 1.2  # of half a megabyte, the check-ins of nine devices are a sixth
     assert outcome.sites[0].wan_down < 800_000
+
+
+def test_what_the_last_devices_report_is_counted() -> None:
+    world = World(depot(devices=4), 1)
+    outcome = world.run()
+    last = max(d.finished_s or 0.0 for d in outcome.devices)
+    assert not any(device.fetcher.busy for device in world.honest)
+    assert last < outcome.virtual_s < last + 5.1
 
 
 def _digest(seed: int, hash_seed: str) -> str:
