@@ -1,0 +1,71 @@
+"""Hundreds of short random runs, held to every rule: the same seeds each time, and fresh ones."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+
+from sim.checks.bounds import time_needed_s
+from sim.checks.checked import run_checked
+from sim.checks.random_scenario import random_scenario
+from sim.outcome import RunOutcome
+from sim.runs.soak import run_soak
+from sim.scenario.reading import parse_scenario
+from sim.scenario.writing import scenario_text
+from sim.world import run
+
+BATCHES = 10
+BATCH = 10
+
+
+@pytest.mark.parametrize("batch", range(BATCHES))
+def test_pinned_seeds_with_faults(batch: int) -> None:
+    _hold(range(batch * BATCH, (batch + 1) * BATCH), faults=True)
+
+
+@pytest.mark.parametrize("batch", range(BATCHES))
+def test_pinned_seeds_without_faults(batch: int) -> None:
+    _hold(range(batch * BATCH, (batch + 1) * BATCH), faults=False)
+
+
+@pytest.mark.parametrize("faults", [True, False])
+def test_fresh_seeds(faults: bool) -> None:
+    first = random.SystemRandom().randrange(10**9)
+    _hold(range(first, first + BATCH), faults=faults)
+
+
+@pytest.mark.parametrize("seed", range(0, 400, 20))
+def test_random_scenarios_can_be_written_and_read(seed: int) -> None:
+    for faults in (True, False):
+        scenario = random_scenario(seed, faults=faults)
+        text = scenario_text(scenario)
+        assert parse_scenario(text.encode(), source="random", directory=Path("/")) == scenario
+        assert scenario == random_scenario(seed, faults=faults)
+        assert scenario.duration_s >= time_needed_s(scenario)
+        assert bool(scenario.faults) == faults
+
+
+def test_watching_changes_nothing() -> None:
+    for seed in range(6):
+        scenario = random_scenario(seed, small=True)
+        watched, alone = run_checked(scenario, seed), run(scenario, seed)
+        assert _what_happened(watched) == _what_happened(alone)
+
+
+def _what_happened(outcome: RunOutcome) -> tuple[object, ...]:
+    return outcome.trace_digest, outcome.events, outcome.devices, outcome.sites
+
+
+def _hold(seeds: range, *, faults: bool) -> None:
+    """Run all; of those that break a rule, tell what repeats them."""
+    broken = []
+    for seed in seeds:
+        scenario = random_scenario(seed, faults=faults, small=True)
+        for violation in run_soak(scenario, seed).violations[:1]:
+            broken.append(
+                f"random_scenario({seed}, faults={faults}, small=True): {violation.check} at "
+                f"{violation.at_s:.1f} s, {violation.device or violation.site}: {violation.message}"
+            )
+    assert not broken, "\n".join(broken)
