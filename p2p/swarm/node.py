@@ -281,7 +281,8 @@ class SwarmNode:
                 self._deliver_indexes()
             if image.site.gateways is not before:
                 gateway.dirty = True
-            gateway.step()
+            if gateway.dirty:
+                gateway.step()
             if image.due or pursuit.rider.hungry:
                 pursuit.rider.step()
             if image.news.due_at is not None:
