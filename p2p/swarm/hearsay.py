@@ -61,11 +61,16 @@ class Far:
 
 @dataclass(slots=True)
 class _Line:
-    """What one peer was told, and what it told last."""
+    """What one peer was told last, and what it told: claims by device, and when they were true."""
 
     begun: bool = False
     told: dict[str, tuple[m.Claim, float]] = field(default_factory=dict)
-    near: frozenset[str] = frozenset()
+    heard: dict[str, tuple[m.Claim, float]] = field(default_factory=dict)
+
+    def is_near(self, device: str) -> bool:
+        """Whether the peer has said that it is connected to a device."""
+        heard = self.heard.get(device)
+        return heard is not None and heard[0].near
 
 
 class Hearsay:
@@ -140,7 +145,7 @@ class Hearsay:
         """Take what a peer tells; whether anything is new but its age."""
         context, now = self._context, self._context.now
         line = self._lines.setdefault(peer.device, _Line())
-        line.near = frozenset(c.device for c in message.claims if c.near)
+        line.heard = {c.device: (c, now - c.age / 10) for c in message.claims}
         self._all_near = False
         changed = False
         answer = not line.begun
@@ -197,7 +202,7 @@ class Hearsay:
                 continue
             line = self._lines.setdefault(device, _Line())
             mine = [c for c in claims if c.device != device][: limits.CLAIMS_MAX]
-            self._all_near = self._all_near and all(c.device in line.near for c in mine)
+            self._all_near = self._all_near and all(line.is_near(c.device) for c in mine)
             if self._is_news(line, mine):
                 line.begun = True
                 line.told = {c.device: (c, now - c.age / 10) for c in mine}
@@ -238,14 +243,17 @@ class Hearsay:
         if any(c.near and device not in self._context.peers for device, (c, _) in line.told.items()):
             return True  # it no longer has from us what it has of its own
         for claim in claims:
-            told = line.told.get(claim.device)
-            if told is None:
-                return True
-            if claim.device in line.near:
-                if claim.near and not told[0].near:
-                    return True  # it need not tell us of that one any more
+            told, heard = line.told.get(claim.device), line.heard.get(claim.device)
+            if claim.near and (told is None or not told[0].near):
+                return True  # it need not tell us of that one any more
+            if heard is not None and heard[0].near:
                 continue
-            if told[0].content != claim.content or now - claim.age / 10 - told[1] >= REFRESH_S:
+            if told is None or (heard is not None and heard[1] > told[1]):
+                told = heard
+            known_at = now - claim.age / 10
+            if told is None or known_at - told[1] >= REFRESH_S:
+                return True
+            if told[0].content != claim.content and known_at > told[1]:
                 return True
         return False
 
