@@ -33,7 +33,7 @@ from p2p.swarm.wire import unpack_bitmap
 
 INDEX_RETRY_S = 5.0
 
-REPLAN_S = 8.0
+REPLAN_S = 4.0
 """The plan is made anew this often, for what follows from time alone."""
 
 READ_BACKS_MAX = 3
