@@ -53,6 +53,7 @@ class Link:
         self._more = trio.Event()
         self.scope = trio.CancelScope()
         self.closing = False
+        self.banned = False
 
     def send(self, message: m.Message | Serve) -> None:
         """Queue a message."""
@@ -216,7 +217,7 @@ class PeerLinks:
         finally:
             if self._links.get(link.device) is link:
                 del self._links[link.device]
-                self._feed(PeerLost(link.device))
+                self._feed(PeerLost(link.device, link.banned))
             with trio.CancelScope(shield=True):
                 await stream.aclose()
 
@@ -255,6 +256,7 @@ class PeerLinks:
                 nursery.cancel_scope.cancel()
         except* ContentError as group:
             log.warning("peer %s breaks the protocol: %s", link.device, group.exceptions[0])
+            link.banned = True
             self.ban(link.device, 60.0)
         except* (PeerError, trio.TooSlowError) as group:
             log.debug("peer %s: %s", link.device, group.exceptions[0])

@@ -68,9 +68,10 @@ class PeerConnected(NamedTuple):
 
 
 class PeerLost(NamedTuple):
-    """The connection is gone, for whatever reason."""
+    """The connection is gone. `banned`: the peer broke the wire format and is kept out for a while."""
 
     device: str
+    banned: bool = False
 
 
 class Received(NamedTuple):

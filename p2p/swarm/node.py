@@ -153,6 +153,8 @@ class SwarmNode:
             case e.PeerConnected():
                 self._on_connected(event.device, event.host)
             case e.PeerLost():
+                if event.banned and (peer := context.peers.get(event.device)) is not None:
+                    peer.parted_for = "protocol"
                 self._on_lost(event.device)
             case e.Expect():
                 context.expected = dict(event.devices)

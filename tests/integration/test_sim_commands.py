@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from p2p.cli import run as slipstream
-from sim import world
 from sim.outcome import RunOutcome, Violation
 from sim.runs import keep, one
 from sim.scenario import library
@@ -57,8 +56,8 @@ def changed(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[RunOutcome],
     """Changes what the world tells of its runs."""
 
     def change(by: Callable[[RunOutcome], RunOutcome]) -> None:
-        real = world.run
-        monkeypatch.setattr(one.world, "run", lambda *args, **kwargs: by(real(*args, **kwargs)))
+        real = one.run_checked
+        monkeypatch.setattr(one, "run_checked", lambda *args, **kwargs: by(real(*args, **kwargs)))
 
     return change
 
@@ -196,7 +195,7 @@ def test_a_run_that_needs_too_much_memory_does_not_start(
     def never(scenario: Scenario, seed: int, *, timelines: Collection[str] = (), **_: object) -> RunOutcome:
         raise AssertionError("it started")
 
-    monkeypatch.setattr(one.world, "run", never)
+    monkeypatch.setattr(one, "run_checked", never)
     tiny.write_text(TINY.replace("devices = 3", "count = 9000000\ndevices = 1000"))
     assert slipstream(["sim", "run", str(tiny)]) == 2
     assert "9,000,000,000 devices of real code need about" in capsys.readouterr().err
