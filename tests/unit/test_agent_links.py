@@ -250,7 +250,7 @@ async def test_what_breaks_the_wire_format_ends_the_link(
             await stream._stream.send_stream.aclose()
         await trio.sleep(1)
         assert a.links.devices == ()
-        assert a.events[2:] == [PeerLost("x")]
+        assert a.events[2:] == [PeerLost("x", banned)]
         assert a.links.admits(identity("x")) is not banned
 
 
