@@ -12,26 +12,23 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 
-from p2p.content import index as pack_index
 from p2p.content import limits
 from p2p.content.digests import Digest
 from p2p.content.intervals import IntervalSet
 from p2p.content.manifest import PackRef
 from p2p.content.pieces import Piece, PieceMap
-from p2p.errors import ContentError
 from p2p.swarm import messages as m
 from p2p.swarm.announcements import Announcements
 from p2p.swarm.context import Context
 from p2p.swarm.events import GiveUp, ImageTask, ReadBack, Recheck, Route, Stored
 from p2p.swarm.hearsay import Hearsay
 from p2p.swarm.holders import Holders
+from p2p.swarm.indexes import Indexes
 from p2p.swarm.objects import ObjectExchange
 from p2p.swarm.peer import Peer, PieceKey, RemoteImage
 from p2p.swarm.plan import Participant
 from p2p.swarm.site_view import CROWD, SiteView
 from p2p.swarm.wire import unpack_bitmap
-
-INDEX_RETRY_S = 5.0
 
 REPLAN_S = 4.0
 """The plan is made anew this often, for what follows from time alone."""
@@ -49,11 +46,12 @@ class ImageSwarm:
         self.context = context
         self.task = task
         self.complete = complete
-        self.reading_back = self.rechecking = self.given_up = False
+        self.reading_back = False
+        self.rechecking = False
+        self.given_up = False
         self.done = IntervalSet([(0, task.size)] if complete else [])
         self.left = 0 if complete else task.size
         self.repair = IntervalSet()
-        self.maps: dict[Digest, PieceMap] = {}
         self.route: Digest | None = None
         self.wanted: dict[PieceKey, None] = {}
         self.in_flight: dict[PieceKey, list[tuple[str, int]]] = {}
@@ -68,15 +66,16 @@ class ImageSwarm:
         self.last_progress = context.now
         self.hearsay = Hearsay(context, task.image)
         self.site = SiteView(context, task, self.hearsay, known=complete)
+        self.indexes = Indexes(context, objects, task, self.site, self.hearsay)
+        self.maps = self.indexes.maps
         self.replan = True
         self.stale = False
         self.planned_at = context.now
         self.wan_blocked_until = 0.0
         self.news = Announcements(context, task.image)
-        self._objects = objects
-        self._index_asked: dict[Digest, float] = {}
         self._announced_wan = self.wan
-        self._read_back_wrong = self._mended = 0
+        self._read_back_wrong = 0
+        self._mended = 0
 
     # What others should know
 
@@ -155,7 +154,7 @@ class ImageSwarm:
             if not self.complete:
                 self._follow(self._choose_route())
             if self._full_index_needed():
-                self._need_index(self.task.full_pack)
+                self.indexes.need(self.task.full_pack)
         if self.left or self.complete or self.reading_back or self.rechecking or self.given_up:
             return
         self.reading_back = True
@@ -218,7 +217,7 @@ class ImageSwarm:
     def _follow(self, pack: PackRef) -> None:
         name = pack.index.sha256
         if name not in self.maps:
-            self._need_index(pack)
+            self.indexes.need(pack)
             if self.route is not None:
                 return  # keep to the route that we have until the index is here
         elif self.route != name:
@@ -243,7 +242,7 @@ class ImageSwarm:
         """A peer wants the full pack's index: it cannot do with patches, so chunks will be asked for."""
         full = self.task.full_pack
         if name == full.index.sha256 and self.left != self.task.size:
-            self._need_index(full)
+            self.indexes.need(full)
 
     def _serves_own_kind(self) -> bool:
         """Whether nodes of the same base get, or will get, all that they need as patches."""
@@ -251,42 +250,18 @@ class ImageSwarm:
             return False
         return not self.complete or len(self.serves[self.route]) == len(self.maps[self.route])
 
-    def _need_index(self, pack: PackRef) -> None:
-        name = pack.index.sha256
-        asked = self._index_asked.get(name)
-        if name in self.maps or (asked is not None and self.context.now - asked < INDEX_RETRY_S):
-            return
-        self._index_asked[name] = self.context.now
-        self._objects.want(name, pack.index.size, for_agent=False)
-        if self.hearsay.since is not None and self.context.device != self.site.keeper:
-            policy = self.context.policy  # it comes from node to node; whose turn is first fetches it
-            longest = policy.object_s if pack == self.site.plan.pack else policy.stall_s
-            self._objects.wait_for_holder(name, longest * (1 + self.context.rng.random()))
-        for peer, remote in self.context.remotes(self.task.image):
-            if name in remote.totals:
-                self._objects.held_by(name, peer.device)
-
     def index_ready(self, name: Digest, data: bytes) -> None:
         """An index arrived. One that does not fit its manifest is as good as absent."""
-        if name in self.maps or not any(p.index.sha256 == name for p in self.task.packs):
+        pieces = self.indexes.opened(name, data)
+        if pieces is None:
             return
-        pack = next(p for p in self.task.packs if p.index.sha256 == name)
-        try:
-            index = pack_index.decode(data)
-        except ContentError:
-            return
-        fits = (index.image, index.image_size, index.base) == (self.task.image, self.task.size, pack.base)
-        if not fits or index.frames_size != pack.frames.size:
-            return
-        pieces = PieceMap(index)
-        self.maps[name] = pieces
         have = {p.number for p in pieces.pieces if not p.is_patch and self._is_done(p)}
         self.serves[name] = have
         self._check_claims(name, pieces)
-        self.context.actions.append(Route(self.task.image, name, index))
+        self.context.actions.append(Route(self.task.image, name, pieces.index))
         if have or self.hearsay.since is not None or len(self.context.peers) > CROWD:
             self._tell_all(name)  # who holds the index can be asked for it
-        if self.rechecking and pack.base is None:
+        if self.rechecking and pieces.index.base is None:
             self.context.actions.append(Recheck(self.task.image, name))
         self.replan = True
         self.recompute()

@@ -50,8 +50,7 @@ from p2p.content.manifest import Manifest, PackRef, decode_manifest
 from p2p.content.order import Audience, Order
 from p2p.errors import SlipstreamError
 from p2p.install import InstallRecord
-from p2p.swarm import Policy, gateway
-from p2p.swarm import image as swarm_image
+from p2p.swarm import Policy, gateway, indexes
 from tests.support.fleet_repository import quick_packs
 from tests.support.serving import serving
 
@@ -136,7 +135,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runtime, "RETRY_S", (0.1, 0.5))
     monkeypatch.setattr(runtime, "NEWS_PAUSE_S", 0.3)
     monkeypatch.setattr(gateway, "BACKOFF_S", (0.1, 0.5))
-    monkeypatch.setattr(swarm_image, "INDEX_RETRY_S", 0.3)
+    monkeypatch.setattr(indexes, "INDEX_RETRY_S", 0.3)
 
 
 @dataclass

@@ -20,13 +20,13 @@ from typing import Any
 
 from p2p.agent import driver, runtime
 from p2p.cli import main
-from p2p.swarm import gateway, image
+from p2p.swarm import gateway, indexes
 
 runtime.ONCE_PATIENCE_S = 1.0
 runtime.RETRY_S = (0.1, 0.5)
 driver.CHECKPOINT_S = 0.1
 gateway.BACKOFF_S = (0.1, 0.5)
-image.INDEX_RETRY_S = 0.3
+indexes.INDEX_RETRY_S = 0.3
 
 
 def _count(kill_at: int) -> Callable[[], int]:

@@ -56,6 +56,7 @@ def test_three_bases_pay_for_the_smallest_delta() -> None:
     packs = release(deltas={"a": 600_000, "b": 500_000, "c": 700_000})
     outcome = run(depot(devices=9, bases=bases, release=packs), 3)
     assert states(outcome) == {"committed"}
+    assert sum(d.frames_wan for d in outcome.devices) == 500_000
     assert outcome.amplification is not None
     assert outcome.amplification <= 1.2  # of half a megabyte, the check-ins of nine devices are a sixth
     assert outcome.sites[0].wan_down < 800_000
