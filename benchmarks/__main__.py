@@ -65,7 +65,15 @@ def _times(factor: float, extra: int = 0) -> Callable[[int], float]:
 
 CASES = (
     SiteCase(
-        "8 devices",
+        "8 devices, agents at rest",
+        Workload(8, 32 * MIB, RATE, running=True),
+        "≤ 1.05 copies",
+        _times(1.05),
+        ("libtorrent-tuned", "aria2-tuned"),
+        time_limit=1.15,
+    ),
+    SiteCase(
+        "8 devices, from the start of their processes",
         Workload(8, 32 * MIB, RATE),
         "≤ 1.05 copies",
         _times(1.05),
@@ -82,6 +90,7 @@ CASES = (
         "≤ 1.10 copies",
         _times(1.10),
     ),
+    SiteCase("first start ever", Workload(8, 32 * MIB, RATE, strangers=True), "≤ 1.05 copies", _times(1.05)),
     SiteCase(
         "three bases",
         Workload(8, 32 * MIB, RATE, bases=3),
