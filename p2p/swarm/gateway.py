@@ -167,10 +167,15 @@ class Gateway:
 
     def on_lease(self, peer: Peer, remote: RemoteImage, message: m.Lease) -> None:
         now, image = self._context.now, self._image
+        old = remote.leases.get(message.slot)
+        believed = not remote.distrusted and now >= remote.conduct.stalled_until
+        if old is not None and believed and message[3:] == (old.start, old.stop) and message.pack == old.pack:
+            old.renewed = now
+            return
         self.dirty = True
-        old = remote.leases.pop(message.slot, None)
+        remote.leases.pop(message.slot, None)
         if old is not None:
-            image.hearsay.touch()
+            image.hearsay.touch(leases=True)
             self._ended_at = now
             if len(self._context.remotes(image.task.image)) > CROWD:
                 self._passed[old.pack, old.start, old.stop] = now + PASSED_S
@@ -179,21 +184,13 @@ class Gateway:
         if not image.lease_fits(message.pack, message.start, message.stop):
             self._context.ban(peer.device, "bad-lease")
             return
-        if message.start >= message.stop or remote.distrusted or now < remote.conduct.stalled_until:
+        if message.start >= message.stop or not believed:
             return
-        same = old is not None and (old.pack, old.start, old.stop) == (
-            message.pack, message.start, message.stop,
-        )  # fmt: skip
-        began, progressed = (old.began, old.progressed) if same and old is not None else (now, now)
         image.lessors[peer.device] = peer
-        remote.leases[message.slot] = LeaseState(
-            message.pack, message.start, message.stop, began, now, progressed
-        )  # fmt: skip
-        if not old:
-            self._image.stale = True
-        if not same:
-            image.hearsay.touch()
-            self._settle_conflict(peer, message, greeting=remote.participant is None)
+        remote.leases[message.slot] = LeaseState(message.pack, message.start, message.stop, now, now, now)
+        image.hearsay.touch(leases=True)
+        image.stale |= peer.device not in image.site.gateways
+        self._settle_conflict(peer, message, greeting=remote.participant is None)
 
     def renewed_by(self, remote: RemoteImage, pack: Digest, pieces: Collection[int]) -> None:
         """A peer serves pieces that it did not serve before: the leases that they belong to made progress."""

@@ -11,6 +11,7 @@ A site without far devices says all it has to say once. Not for whom to ask for 
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 
@@ -61,11 +62,16 @@ class Far:
 
 @dataclass(slots=True)
 class _Line:
-    """What one peer was told, and what it told last."""
+    """What one peer was told last, and what it told: claims by device, and when they were true."""
 
     begun: bool = False
     told: dict[str, tuple[m.Claim, float]] = field(default_factory=dict)
-    near: frozenset[str] = frozenset()
+    heard: dict[str, tuple[m.Claim, float]] = field(default_factory=dict)
+
+    def is_near(self, device: str) -> bool:
+        """Whether the peer has said that it is connected to a device."""
+        heard = self.heard.get(device)
+        return heard is not None and heard[0].near
 
 
 class Hearsay:
@@ -83,7 +89,9 @@ class Hearsay:
         self._far: dict[str, Far] = {}
         self._lines: dict[str, _Line] = {}
         self._relays: tuple[int, list[str]] | None = None
+        self._passed_on: dict[str, float] = {}
         self._doubted: dict[str, float] = {}
+        self._all_near = False  # whoever is told is connected to all that it would be told of
         self._since: float | None = None
         self._told_at = context.now - ROUND_S
         self.due_at: float | None = None
@@ -139,7 +147,8 @@ class Hearsay:
         """Take what a peer tells; whether anything is new but its age."""
         context, now = self._context, self._context.now
         line = self._lines.setdefault(peer.device, _Line())
-        line.near = frozenset(c.device for c in message.claims if c.near)
+        line.heard = {c.device: (c, now - c.age / 10) for c in message.claims}
+        self._all_near = False
         changed = False
         answer = not line.begun
         for claim in message.claims:
@@ -157,10 +166,12 @@ class Hearsay:
             if old is None and not self._room(peer.device):
                 continue
             who = Participant(claim.device, claim.base, claim.wan, claim.weight, claim.complete)
-            passed = {} if old is None else old.passed
-            if old is not None and old.pack == claim.pack:
+            pack, passed = claim.pack, {}
+            if old is not None and claim.pack in (None, old.pack):
+                pack, passed = old.pack, old.passed
                 passed |= {x: now + PASSED_S for x in old.leases if x not in claim.leases}
-            self._far[claim.device] = Far(who, claim.pack, claim.leases, known_at, peer.device, passed)
+            self._far[claim.device] = Far(who, pack, claim.leases, known_at, peer.device, passed)
+            answer |= known_at - self._passed_on.get(claim.device, math.inf) >= REFRESH_S
             changed |= old is None or (old.participant, old.leases) != (who, claim.leases)
             self._since = now if self._since is None else self._since
         if changed:
@@ -177,22 +188,25 @@ class Hearsay:
 
     # Telling
 
-    def touch(self) -> None:
-        """Something that is told has changed."""
-        if self.due_at is None:
+    def touch(self, *, leases: bool = False) -> None:
+        """Something that is told has changed; `leases`: no more than what somebody fetches."""
+        if self.due_at is None and not (leases and self._all_near):
             self.due_at = max(self._told_at + ROUND_S, self._context.now + FIRST_S)
 
     def tell(self, first: Iterable[Participant]) -> None:
         """Tell the relays of the devices `first` in the plan (this one is known to them)."""
         context, now = self._context, self._context.now
         self.due_at, self._told_at = None, now
+        self._all_near = True
         members = context.members(self._image)
         claims = [claim for who in first if (claim := self._claim(who)) is not None]
+        self._passed_on = {c.device: now - c.age / 10 for c in claims}
         for device in dict.fromkeys([*self._relays_now(), *self._lines]):
             if device not in members:
                 continue
             line = self._lines.setdefault(device, _Line())
             mine = [c for c in claims if c.device != device][: limits.CLAIMS_MAX]
+            self._all_near = self._all_near and all(line.is_near(c.device) for c in mine)
             if self._is_news(line, mine):
                 line.begun = True
                 line.told = {c.device: (c, now - c.age / 10) for c in mine}
@@ -200,7 +214,9 @@ class Hearsay:
 
     def refresh(self) -> None:
         """Now and then look whether what was told has grown old."""
-        if self.due_at is None and self._context.now - self._told_at >= REFRESH_S / 2:
+        if self._all_near or self.due_at is not None:
+            return
+        if self._context.now - self._told_at >= REFRESH_S / 2:
             self.due_at = self._context.now
 
     def forget(self, device: str) -> None:
@@ -220,7 +236,8 @@ class Hearsay:
         if far is None or who.device in context.peers:
             return None
         age = max(1, round(10 * (context.now - far.known_at)))
-        return m.Claim(who.device, age, who.base, who.wan, who.weight, who.complete, far.pack, far.leases)
+        pack = far.pack if far.leases else None
+        return m.Claim(who.device, age, who.base, who.wan, who.weight, who.complete, pack, far.leases)
 
     def _is_news(self, line: _Line, claims: Collection[m.Claim]) -> bool:
         """Whether a peer would learn anything; who is connected to a device needs nobody's word on it."""
@@ -230,14 +247,17 @@ class Hearsay:
         if any(c.near and device not in self._context.peers for device, (c, _) in line.told.items()):
             return True  # it no longer has from us what it has of its own
         for claim in claims:
-            told = line.told.get(claim.device)
-            if told is None:
-                return True
-            if claim.device in line.near:
-                if claim.near and not told[0].near:
-                    return True  # it need not tell us of that one any more
+            told, heard = line.told.get(claim.device), line.heard.get(claim.device)
+            if claim.near and (told is None or not told[0].near):
+                return True  # it need not tell us of that one any more
+            if heard is not None and heard[0].near:
                 continue
-            if told[0].content != claim.content or now - claim.age / 10 - told[1] >= REFRESH_S:
+            if told is None or (heard is not None and heard[1] > told[1]):
+                told = heard
+            known_at = now - claim.age / 10
+            if told is None or known_at - told[1] >= REFRESH_S:
+                return True
+            if told[0].content != claim.content and known_at > told[1]:
                 return True
         return False
 

@@ -30,7 +30,7 @@ from p2p.swarm.plan import Participant
 from p2p.swarm.site_view import CROWD, SiteView
 from p2p.swarm.wire import unpack_bitmap
 
-REPLAN_S = 4.0
+REPLAN_S = 8.0
 """The plan is made anew this often, for what follows from time alone."""
 
 READ_BACKS_MAX = 3

@@ -24,8 +24,8 @@ from p2p.swarm.policy import Policy
 from p2p.swarm.pursuits import Pursuits
 from p2p.swarm.wire import PROTOCOL
 
-HOUSEKEEPING_S, WAITING_S = 0.25, 1.0
-"""How often deadlines are looked at while anything is under way, and while others are at it."""
+HOUSEKEEPING_S, WAITING_S, RESTING_S = 0.25, 1.0, 2.0
+"""How often deadlines are looked at while this node fetches, while it waits for pieces, and for others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,7 +283,8 @@ class SwarmNode:
                 self._deliver_indexes()
             if image.site.gateways is not before:
                 gateway.dirty = True
-            gateway.step()
+            if gateway.dirty:
+                gateway.step()
             if image.due or pursuit.rider.hungry:
                 pursuit.rider.step()
             if image.news.due_at is not None:
@@ -307,7 +308,7 @@ class SwarmNode:
             fetches = pursuit.gateway.active or self._context.device in image.site.gateways
             if fetches or pursuit.rider.paused or image.route is None or not image.site.ready:
                 return HOUSEKEEPING_S
-        return WAITING_S
+        return WAITING_S if any(p.image.in_flight for p in self._pursuits) else RESTING_S
 
     def _part(self) -> None:
         """Peers that we part with are gone at once, whenever their connection ends."""

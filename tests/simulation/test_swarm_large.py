@@ -117,11 +117,15 @@ def test_gateways_die_one_after_the_other(seed: int) -> None:
     release = make_release(16 * MIB, {})
     site = site_of(40, release, seed=seed, wan_rate=500e3)
     start(site, random_graph(names(site), 8, seed))
-    for n in range(3):
-        site.run(8 + 7 * n)
-        busy = [d for d in site.honest if d.up and d.fetches]
-        site.kill(busy[0].device)
+    for _ in range(3):
+        assert site.run(
+            site.now + 40, done=lambda: site.now > 8 and any(d.fetches for d in site.honest if d.up)
+        )
+        site.kill(next(d.device for d in site.honest if d.up and d.fetches))
+        site.run(site.now + 5)
     assert finish(site) <= 1.25
+    noticed = 3 * 20.0  # until a claim has expired everywhere, at the longest
+    assert site.now <= 1.25 * release.pack(None).wan_bytes / site.wan_rate + noticed
 
 
 def test_churn_in_a_partial_mesh() -> None:
