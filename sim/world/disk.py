@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import errno
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Protocol
 
 from p2p.adapters.durable import DirectoryBlobStore, DurableIo
-from p2p.adapters.files import File, Space
+from p2p.adapters.files import File, Files, Space
 from p2p.adapters.slot_writer import FileSlotWriter
 from p2p.adapters.slots import FileSlots
 from p2p.content.digests import Buffer, Digest, sha256
@@ -315,12 +316,18 @@ class VirtualSlots(FileSlots):
         return writer
 
 
-class VirtualIo(DurableIo):
-    """The real blob store's system calls on a virtual disk."""
+class ListedFiles(Files, Protocol):
+    """A file system that can tell the names in a directory."""
 
-    def __init__(self, disk: VirtualDisk) -> None:
+    def names_in(self, directory: str) -> Iterable[str]: ...
+
+
+class VirtualIo(DurableIo):
+    """The real blob store's system calls on a virtual disk, or any other file system."""
+
+    def __init__(self, disk: ListedFiles) -> None:
         self._disk = disk
-        self._open: dict[int, tuple[VirtualFile, int]] = {}
+        self._open: dict[int, tuple[File, int]] = {}
 
     def read(self, path: Path) -> bytes:
         file = self._disk.open(str(path))

@@ -71,19 +71,19 @@ class SmallFile:
         self.pending.clear()
         return changed
 
-    def lose_power(self, rng: random.Random) -> None:
-        """What was not synced survives not at all, whole, or in part: sectors missing, zero or torn."""
-        if not self.pending:
-            return
-        how = rng.choice(("none", "all", "some", "zeros"))
+    def survivor(self, rng: random.Random) -> SmallFile:
+        """The file after a power cut: what was not synced is there not at all, whole, or in part.
+
+        In part means sectors that are missing, zero or torn.
+        """
+        how = rng.choice(("none", "all", "some", "zeros")) if self.pending else "none"
         if how == "all":
-            self.sync()
-            return
-        survivor = SmallFile(self.durable)
+            return SmallFile(bytes(self.data))
+        after = SmallFile(self.durable)
         for change in self.pending if how != "none" else ():
             if isinstance(change, int):
                 if rng.random() < 0.7:
-                    survivor.resize(change)
+                    after.resize(change)
                 continue
             offset, data = change
             for at in range(0, len(data), SECTOR):
@@ -95,8 +95,14 @@ class SmallFile:
                     continue
                 elif luck < 0.4:
                     part = part[: rng.randrange(len(part) + 1)]
-                survivor.write(offset + at, part)
-        self.data = self.durable = bytes(survivor.data)
+                after.write(offset + at, part)
+        after.sync()
+        return after
+
+    def lose_power(self, rng: random.Random) -> None:
+        """Be what survives of it."""
+        after = self.survivor(rng)
+        self.data, self.durable = after.data, after.durable
         self.pending.clear()
 
 

@@ -10,62 +10,10 @@ from __future__ import annotations
 import errno
 import random
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
 
-from p2p.adapters.durable import DurableIo
 from p2p.adapters.files import Space
 from p2p.content.digests import Buffer
-
-SECTOR = 512
-
-
-class PowerCut(BaseException):
-    """The power is gone; not an `Exception`, so that nothing handles it."""
-
-
-@dataclass
-class Inode:
-    durable: bytes = b""
-    now: bytearray = field(default_factory=bytearray)
-    pending: list[tuple[int, bytes] | int] = field(default_factory=list)
-
-    def write(self, offset: int, data: bytes) -> None:
-        if len(self.now) < offset:
-            self.now.extend(bytes(offset - len(self.now)))
-        self.now[offset : offset + len(data)] = data
-        self.pending.append((offset, data))
-
-    def resize(self, size: int) -> None:
-        self.now = self.now[:size] + bytes(max(0, size - len(self.now)))
-        self.pending.append(size)
-
-    def survive(self, rng: random.Random) -> bytes:
-        if not self.pending:
-            return self.durable
-        how = rng.choice(["none", "all", "some", "zeros"])
-        if how == "none":
-            return self.durable
-        if how == "all":
-            return bytes(self.now)
-        survivor = Inode(now=bytearray(self.durable))
-        for change in self.pending:
-            if isinstance(change, int):
-                if rng.random() < 0.7:
-                    survivor.resize(change)
-                continue
-            offset, data = change
-            for at in range(0, len(data), SECTOR):
-                part = data[at : at + SECTOR]
-                luck = rng.random()
-                if how == "zeros" and luck < 0.4:
-                    part = bytes(len(part))
-                elif luck < 0.3:
-                    continue
-                elif luck < 0.4:
-                    part = part[: rng.randrange(len(part) + 1)]
-                survivor.write(offset + at, part)
-        return bytes(survivor.now)
+from sim.world.medium import PowerCut, SmallFile
 
 
 class CrashDisk:
@@ -79,9 +27,11 @@ class CrashDisk:
         self.log: list[str] = []
         self.bytes_written = 0
         self._rng = random.Random(seed)
-        self._names: dict[str, Inode] = {}
-        self._durable_names: dict[str, Inode] = {}
-        self._pending_names: list[tuple[str, str, Inode | None]] = []  # source, name, inode (None: removed)
+        self._names: dict[str, SmallFile] = {}
+        self._durable_names: dict[str, SmallFile] = {}
+        self._pending_names: list[
+            tuple[str, str, SmallFile | None]
+        ] = []  # source, name, inode (None: removed)
         self.directories = {"/"}
 
     def step(self, what: str) -> bool:
@@ -106,19 +56,18 @@ class CrashDisk:
                 names[name] = inode
         contents: dict[int, bytes] = {}
         for name, inode in names.items():
-            data = contents.setdefault(id(inode), inode.survive(rng))
+            data = contents.setdefault(id(inode), bytes(inode.survivor(rng).data))
             after.place(name, data)
         after.directories = set(self.directories)
         return after
 
     def place(self, path: str, data: bytes) -> None:
         """Put a durable file there."""
-        inode = Inode(durable=data, now=bytearray(data))
-        self._names[path] = self._durable_names[path] = inode
+        self._names[path] = self._durable_names[path] = SmallFile(data)
 
     def content(self, path: str) -> bytes | None:
         inode = self._names.get(path)
-        return None if inode is None else bytes(inode.now)
+        return None if inode is None else bytes(inode.data)
 
     def paths(self) -> list[str]:
         return sorted(self._names)
@@ -132,7 +81,7 @@ class CrashDisk:
                 raise FileNotFoundError(errno.ENOENT, "No such file or directory", path)
             if self.step(f"create {path}"):
                 raise PowerCut
-            inode = self._names[path] = Inode()
+            inode = self._names[path] = SmallFile()
             self._pending_names.append(("", path, inode))
         return CrashFile(self, path, inode)
 
@@ -159,6 +108,11 @@ class CrashDisk:
     def make_directories(self, path: str) -> None:
         self.directories.add(path)
 
+    def names_in(self, directory: str) -> list[str]:
+        """The names of files in a directory."""
+        prefix = directory.rstrip("/") + "/"
+        return [p[len(prefix) :] for p in self.paths() if p.rpartition("/")[0] + "/" == prefix]
+
     def sync_directory(self, path: str) -> None:
         cut = self.step(f"sync directory {path}")
         if cut:
@@ -176,7 +130,7 @@ class CrashDisk:
 
     def space(self, path: str) -> Space:
         inode = self._names.get(path)
-        return Space(1, 1 << 40, len(inode.now) if inode else 0, False)
+        return Space(1, 1 << 40, inode.size if inode else 0, False)
 
 
 class CrashFile:
@@ -184,16 +138,16 @@ class CrashFile:
 
     is_device = False
 
-    def __init__(self, disk: CrashDisk, path: str, inode: Inode) -> None:
+    def __init__(self, disk: CrashDisk, path: str, inode: SmallFile) -> None:
         self._disk = disk
         self._path = path
         self._inode = inode
 
     def size(self) -> int:
-        return len(self._inode.now)
+        return self._inode.size
 
     def read_at(self, offset: int, length: int) -> bytes:
-        return bytes(self._inode.now[offset : offset + length])
+        return self._inode.read(offset, length)
 
     def write_at(self, offset: int, data: Buffer) -> None:
         cut = self._disk.step(f"write {self._path} {offset}+{len(data)}")
@@ -204,7 +158,7 @@ class CrashFile:
         self._disk.bytes_written += len(data)
 
     def resize(self, size: int) -> None:
-        if size == len(self._inode.now):
+        if size == self._inode.size:
             return
         cut = self._disk.step(f"resize {self._path} {size}")
         self._inode.resize(size)
@@ -212,70 +166,20 @@ class CrashFile:
             raise PowerCut
 
     def reserve(self, size: int) -> None:
-        self.resize(max(size, len(self._inode.now)))
+        self.resize(max(size, self._inode.size))
 
     def sync(self) -> None:
         if self._disk.step(f"sync {self._path}"):
             raise PowerCut
         if self._disk.lying_sync(self._path):
             return
-        self._inode.durable = bytes(self._inode.now)
-        self._inode.pending.clear()
+        self._inode.sync()
 
     def drop_cache(self) -> None:
         pass
 
     def close(self) -> None:
         pass
-
-
-class CrashIo(DurableIo):
-    """The blob store's system calls on a `CrashDisk`; directories must exist for real (use `/`)."""
-
-    def __init__(self, disk: CrashDisk) -> None:
-        self._disk = disk
-        self._open: dict[int, tuple[CrashFile, int]] = {}
-
-    def read(self, path: Path) -> bytes:
-        file = self._disk.open(str(path))
-        return file.read_at(0, file.size())
-
-    def create(self, path: Path) -> int:
-        file = self._disk.open(str(path), write=True, create=True)
-        file.resize(0)
-        number = 1000 + len(self._open)
-        self._open[number] = (file, 0)
-        return number
-
-    def write(self, fd: int, data: memoryview) -> int:
-        file, at = self._open[fd]
-        file.write_at(at, bytes(data))
-        self._open[fd] = (file, at + len(data))
-        return len(data)
-
-    def sync(self, fd: int) -> None:
-        self._open[fd][0].sync()
-
-    def close(self, fd: int) -> None:
-        pass
-
-    def rename(self, source: Path, target: Path) -> None:
-        self._disk.rename(str(source), str(target))
-
-    def unlink(self, path: Path) -> None:
-        if not self._disk.exists(str(path)):
-            raise FileNotFoundError(errno.ENOENT, "No such file or directory", str(path))
-        self._disk.remove(str(path))
-
-    def sync_directory(self, path: Path) -> None:
-        self._disk.sync_directory(str(path))
-
-    def make_directory(self, path: Path) -> None:
-        self._disk.make_directories(str(path))
-
-    def names(self, path: Path) -> list[str]:
-        prefix = str(path).rstrip("/") + "/"
-        return [p[len(prefix) :] for p in self._disk.paths() if p.rpartition("/")[0] + "/" == prefix]
 
 
 def explore(

@@ -18,7 +18,8 @@ from p2p.adapters.slots import FileSlots
 from p2p.content.digests import sha256
 from p2p.content.manifest import Manifest, ObjectRef, PackRef, PayloadSpec
 from p2p.install import Release, State
-from tests.support.crash_disk import CrashDisk, CrashIo, explore
+from sim.world.disk import VirtualIo
+from tests.support.crash_disk import CrashDisk, explore
 
 OLD = random.Random(1).randbytes(5000)
 STALE = random.Random(2).randbytes(9000)
@@ -137,7 +138,7 @@ class Device:
 
     def __init__(self, disk: CrashDisk, boot_number: int) -> None:
         self.disk = disk
-        self.store = DirectoryBlobStore(Path("/"), CrashIo(disk))
+        self.store = DirectoryBlobStore(Path("/"), VirtualIo(disk))
         self.installer = Installer(
             self.store,
             {"rootfs": slots_of(disk)},
