@@ -13,7 +13,7 @@ from coordinator.publishing.files import make_directory, write_atomic
 from p2p.cli.output import json_option, print_json
 from p2p.errors import OperatorError
 from sim.fleet.bill import reckon
-from sim.fleet.outcome import MARKS, Estimate, PlanOutcome, Way
+from sim.fleet.outcome import MARKS, Estimate, GroupEstimate, ModelError, PlanOutcome, Way
 from sim.fleet.parameters import fitted
 from sim.fleet.plans import OWN, read_plans
 from sim.runs.progress import bar, time_text
@@ -30,9 +30,8 @@ PLAN_FILE = "plan.json"
 @click.option("--product", help="Of the repository; needed if it has several.")
 @click.option("--release", "version", help="Of the product; default the newest.")
 @click.option(
-    "--plan", "plans", multiple=True, metavar="PLAN",
-    help="Another plan to compare, such as 'night: window=22:00-06:00; quota=500MB; "
-    "phases=1%@0h,100%@24h; origin=100Mbit/s'; repeatable.",
+    "--plan", "plans", multiple=True, metavar="'NAME: KEY=VALUE; …'",
+    help="Another plan to compare; repeatable. See above.",
 )  # fmt: skip
 @click.option(
     "--seed", type=click.IntRange(0), default=1, show_default=True, help="What the fleet is drawn from."
@@ -58,11 +57,21 @@ def plan(
     capacities of the scenario and of every --plan. A model fitted to runs of the real code does it; its
     error is stated. A million devices take less than a minute.
 
+    Bytes and money are the release's. What devices spend on asking, whatever is published, is told apart.
+
+    \b
+    A --plan changes what it names; the rest stays as the scenario has it:
+      phases=1%@0h,10%@24h,100%@3d  shares of the devices, and when they are open
+      window=22:00-06:00            when devices use their WAN, daily; several with commas; or none
+      origin=100Mbit/s              what the origin gives all sites together; or none
+      quota=500MB                   WAN bytes of a site in each 30 days; or none
+
     \b
     Examples:
       slipstream sim plan retail-chain
       slipstream sim plan --fleet fleet.toml --repo ./repo --release 2.4.1
       slipstream sim plan retail-chain --plan "night: window=22:00-06:00" --out plan
+      slipstream sim plan retail-chain --plan "careful: phases=1%@0h,100%@1d" --plan "thin: origin=10Mbit/s"
     """
     if (scenario is None) == (fleet is None):
         raise OperatorError("give the fleet once: as SCENARIO or as --fleet FILE")
@@ -93,45 +102,44 @@ def plan(
 
 def lines(outcome: PlanOutcome) -> list[str]:
     """The comparison as tables: ways, then plans, then the site groups of Slipstream under its own plan."""
-    error = outcome.error
     found = [
         f"{outcome.scenario}: release {outcome.release} ({size_text(outcome.image_bytes)}) for "
         f"{outcome.devices:,} devices at {outcome.sites:,} sites, seed {outcome.seed}",
         "",
     ]
-    heads = ("way", "WAN bytes", "per site", "A", *(f"{m:.0%} by" for m in MARKS), "done", "money")
+    heads = ("way", "release bytes", "a site", "A", *_MARK_HEADS, "done", "money", "a site")
     for name, words in outcome.plans.items():
         found += [f"plan {name!r}: {words}" if name != OWN else f"as written: {words}"]
         found += table(heads, [_row(outcome.of(way, name), outcome.sites) for way in Way])
-        found.append("")
+        found += [*_asking(outcome.of(Way.SLIPSTREAM, name), outcome.sites), ""]
     groups = outcome.of(Way.SLIPSTREAM).groups
     if len(groups) > 1:
-        heads = ("slipstream, by group", "sites", "devices", "WAN bytes", "per site", *heads[4:])
-        found += [*table(heads, [_group_row(outcome, n) for n in range(len(groups))]), ""]
+        heads = (
+            "slipstream, by group", "sites", "devices", "release bytes", "a site", *_MARK_HEADS,
+            "done", "money", "a site", "asking, a day",
+        )  # fmt: skip
+        found += [*table(heads, [_group_row(group) for group in groups]), ""]
     found += [f"left out: {note}" for note in outcome.notes]
-    found.append(
-        f"the model against runs of the real code on {error.held_out} sites that it was not fitted to: "
-        f"bytes {error.bytes_median:.1%} off (median; worst {error.bytes_worst:.1%}), "
-        f"time {error.time_median:.1%} (worst {error.time_worst:.1%})"
-    )
-    return found
+    return [*found, *_error(outcome.error)]
+
+
+_MARK_HEADS = tuple(f"{100 * m:.0f} % by" for m in MARKS)
 
 
 def _row(estimate: Estimate, sites: int) -> tuple[str, ...]:
-    factor = estimate.amplification
     return (
         str(estimate.way),
         size_text(estimate.wan_bytes),
         size_text(estimate.wan_bytes // max(1, sites)),
-        "-" if factor is None else f"{factor:.3f}" if factor < 10 else f"{factor:.0f}",
+        _factor(estimate.amplification),
         *_marks(estimate.marks_s),
         _share(estimate.finished, estimate.devices),
-        f"{estimate.money:,.2f}",
+        _money(estimate.money),
+        _money(estimate.money / max(1, sites)),
     )
 
 
-def _group_row(outcome: PlanOutcome, number: int) -> tuple[str, ...]:
-    group = outcome.of(Way.SLIPSTREAM).groups[number]
+def _group_row(group: GroupEstimate) -> tuple[str, ...]:
     return (
         group.group,
         f"{group.sites:,}",
@@ -140,8 +148,37 @@ def _group_row(outcome: PlanOutcome, number: int) -> tuple[str, ...]:
         size_text(group.wan_bytes // max(1, group.sites)),
         *_marks(group.marks_s),
         _share(group.finished, group.devices),
-        f"{group.money:,.2f}",
+        _money(group.money),
+        _money(group.money / max(1, group.sites)),
+        size_text(group.asking_day_bytes),
     )
+
+
+def _asking(estimate: Estimate, sites: int) -> list[str]:
+    asking = estimate.asking
+    return [
+        f"asking (polls and check-ins, whatever is published): {size_text(asking.day_bytes)} a day, "
+        f"{size_text(asking.day_bytes // max(1, sites))} a site, money {_money(asking.day_money)}",
+        f"as `sim run` counts, with {size_text(asking.wan_bytes)} of asking until "
+        f"{time_text(asking.until_s)}: {size_text(estimate.wan_bytes + asking.wan_bytes)}, "
+        f"A {_factor(estimate.amplification_with_asking)} (slipstream)",
+    ]
+
+
+def _error(error: ModelError) -> list[str]:
+    return [
+        f"the model against runs of the real code on {error.held_out} sites that it was not fitted to: "
+        f"bytes {error.bytes_median:.1%} off (median; worst {error.bytes_worst:.1%}), "
+        f"time {error.time_median:.1%} (worst {error.time_worst:.1%})"
+    ]
+
+
+def _factor(factor: float | None) -> str:
+    return "-" if factor is None else f"{factor:.3f}" if factor < 10 else f"{factor:.0f}"
+
+
+def _money(money: float) -> str:
+    return "0" if not money else f"{money:.2g}" if abs(money) < 0.1 else f"{money:,.2f}"
 
 
 def _marks(times: Sequence[float | None]) -> list[str]:

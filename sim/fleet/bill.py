@@ -10,12 +10,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sim.fleet import draw, model, origin
+from sim.fleet import asking, draw, model, origin
 from sim.fleet.curve import Curve, Floats, of_wan
-from sim.fleet.outcome import MARKS, Estimate, GroupEstimate, PlanOutcome, Way
+from sim.fleet.outcome import MARKS, Asking, Estimate, GroupEstimate, PlanOutcome, Way
 from sim.fleet.packs import Packs
 from sim.fleet.parameters import Parameters
 from sim.fleet.plans import Plan
+from sim.fleet.setting import Setting, transfers
+from sim.fleet.times import CROWDED_S, site_times
 from sim.outcome import Series
 from sim.scenario.model import Scenario
 
@@ -45,10 +47,15 @@ def reckon(
     parameters: Parameters,
     *,
     ways: Sequence[Way] = tuple(Way),
+    drawn: Sequence[draw.Devices] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> PlanOutcome:
-    """All `ways` under all `plans`. `progress` gets estimates done and how many there are."""
-    drawn = [draw.draw_devices(scenario, group, seed) for group in scenario.sites]
+    """All `ways` under all `plans`. `progress` gets estimates done and how many there are.
+
+    `drawn`: the devices of each site group, if they are known; else `seed` decides.
+    """
+    if drawn is None:
+        drawn = [draw.draw_devices(scenario, group, seed) for group in scenario.sites]
     total = len(plans) * len(ways)
     estimates = []
     crowded: dict[str, int] = {}
@@ -89,7 +96,7 @@ def notes(scenario: Scenario, plans: Sequence[Plan]) -> tuple[str, ...]:
 def _crowds(crowded: Mapping[str, int], parameters: Parameters) -> list[str]:
     error = parameters.error
     return [
-        f"{count} sites of {group} have a radio channel that takes over {model.CROWDED_S:.0f} s for all "
+        f"{count} sites of {group} have a radio channel that takes over {CROWDED_S:.0f} s for all "
         f"copies (in some way or plan): devices there fetch over the WAN as well, and the model was up to "
         f"{error.outside_bytes_worst:.0%} off in bytes, {error.outside_time_worst:.0%} in time"
         for group, count in crowded.items()
@@ -108,9 +115,17 @@ def _estimate(
 ) -> Estimate:
     shared = way in (Way.SHARED, Way.SLIPSTREAM)
     usable = packs if way in (Way.DELTA, Way.SLIPSTREAM) else packs.without_deltas()
-    settings, loads, jobs = [], [], []
+    settings, loads, jobs, links = [], [], [], []
     for group, devices in zip(scenario.sites, drawn, strict=True):
-        setting = model.Setting(group, devices, scenario.polling, scenario.policy, parameters, plan.quota)
+        setting = Setting(
+            group,
+            devices,
+            scenario.polling,
+            scenario.policy,
+            parameters,
+            plan.quota,
+            openings(scenario, plan),
+        )
         curve = of_wan(
             group.wan,
             starts_of_day=scenario.starts_of_day,
@@ -118,7 +133,7 @@ def _estimate(
             stops=group.timetable,
             every_s=group.timetable_every_s,
             windows=plan.windows,
-            transfers=model.transfers(setting, shared=shared),
+            transfers=transfers(setting, shared=shared),
         )
         opens = draw.opened(devices, plan.phases)
         known = draw.known(devices, scenario.polling, opens, curve, gossip=shared)
@@ -126,8 +141,9 @@ def _estimate(
         settings.append(setting)
         loads.append(load)
         jobs.append(load.jobs(curve))
+        links.append(curve)
         if shared:
-            times = model.site_times(setting, usable, load.pack, load.down, curve.rate_max)
+            times = site_times(setting, usable, load.pack, load.down, curve.rate_max)
             found = int(np.count_nonzero(times.crowded))
             crowded[group.name] = max(crowded.get(group.name, 0), found)
     curves = origin.shared(jobs, plan.origin, scenario.duration_s)
@@ -136,12 +152,10 @@ def _estimate(
         for setting, load, curve in zip(settings, loads, curves, strict=True)
     ]
     done = [origin.Jobs(r.curve, job.start_s, job.work) for r, job in zip(results, jobs, strict=True)]
-    return _summed(scenario, plan, way, settings, results, done)
+    return _summed(scenario, plan, way, settings, links, results, done)
 
 
-def _result(
-    setting: model.Setting, load: model.Load, curve: Curve, packs: Packs, horizon_s: float
-) -> _Result:
+def _result(setting: Setting, load: model.Load, curve: Curve, packs: Packs, horizon_s: float) -> _Result:
     finished = model.finish(setting, load, curve)
     finished = np.where(finished <= horizon_s, finished, np.inf)
     down, up = load.per_site(load.down), load.per_site(load.up)
@@ -166,14 +180,16 @@ def _summed(
     scenario: Scenario,
     plan: Plan,
     way: Way,
-    settings: Sequence[model.Setting],
+    settings: Sequence[Setting],
+    links: Sequence[Curve],
     results: Sequence[_Result],
     jobs: Sequence[origin.Jobs],
 ) -> Estimate:
     groups = []
-    for setting, result in zip(settings, results, strict=True):
+    for setting, link, result in zip(settings, links, results, strict=True):
         down, up = float(result.site_down.sum()), float(result.site_up.sum())
-        price = setting.group.wan.price_per_mb if setting.group.wan is not None else _stop_price(setting)
+        price = _price(setting)
+        day = asking.of_a_day(setting, link, scenario.duration_s)
         groups.append(
             GroupEstimate(
                 group=setting.group.name,
@@ -184,6 +200,7 @@ def _summed(
                 wan_down=round(down),
                 floor_bytes=round(float(result.site_floor.sum())),
                 money=(down + up) / 1e6 * price,
+                asking_day_bytes=round(float(day.down.sum() + day.up.sum())),
                 marks_s=marks(result.finished_s),
             )
         )
@@ -205,6 +222,7 @@ def _summed(
         floor_bytes=sum(g.floor_bytes for g in groups),
         wan_money=sum(g.money for g in groups),
         origin_money=wan_down / 1e6 * scenario.origin.price_per_mb,
+        asking=_asking(scenario, settings, links, marks(finished)[-1]),
         marks_s=marks(finished),
         groups=tuple(groups),
         completion=_completion(real),
@@ -212,6 +230,31 @@ def _summed(
         site_bytes=tuple(np.quantile(site_bytes, QUANTILES).tolist()),
         site_floors=tuple(np.quantile(floors, QUANTILES).tolist()),
     )
+
+
+def openings(scenario: Scenario, plan: Plan) -> int:
+    """Phases of the plan that open later than what devices at rest are told first, or that start finds."""
+    later = {p.opens_s for p in plan.phases if scenario.polling.at_rest or p.opens_s > 0}
+    return max(0, len(later) - 1) if scenario.polling.at_rest else len(later)
+
+
+def _asking(
+    scenario: Scenario, settings: Sequence[Setting], links: Sequence[Curve], finished_s: float | None
+) -> Asking:
+    """What the fleet asks in a day, and until `finished_s` (None: to the horizon)."""
+    until_s = scenario.duration_s if finished_s is None else finished_s
+    day_bytes = day_money = down = up = 0.0
+    for setting, link in zip(settings, links, strict=True):
+        day = asking.of_a_day(setting, link, scenario.duration_s)
+        day_down, day_up = float(day.down.sum()), float(day.up.sum())
+        day_bytes += day_down + day_up
+        day_money += (day_down + day_up) / 1e6 * _price(
+            setting
+        ) + day_down / 1e6 * scenario.origin.price_per_mb
+        found = asking.standing(setting, link, until_s)
+        down += float(found.down.sum())
+        up += float(found.up.sum())
+    return Asking(round(day_bytes), day_money, round(down + up), round(down), until_s)
 
 
 def marks(finished_s: Floats) -> tuple[float | None, ...]:
@@ -240,6 +283,9 @@ def _times(finished: Floats, jobs: Sequence[origin.Jobs], horizon_s: float) -> F
     return np.linspace(0.0, stop, POINTS + 1)
 
 
-def _stop_price(setting: model.Setting) -> float:
+def _price(setting: Setting) -> float:
+    """Money per 10^6 bytes of the group's sites; the highest of its stops where only those have a link."""
+    if setting.group.wan is not None:
+        return setting.group.wan.price_per_mb
     prices = [stop.wan.price_per_mb for stop in setting.group.timetable if stop.wan is not None]
     return max(prices, default=0.0)

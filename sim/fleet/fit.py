@@ -13,12 +13,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sim.fleet import draw, model
+from sim.fleet import asking, draw, model
 from sim.fleet.curve import Curve, Floats, of_wan
 from sim.fleet.draw import Devices, base_names
 from sim.fleet.outcome import ModelError
 from sim.fleet.packs import Packs, of_synthetic
 from sim.fleet.parameters import BYTE_TERMS, TIME_TERMS, Parameters
+from sim.fleet.setting import Setting, transfers
+from sim.fleet.times import installing, site_times
 from sim.outcome import RunOutcome
 from sim.scenario.model import Scenario, SyntheticRelease
 
@@ -30,7 +32,7 @@ NO_ERROR = ModelError(0, 0.0, 0.0, 0.0, 0.0, "")
 class Sample:
     """One site of a run of the real code: what the model is told, and what came of it."""
 
-    setting: model.Setting
+    setting: Setting
     packs: Packs
     known_s: Floats
     down: float
@@ -40,9 +42,9 @@ class Sample:
     metadata: float
     """What the floor counts besides the pack."""
 
-    def loaded(self, parameters: Parameters) -> tuple[model.Setting, model.Load]:
+    def loaded(self, parameters: Parameters) -> tuple[Setting, model.Load]:
         """The site under these constants."""
-        setting = model.Setting(
+        setting = Setting(
             self.setting.group, self.setting.devices, self.setting.polling, self.setting.policy, parameters
         )
         curve = _curve(setting)
@@ -76,7 +78,7 @@ def sample(scenario: Scenario, outcome: RunOutcome) -> Sample:
     )
     nothing = dict.fromkeys((*BYTE_TERMS, *TIME_TERMS), 0.0)
     none = Parameters(nothing, nothing, nothing, 0.0, NO_ERROR)
-    setting = model.Setting(group, devices, scenario.polling, scenario.policy, none)
+    setting = Setting(group, devices, scenario.polling, scenario.policy, none)
     packs = of_synthetic(release)
     known = draw.known(devices, scenario.polling, np.zeros(count), _curve(setting), gossip=True)
     site = outcome.sites[0]
@@ -100,19 +102,23 @@ def time_row(one: Sample, parameters: Parameters) -> tuple[Floats, float]:
     """
     setting, load = one.loaded(parameters)
     curve = _curve(setting)
-    times = model.site_times(setting, one.packs, load.pack, load.down, curve.rate_max)
+    times = site_times(setting, one.packs, load.pack, load.down, curve.rate_max)
     bound = max(float(times.wan[0]), float(times.local[0]))
     row = np.asarray([bound, *(float(times.terms[name][0]) for name in TIME_TERMS[1:])])
     late = float(one.known_s.max() - one.known_s.min())
-    return row, float(model.installing(setting, one.packs).max()) if late <= bound else np.nan
+    return row, float(installing(setting, one.packs).max()) if late <= bound else np.nan
 
 
 def fit(samples: Sequence[Sample], command: str) -> Parameters:
     """Constants for these sites but the crowded ones, without an error; see `measure`."""
     samples = [s for s in samples if not crowded(s, _unit())]
     rows = np.stack([byte_terms(s) for s in samples])
-    down = _named(BYTE_TERMS, nonnegative(rows, np.asarray([s.down for s in samples])))
-    up = _named(BYTE_TERMS, nonnegative(rows, np.asarray([s.up for s in samples])))
+    asked = [asking.first(s.setting) for s in samples]
+    whole_down, whole_up = np.asarray([s.down for s in samples]), np.asarray([s.up for s in samples])
+    rest_down = whole_down - np.asarray([float(a.down[0]) for a in asked])
+    rest_up = whole_up - np.asarray([float(a.up[0]) for a in asked])
+    down = _named(BYTE_TERMS, nonnegative(rows, rest_down, scale=whole_down))
+    up = _named(BYTE_TERMS, nonnegative(rows, rest_up, scale=whole_up))
     metadata = float(np.median([s.metadata for s in samples]))
     halfway = Parameters(down, up, dict.fromkeys(TIME_TERMS, 1.0), metadata, NO_ERROR)
     found = [time_row(s, halfway) for s in samples]
@@ -146,7 +152,7 @@ def crowded(one: Sample, parameters: Parameters) -> bool:
     """Whether a site is outside of what the model knows."""
     setting, load = one.loaded(parameters)
     rate = _curve(setting).rate_max
-    return bool(model.site_times(setting, one.packs, load.pack, load.down, rate).crowded[0])
+    return bool(site_times(setting, one.packs, load.pack, load.down, rate).crowded[0])
 
 
 def errors(one: Sample, parameters: Parameters) -> tuple[float, float]:
@@ -154,7 +160,8 @@ def errors(one: Sample, parameters: Parameters) -> tuple[float, float]:
     setting, load = one.loaded(parameters)
     finished = model.finish(setting, load, _curve(setting))
     seconds = float(finished.max() - one.known_s.min())
-    total = float((load.down + load.up)[0])
+    asked = asking.first(setting)
+    total = float((load.down + load.up + asked.down + asked.up)[0])
     return total / (one.down + one.up) - 1.0, seconds / one.seconds - 1.0
 
 
@@ -205,12 +212,12 @@ def _active_set(matrix: Floats, values: Floats) -> Floats:
     return np.asarray(x / norms)
 
 
-def _curve(setting: model.Setting) -> Curve:
+def _curve(setting: Setting) -> Curve:
     return of_wan(
         setting.group.wan,
         starts_of_day=0.0,
         horizon_s=1e9,
-        transfers=model.transfers(setting, shared=True),
+        transfers=transfers(setting, shared=True),
     )
 
 

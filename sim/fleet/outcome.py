@@ -1,7 +1,8 @@
 """What a release would cost a fleet: plain values that the plan command prints and the report draws.
 
 Bytes are bytes over sites' WANs, both directions, unless a name says otherwise; times are seconds
-since the order was published; money is in the scenario's own unit. A `PlanOutcome` holds one
+since the start; money is in the scenario's own unit. What devices spend on asking, with or without
+a release, stands apart (`Asking`): all other bytes and money are the release's. A `PlanOutcome` holds one
 `Estimate` per way and plan: a *way* says how devices get the image, a *plan* when and within which
 budget they may. `to_json` and `from_json` lose nothing.
 """
@@ -17,7 +18,7 @@ from p2p.errors import ContentError
 from sim.outcome import Series
 
 FORMAT = "slipstream-plan"
-VERSION = 1
+VERSION = 2
 MARKS = (0.5, 0.9, 0.99, 1.0)
 """Shares of the devices that a time is told for."""
 
@@ -33,6 +34,22 @@ class Way(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Asking:
+    """Polls and check-ins of the whole fleet, which are paid whatever is published.
+
+    `day_bytes` and `day_money` of a mean day of the horizon; `wan_bytes`, of them `wan_down` down, until
+    `until_s`: when the last device has finished, or the horizon. Added to the release's they are what a
+    simulated run counts.
+    """
+
+    day_bytes: int
+    day_money: float
+    wan_bytes: int
+    wan_down: int
+    until_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class GroupEstimate:
     """All sites of one group. `floor_bytes`: the cheapest published way for each site, summed."""
 
@@ -44,6 +61,8 @@ class GroupEstimate:
     wan_down: int
     floor_bytes: int
     money: float
+    asking_day_bytes: int
+    """Of all its sites in a mean day; see `Asking`."""
     marks_s: tuple[float | None, ...]
     """When each share of `MARKS` of the group's devices has finished; None: not within the horizon."""
 
@@ -61,6 +80,7 @@ class Estimate:
     floor_bytes: int
     wan_money: float
     origin_money: float
+    asking: Asking
     marks_s: tuple[float | None, ...]
     groups: tuple[GroupEstimate, ...]
     completion: Series
@@ -79,8 +99,13 @@ class Estimate:
 
     @property
     def amplification(self) -> float | None:
-        """WAN bytes down per byte of the floors."""
+        """WAN bytes down of the release per byte of the floors."""
         return self.wan_down / self.floor_bytes if self.floor_bytes else None
+
+    @property
+    def amplification_with_asking(self) -> float | None:
+        """As a simulated run counts it: what is asked until the end is in it."""
+        return (self.wan_down + self.asking.wan_down) / self.floor_bytes if self.floor_bytes else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +184,7 @@ def _estimate(facts: dict[str, Any]) -> Estimate:
         **{
             **facts,
             "way": Way(facts["way"]),
+            "asking": Asking(**facts["asking"]),
             "marks_s": tuple(facts["marks_s"]),
             "groups": tuple(GroupEstimate(**{**g, "marks_s": tuple(g["marks_s"])}) for g in facts["groups"]),
             "completion": _series(facts["completion"]),

@@ -13,7 +13,7 @@ from typing import Any
 from p2p.errors import ContentError
 from sim.fleet.outcome import ModelError
 
-VERSION = 1
+VERSION = 2
 BYTE_TERMS = ("payload", "site", "rest", "fresh", "rest pairs", "fresh pairs", "piece")
 TIME_TERMS = ("bound", "second", "constant", "fresh", "delay", "pieces", "patching", "devices")
 
@@ -23,7 +23,8 @@ class Parameters:
     """Coefficients by name of the terms that `sim.fleet.model` reckons a site by.
 
     `down`, `up`: bytes per payload byte on the wire, per site, per device that runs when the order comes
-    (`rest`) or starts then (`fresh`), per pair of such devices (rosters) and per requested run. `time`: what
+    (`rest`) or starts then (`fresh`), per pair of such devices (rosters) and per requested run; what
+    `sim.fleet.asking` reckons is not in them. `time`: what
     the terms of a site's time count, see `model.site_times`. `metadata`: signed files that every floor
     includes, in bytes.
     """

@@ -94,12 +94,15 @@ def plan_tables(plan: PlanOutcome) -> list[Table]:
     headings = (
         "way",
         "plan",
-        "over WANs",
+        "release, over WANs",
         "÷ floor",
         "WAN money",
         "origin money",
+        "money a site",
         *_mark_names(),
         "finished",
+        "asking till then",
+        "with it ÷ floor",
     )
     found = [Table("The plan", (), tuple(facts))]
     if plan.estimates:
@@ -107,12 +110,34 @@ def plan_tables(plan: PlanOutcome) -> list[Table]:
             Table(
                 "Ways and plans",
                 headings,
-                tuple(_estimate(e) for e in plan.estimates),
+                tuple(_estimate(e, plan.sites) for e in plan.estimates),
                 bad=frozenset(n for n, e in enumerate(plan.estimates) if e.finished < e.devices),
                 texts=frozenset({0, 1}),
             )
         )
+        found.append(_asking(plan))
     return found
+
+
+def _asking(plan: PlanOutcome) -> Table:
+    """What the fleet spends whatever is published, under each plan."""
+    found = [e for e in plan.estimates if e.way is plan.estimates[0].way]
+    rows = tuple(
+        (
+            e.plan,
+            size_text(e.asking.day_bytes),
+            size_text(e.asking.day_bytes / max(1, plan.sites)),
+            size_text(e.asking.day_bytes / max(1, plan.devices)),
+            money_text(e.asking.day_money),
+        )
+        for e in found
+    )
+    note = (
+        "Polls and check-ins, which devices make whatever is published; a longer time between them makes "
+        "this less. A simulated run counts them with the release's bytes."
+    )
+    headings = ("plan", "over WANs a day", "a site", "a device", "money a day")
+    return Table("Asking", headings, rows, note)
 
 
 def _one_run(s: Subject) -> Table:
@@ -229,7 +254,7 @@ def _violations(subjects: Sequence[Subject]) -> Table | None:
     return Table("Violations", headings, rows, note, frozenset(range(len(rows))), frozenset({0, 2, 3, 4, 5}))
 
 
-def _estimate(e: Estimate) -> tuple[str, ...]:
+def _estimate(e: Estimate, sites: int) -> tuple[str, ...]:
     return (
         e.way.value,
         e.plan,
@@ -237,8 +262,11 @@ def _estimate(e: Estimate) -> tuple[str, ...]:
         NOTHING if e.amplification is None else ratio_text(e.amplification),
         money_text(e.wan_money),
         money_text(e.origin_money),
+        money_text(e.money / max(1, sites)),
         *(_time(t) for t in e.marks_s),
         share_text(e.finished / e.devices) if e.devices else NOTHING,
+        size_text(e.asking.wan_bytes),
+        NOTHING if e.amplification_with_asking is None else ratio_text(e.amplification_with_asking),
     )
 
 

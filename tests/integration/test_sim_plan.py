@@ -24,6 +24,7 @@ def test_a_ready_scenario_is_reckoned_and_the_error_stated() -> None:
         assert said.output.count(f"\n{way}") == 2
     assert "as written" in said.output and "plan 'night'" in said.output
     assert "not fitted to" in said.output
+    assert said.output.count("asking (polls and check-ins") == 2
 
 
 def test_the_outcome_is_kept_with_a_report_and_read_again(tmp_path: Path) -> None:

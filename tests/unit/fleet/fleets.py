@@ -12,6 +12,7 @@ from sim.fleet.curve import of_wan
 from sim.fleet.outcome import ModelError
 from sim.fleet.packs import Pack, Packs
 from sim.fleet.parameters import BYTE_TERMS, TIME_TERMS, Parameters
+from sim.fleet.setting import Setting
 from sim.scenario.model import (
     DeltaSpec,
     DeviceClass,
@@ -83,11 +84,11 @@ def spread(
     packs: Packs = PACKS,
     parameters: Parameters | None = None,
     quota: float = 0.0,
-) -> tuple[model.Setting, model.Load, np.ndarray]:
+) -> tuple[Setting, model.Load, np.ndarray]:
     """The first group under one way: its setting, what it fetches, and when devices finish."""
     group = scenario.sites[0]
     devices = draw.draw_devices(scenario, group, 1)
-    setting = model.Setting(group, devices, scenario.polling, scenario.policy, parameters or plain(), quota)
+    setting = Setting(group, devices, scenario.polling, scenario.policy, parameters or plain(), quota)
     curve = of_wan(group.wan, starts_of_day=0.0, horizon_s=1e8)
     opens = draw.opened(devices, scenario.orders[0].phases)
     known = draw.known(devices, scenario.polling, opens, curve, gossip=shared)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from sim.fleet.outcome import MARKS, Estimate, GroupEstimate, ModelError, PlanOutcome, Way
+from sim.fleet.outcome import MARKS, Asking, Estimate, GroupEstimate, ModelError, PlanOutcome, Way
 from sim.outcome import DeviceOutcome, RunOutcome, Series, SiteOutcome, Span
 
 DIGEST = "5a" * 32
@@ -95,8 +95,11 @@ def estimate(way: Way, plan: str, wan_bytes: int) -> Estimate:
         floor_bytes=wan_bytes,
         wan_money=wan_bytes / 1e6,
         origin_money=1.5,
+        asking=Asking(2_000_000, 0.02, 3_000_000, 2_000_000, 86_400.0),
         marks_s=marks,
-        groups=(GroupEstimate("store", 100, 1000, 995, wan_bytes, wan_bytes, wan_bytes, 1.0, marks),),
+        groups=(
+            GroupEstimate("store", 100, 1000, 995, wan_bytes, wan_bytes, wan_bytes, 1.0, 2_000_000, marks),
+        ),
         completion=Series((0.0, 3600.0, 7200.0, 10_800.0), (0.0, 500.0, 900.0, 995.0)),
         origin_egress=Series((0.0, 10_800.0), (wan_bytes / 10_800, 0.0)),
         site_bytes=tuple(wan_bytes / 100 * (0.5 + n / 100) for n in range(101)),

@@ -1,0 +1,128 @@
+"""How long a site takes that shares: what each of WAN, LAN, disks and patching would take alone.
+
+The fluid bounds of Kumar & Ross (2006), and the terms of what is left after the last byte, which
+`parameters` weighs. Not for when the WAN is there (`curve`), nor for who waits for whom (`model`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from sim.fleet.curve import Floats
+from sim.fleet.draw import Devices, Flags, Ints
+from sim.fleet.packs import Packs
+from sim.fleet.setting import Setting
+from sim.scenario.model import LanKind
+
+FRAME_TARGET = 4 * 1024 * 1024
+"""Target bytes that one patch frame covers at most."""
+
+PIECE = 128 * 1024
+CROWDED_S = 20.0
+"""A radio channel that takes longer than this (and than the WAN) for all copies is outside the model."""
+
+
+@dataclass(frozen=True, slots=True)
+class SiteTimes:
+    """Seconds that each part of a site's work would take alone, per site, and the terms of the rest."""
+
+    wan: Floats
+    lan: Floats
+    disk: Floats
+    patching: Floats
+    terms: Mapping[str, Floats]
+    wireless: bool
+
+    @property
+    def crowded(self) -> Flags:
+        """Sites whose radio channel is so slow that devices give up on peers and fetch over the WAN as well.
+
+        The model does not know how much; see `CROWDED_S`.
+        """
+        return np.asarray(self.wireless & (self.lan > CROWDED_S) & (self.lan > self.wan))
+
+    @property
+    def local(self) -> Floats:
+        """The slowest but for the WAN."""
+        return np.maximum(np.maximum(self.lan, self.disk), self.patching)
+
+
+def site_times(setting: Setting, packs: Packs, pack: Ints, down: Floats, rate: float) -> SiteTimes:
+    """What decides how long a site takes that shares; `down` wire bytes over a WAN of `rate`."""
+    devices = setting.devices
+    group, lan = setting.group, setting.group.lan
+    frames = np.asarray([p.frames for p in packs.packs], float)[pack]
+    chosen = np.asarray([-1 if p.base is None else number(devices, p.base) for p in packs.packs])[pack]
+    same = devices.total(devices.base == chosen[devices.site])
+    sizes = devices.sizes.astype(float)
+    alike = np.maximum(np.where(chosen >= 0, same, 0.0) - 1, 0.0)
+    others = np.where(chosen >= 0, sizes - same, sizes - 1)
+    copies = alike * frames + others * packs.size
+    lan_rate = lan.rate * (1.0 - lan.loss)
+    largest = np.where(others > 0, float(packs.size), np.where(alike > 0, frames, 0.0))
+    if lan.kind is LanKind.WIFI:
+        spread, hop = 2 * copies / lan_rate, 2 * PIECE / lan_rate
+    else:
+        spread, hop = np.maximum(largest, copies / sizes) / lan_rate, PIECE / lan_rate
+    disk, patching = device_times(setting, packs, pack[devices.site])
+    wan = down / rate if rate > 0 else np.full(devices.sites, np.inf)
+    disk_site, patch_site = devices.most(disk), devices.most(patching)
+    ranked = np.sort(np.stack([wan, spread, disk_site, patch_site]), axis=0)
+    delay = group.wan.delay_s if group.wan is not None else 0.0
+    terms = {
+        "second": ranked[-2],
+        "constant": np.ones(devices.sites),
+        "fresh": np.full(devices.sites, 0.0 if setting.polling.at_rest else setting.policy.settle_s),
+        "delay": np.full(devices.sites, 2 * delay),
+        "pieces": np.ceil(np.log2(np.maximum(sizes, 1))) * hop,
+        "patching": devices.most(last_patch(setting, packs, pack[devices.site])),
+        "devices": np.where(others > 0, sizes, 0.0),
+    }
+    return SiteTimes(wan, spread, disk_site, patch_site, terms, lan.kind is LanKind.WIFI)
+
+
+def riding(setting: Setting, packs: Packs, pack: Ints) -> Floats:
+    """Seconds that a device takes to get everything from peers that are done, alone; `pack` per device."""
+    devices, lan = setting.devices, setting.group.lan
+    base = np.asarray([-1 if p.base is None else number(devices, p.base) for p in packs.packs])[pack]
+    frames = np.asarray([p.frames for p in packs.packs], float)[pack]
+    size = np.where(devices.base == base, frames, float(packs.size))
+    rate = lan.rate * (1.0 - lan.loss) / (2 if lan.kind is LanKind.WIFI else 1)
+    disk, patching = device_times(setting, packs, pack)
+    return np.asarray(np.maximum(np.maximum(size / rate, disk), patching))
+
+
+def installing(setting: Setting, packs: Packs) -> Floats:
+    """Seconds of reading back and of restarting, per device."""
+    classes = setting.devices.classes
+    return setting.devices.per_class([packs.size / c.storage.read_rate + c.reboot_s for c in classes])
+
+
+def latency(setting: Setting) -> float:
+    """Seconds from asking to the first fetch, and from the last byte to the end, whatever is fetched."""
+    time, wan = setting.parameters.time, setting.group.wan
+    settle = 0.0 if setting.polling.at_rest else setting.policy.settle_s
+    delay = 2 * wan.delay_s if wan is not None else 0.0
+    return time["constant"] + time["fresh"] * settle + time["delay"] * delay
+
+
+def device_times(setting: Setting, packs: Packs, pack: Ints) -> tuple[Floats, Floats]:
+    """Seconds of writing the image and of patching it, per device; `pack` per device."""
+    devices = setting.devices
+    disk = devices.per_class([packs.size / c.storage.write_rate for c in devices.classes])
+    patched = np.asarray([p.patched for p in packs.packs], float)[pack]
+    return disk, patched / devices.per_class([c.patch_rate for c in devices.classes])
+
+
+def last_patch(setting: Setting, packs: Packs, pack: Ints) -> Floats:
+    """Seconds of applying the last patch frame, per device; `pack` per device."""
+    patched = np.asarray([min(p.patched, FRAME_TARGET) for p in packs.packs], float)[pack]
+    return np.asarray(patched / setting.devices.per_class([c.patch_rate for c in setting.devices.classes]))
+
+
+def number(devices: Devices, base: str) -> int:
+    """Which of the bases of `devices` this is; -2 for none of them."""
+    return devices.bases.index(base) if base in devices.bases else -2

@@ -1,0 +1,118 @@
+"""What a fleet asks: in proportion to its devices with WAN, to the time that links are open, to the pace."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from p2p.content.limits import MIB
+from sim.fleet import asking, draw
+from sim.fleet.bill import openings, reckon
+from sim.fleet.curve import DAY_S, Curve, of_wan
+from sim.fleet.outcome import Way
+from sim.fleet.plans import read_plans
+from sim.fleet.setting import Setting
+from sim.scenario.model import Outage, Phase, Polling, Scenario, Uptime, Wan, Window
+from tests.unit.fleet.fleets import PACKS, fleet, plain
+
+HOURLY = Polling(every_s=3600.0)
+
+
+def met(scenario: Scenario, *, wan: Wan | None = None, changed: int = 0) -> tuple[Setting, Curve]:
+    """The first group and its link."""
+    group = scenario.sites[0]
+    devices = draw.draw_devices(scenario, group, 1)
+    link = of_wan(wan or group.wan, starts_of_day=0.0, horizon_s=1e6)
+    return Setting(group, devices, scenario.polling, scenario.policy, plain(), openings=changed), link
+
+
+def day(scenario: Scenario, *, wan: Wan | None = None) -> float:
+    setting, link = met(scenario, wan=wan)
+    found = asking.of_a_day(setting, link, 10 * DAY_S)
+    return float(found.down.sum() + found.up.sum())
+
+
+def test_a_day_is_so_many_polls_and_check_ins_of_each_device() -> None:
+    one = day(fleet(count=10, polling=HOURLY))
+    assert one / (10 * 4 * 24) == pytest.approx(10_200, rel=0.1)  # two connections with TLS, three answers
+    assert day(fleet(count=20, polling=HOURLY)) == pytest.approx(2 * one)
+    assert day(fleet(count=10, polling=Polling(every_s=7200.0))) == pytest.approx(one / 2, rel=0.02)
+    assert day(fleet(count=10, polling=Polling(every_s=3600.0, at_rest=True))) == one
+
+
+def test_nothing_is_asked_over_a_link_that_is_closed_or_by_devices_without_one() -> None:
+    scenario = fleet(count=10, polling=HOURLY)
+    night = Wan(1e6, windows=(Window(0.0, 6 * 3600.0),))
+    assert day(scenario, wan=night) == pytest.approx(day(scenario) / 4)
+    broken = Wan(1e6, outages=(Outage(0.0, DAY_S, 2 * DAY_S),))
+    assert day(scenario, wan=broken) == pytest.approx(day(scenario) / 2)
+    assert day(fleet(count=10, polling=HOURLY, has_wan=0.0)) == 0
+
+
+def test_devices_that_are_switched_on_and_off_ask_at_each_start() -> None:
+    kind = fleet(polling=HOURLY).classes[0]
+    always = asking.asks_per_s(kind, HOURLY)
+    assert always == 1 / 3600
+    long = replace(kind, uptime=Uptime(on_mean_s=1e6, off_mean_s=1e6))
+    assert asking.asks_per_s(long, HOURLY) == pytest.approx(always / 2, rel=0.01)
+    short = replace(kind, uptime=Uptime(on_mean_s=60.0, off_mean_s=540.0))
+    assert asking.asks_per_s(short, HOURLY) == pytest.approx(1 / 600, rel=1e-6)
+
+
+def test_first_questions_are_asked_where_devices_start_and_the_link_is_open() -> None:
+    scenario = fleet(count=10, polling=HOURLY)
+    setting, link = met(scenario)
+    begun = asking.standing(setting, link, 1e-3)
+    assert begun.down.sum() == pytest.approx(asking.first(setting).down.sum(), rel=1e-3)
+    shut, later = met(scenario, wan=Wan(1e6, windows=(Window(3600.0, 7200.0),)))
+    assert asking.standing(shut, later, 3600.0).down.sum() == 0
+    resting, _ = met(fleet(count=10, polling=Polling(at_rest=True)))
+    assert asking.first(resting).down.sum() == asking.first(resting).up.sum() == 0
+
+
+@pytest.mark.parametrize(("shared", "at_rest"), [(True, True), (True, False), (False, True), (False, False)])
+def test_every_further_phase_costs_the_same_again(shared: bool, at_rest: bool) -> None:
+    setting, _ = met(fleet(count=10, polling=Polling(at_rest=at_rest)))
+    one, three = (asking.published(setting, n, shared=shared) for n in (1, 3))
+    assert three.down == pytest.approx(3 * one.down)
+    assert (one.down > 0).all() and (one.up > 0).all()
+    assert asking.published(setting, 0, shared=shared).down.sum() == 0
+
+
+def test_phases_are_counted_that_devices_do_not_know_from_the_beginning() -> None:
+    plans = {
+        "phases=100%@0h": (0, 0),
+        "phases=100%@5h": (1, 0),
+        "phases=10%@0h,20%@1h,100%@9h": (2, 2),
+        "phases=10%@1h,100%@9h": (2, 1),
+    }
+    started, rest = fleet(polling=HOURLY), fleet(polling=Polling(at_rest=True))
+    for text, counted in plans.items():
+        found = tuple(openings(s, read_plans([f"x: {text}"], s)[1]) for s in (started, rest))
+        assert found == counted, text
+
+
+def test_a_plan_tells_asking_apart_from_the_release() -> None:
+    often = fleet(count=30, polling=HOURLY, phases=(Phase(0.5, 0.0), Phase(1.0, 5 * DAY_S)))
+    seldom = replace(often, polling=Polling(every_s=36_000.0))
+    ours = [reckon(s, PACKS, read_plans([], s), 1, plain()).of(Way.SLIPSTREAM) for s in (often, seldom)]
+    assert ours[0].asking.day_bytes == pytest.approx(10 * ours[1].asking.day_bytes, rel=0.03)
+    assert ours[0].wan_bytes == pytest.approx(ours[1].wan_bytes, rel=0.001)
+    for estimate in ours:
+        asked = estimate.asking
+        days = asked.until_s / DAY_S
+        assert asked.until_s == estimate.marks_s[-1]
+        assert asked.wan_bytes == pytest.approx(asked.day_bytes * days, rel=0.15)
+        assert estimate.amplification is not None and estimate.amplification_with_asking is not None
+        assert estimate.amplification < estimate.amplification_with_asking
+        assert sum(g.asking_day_bytes for g in estimate.groups) == asked.day_bytes
+        assert estimate.wan_down < 30 * 6 * MIB
+
+
+def test_asking_has_a_price() -> None:
+    scenario = fleet(count=10, polling=HOURLY, wan=Wan(1e6, price_per_mb=2.0))
+    asked = reckon(scenario, PACKS, read_plans([], scenario), 1, plain()).of(Way.SLIPSTREAM).asking
+    assert asked.day_money == pytest.approx(asked.day_bytes / 1e6 * 2.0)
+    assert np.isfinite(asked.day_money)
