@@ -108,6 +108,7 @@ class SwarmDriver:
         self.feed(e.Drop(image))
         local = self._images.pop(image, None)
         if local is not None:
+            self._remnants_lost(local.remnants.close())
             local.close()
 
     def forget(self, image: Digest) -> None:
@@ -215,10 +216,17 @@ class SwarmDriver:
         match event:
             case e.Stored():
                 self.moved_at = self._stored_at = trio.current_time()
+                image = self._images.get(event.image)
+                if image is not None and image.remnants:
+                    self._remnants_lost(image.remnants.settle(image.is_done))
             case e.FetchProgress():
                 self.moved_at = trio.current_time()
             case e.FetchEnded() if event.error is not None:
                 self.moved_at = self._stored_at
+
+    def _remnants_lost(self, size: int) -> None:
+        if size:
+            self.feed(e.RemnantsLost(size))
 
     def _failed(self, image: LocalImage, error: LocalError) -> None:
         """An image that is no longer of interest fails as it likes: its slot may be closed already."""

@@ -1,7 +1,9 @@
 """One fetch over the WAN: a byte range of a frames object, cut into frames, verified and stored.
 
 Frames are stored while the next ones arrive, a few at most, so that memory is bounded and the link
-is not idle. Bytes that did not end up in the slot are counted as wasted.
+is not idle. The beginning of a frame whose fetch breaks off is kept with the image (`p2p.swarm.remnants`),
+and the next fetch of that frame asks for the rest. Other bytes that did not end up in the slot are
+counted as wasted.
 """
 
 from __future__ import annotations
@@ -21,7 +23,9 @@ from p2p.swarm.events import BaseDamaged, Event, Fetch, FetchEnded, FetchProgres
 
 log = logging.getLogger(__name__)
 
-STORES_MAX = 2
+FRAMES_MAX = 3
+"""Frames in memory at once: one that arrives, the others being stored."""
+
 PROGRESS_S = 0.2
 
 
@@ -49,9 +53,12 @@ class FrameFetch:
         self._failed = failed
         self._patching = patching
         self._scope = trio.CancelScope()
-        self._stores = trio.Semaphore(STORES_MAX)
+        self._frames = self._image.maps[action.pack].index.frames[action.start : action.stop]
+        self._places = trio.Semaphore(FRAMES_MAX)
+        self._arriving: tuple[Frame, bytearray] | None = None
+        self._filled = 0
         self._received = 0
-        self._stored = 0
+        self._used = 0
         self._error: str | None = None
         self.trouble: OriginError | None = None
         self._told_at = trio.current_time()
@@ -62,40 +69,60 @@ class FrameFetch:
         self._scope.cancel()
 
     async def run(self) -> FetchEnded:
-        """Fetch and store everything, or say why not."""
-        action = self._action
-        frames = self._image.maps[action.pack].index.frames[action.start : action.stop]
-        with self._scope:
-            try:
-                async with trio.open_nursery() as nursery:
-                    await self._stream(frames, nursery)
-            except* OriginError as group:
-                self._blame(_leaf(group))
+        """Fetch and store everything, or say why not. What has come whole is stored even so."""
+        async with trio.open_nursery() as nursery:
+            with self._scope:
+                try:
+                    await self._stream(nursery)
+                except OriginError as error:
+                    self._blame(error)
         if self._scope.cancelled_caught and self._error is None:
             self._error = "cancelled"
-        return FetchEnded(action.fetch, self._error, self._received - self._stored)
+        given_up = self._keep_rest()
+        return FetchEnded(self._action.fetch, self._error, self._received - self._used + given_up)
 
-    async def _stream(self, frames: tuple[Frame, ...], nursery: trio.Nursery) -> None:
-        start = frames[0].stored_offset
-        stop = frames[-1].stored_offset + frames[-1].stored_size
-        number, filled = 0, 0
-        buffer = bytearray(frames[0].stored_size)
+    async def _stream(self, nursery: trio.Nursery) -> None:
+        frames = iter(self._frames)
+        await self._begin(next(frames))
+        start = self._frames[0].stored_offset + self._filled
+        stop = self._frames[-1].stored_offset + self._frames[-1].stored_size
         async with self._origin.stream(self._object, start, stop) as parts:
             async for part in parts:
                 self._received += len(part)
                 self._progress()
                 view = memoryview(part)
-                while len(view):
-                    count = min(len(view), len(buffer) - filled)
-                    buffer[filled : filled + count] = view[:count]
-                    filled += count
+                while len(view) and self._arriving is not None:
+                    frame, buffer = self._arriving
+                    count = min(len(view), len(buffer) - self._filled)
+                    buffer[self._filled : self._filled + count] = view[:count]
+                    self._filled += count
                     view = view[count:]
-                    if filled == len(buffer):
-                        await self._stores.acquire()
-                        nursery.start_soon(self._store, frames[number], buffer)
-                        number, filled = number + 1, 0
-                        buffer = bytearray(frames[number].stored_size if number < len(frames) else 0)
+                    if self._filled == len(buffer):
+                        self._arriving = None
+                        nursery.start_soon(self._store, frame, buffer)
+                        if (following := next(frames, None)) is not None:
+                            await self._begin(following)
                 await self._budget.spend(len(part))
+
+    async def _begin(self, frame: Frame) -> None:
+        """Wait until there is room for a frame, and go on with it where an earlier fetch stopped."""
+        await self._places.acquire()
+        buffer, self._filled = bytearray(frame.stored_size), 0
+        if frame is self._frames[0]:
+            kept = self._image.remnants.take(self._action.pack, frame.number) or b""
+            buffer[: len(kept)] = kept
+            self._filled = len(kept)
+            self._received += len(kept)  # no ledger has counted them yet
+            self._told += len(kept)
+        self._arriving = frame, buffer
+
+    def _keep_rest(self) -> int:
+        """Keep the beginning of a frame that did not come whole; returns the bytes given up for it."""
+        if self._arriving is None or self._error == "bad-bytes":
+            return 0
+        frame, buffer = self._arriving
+        self._used += self._filled
+        return self._image.remnants.keep(self._action.pack, frame, buffer[: self._filled])
 
     async def _store(self, frame: Frame, stored: Buffer) -> None:
         image, pack = self._image, self._action.pack
@@ -119,10 +146,10 @@ class FrameFetch:
             self._error = self._error or "local"
             self._scope.cancel()
         else:
-            self._stored += frame.stored_size
+            self._used += frame.stored_size
             self._feed(event)
         finally:
-            self._stores.release()
+            self._places.release()
 
     def _blame(self, error: OriginError) -> None:
         log.warning("fetch of %s: %s: %s", self._object.hex()[:12], error.reason, error.message)
@@ -134,11 +161,3 @@ class FrameFetch:
         if now - self._told_at >= PROGRESS_S:
             size, self._told, self._told_at = self._received - self._told, self._received, now
             self._feed(FetchProgress(self._action.fetch, size))
-
-
-def _leaf(group: BaseExceptionGroup[OriginError]) -> OriginError:
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    assert isinstance(error, OriginError)
-    return error

@@ -24,6 +24,7 @@ from p2p.delta import apply_delta, decompress, read_view, unpack_data
 from p2p.errors import ContentError, LocalError, StoreError
 from p2p.ports import ImageReader, SlotWriter
 from p2p.swarm.events import BaseDamaged, GiveUp, How, ImageTask, Stored
+from p2p.swarm.remnants import Remnants
 
 COPY_STEP = 4 * limits.MIB
 _ZEROS = bytes(limits.MIB)
@@ -60,7 +61,10 @@ class ReadBackError(LocalError):
 
 
 class LocalImage:
-    """One image being made (`writer`) or held (`reader`); `base` is what its delta packs start from."""
+    """One image being made (`writer`) or held (`reader`); `base` is what its delta packs start from.
+
+    `remnants` are the beginnings of frames that its fetches have left.
+    """
 
     def __init__(
         self,
@@ -84,11 +88,16 @@ class LocalImage:
         self._spooling = threading.Lock()
         self._closed = False
         self.maps: dict[Digest, PieceMap] = {}
+        self.remnants = Remnants[bytearray]()
 
     @property
     def done(self) -> tuple[tuple[int, int], ...]:
         """Target ranges that are verified."""
         return tuple(self._writer.done) if self._writer is not None else ((0, self.task.size),)
+
+    def is_done(self, start: int, stop: int) -> bool:
+        """Whether a target range is verified."""
+        return self._writer is None or self._writer.done.covers(start, stop)
 
     @property
     def is_written(self) -> bool:

@@ -198,11 +198,20 @@ class FetchProgress(NamedTuple):
 
 
 class FetchEnded(NamedTuple):
-    """A fetch is over: all of it stored (`error` None) or not. `wasted` bytes came for nothing."""
+    """A fetch is over: all of it stored (`error` None) or not. `wasted` bytes came for nothing.
+
+    The beginning of a frame that is kept for the next fetch (`remnants`) is not among them.
+    """
 
     fetch: int
     error: str | None = None
     wasted: int = 0
+
+
+class RemnantsLost(NamedTuple):
+    """Beginnings of frames that were kept are of no use any more: `size` bytes came for nothing."""
+
+    size: int
 
 
 class PieceSent(NamedTuple):
@@ -240,6 +249,7 @@ Event = (
     | ReadBackFailed
     | FetchProgress
     | FetchEnded
+    | RemnantsLost
     | PieceSent
     | WanChanged
 )

@@ -223,8 +223,7 @@ class Gateway:
     def on_ended(self, fetch: int, error: str | None, wasted: int) -> None:
         running = self._running.pop(fetch)
         context, image = self._context, self._image
-        context.ledger.wan += wasted
-        context.ledger.wasted += wasted
+        context.ledger.in_vain(wasted)
         self.dirty = image.replan = True
         image.flush(at_once=True)  # what the lease brought must be known before it ends
         ended = m.Lease(image.task.image, running.pack, running.lease, 0, 0)

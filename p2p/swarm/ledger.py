@@ -43,6 +43,11 @@ class Ledger:
     def to_peer(self, device: str, size: int) -> None:
         self.sent[device] = self.sent.get(device, 0) + size
 
+    def in_vain(self, size: int) -> None:
+        """Bytes of frames came over the WAN for nothing."""
+        self.wan += size
+        self.wasted += size
+
     def made(self, event: Stored, new: int, pieces: PieceMap | None, received: int) -> None:
         """`new` target bytes are in the slot; `received`: payload bytes of a peer's pieces that made them.
 

@@ -150,6 +150,8 @@ class SwarmNode:
                     pursuit.gateway.on_progress(event.fetch)
             case e.FetchEnded():
                 self._on_fetch_ended(event)
+            case e.RemnantsLost():
+                context.ledger.in_vain(event.size)
             case e.PeerConnected():
                 self._on_connected(event.device, event.host)
             case e.PeerLost():
@@ -186,8 +188,7 @@ class SwarmNode:
             if pursuit.gateway.owns(event.fetch):
                 pursuit.gateway.on_ended(event.fetch, event.error, event.wasted)
                 return
-        self._context.ledger.wan += event.wasted  # its image was dropped meanwhile
-        self._context.ledger.wasted += event.wasted
+        self._context.ledger.in_vain(event.wasted)  # its image was dropped meanwhile
 
     def _on_image_event(self, event: e.Event) -> None:
         match event:

@@ -86,6 +86,9 @@ class Checks(Observer):
         self.wan.fetch_ended(device, action, error, size, wasted)
         self.ledgers.fetch_ended(device, action, error, size, wasted)
 
+    def remnants_lost(self, device: Device, image: Digest, size: int) -> None:
+        self.wan.remnants_lost(device, image, size)
+
     def stored(self, device: Device, event: e.Stored, good: bool) -> None:
         self.safety.stored(device, event, good)
         self.wan.stored(device, event, good)

@@ -61,6 +61,8 @@ class LedgerRule(Observer):
             case e.ObjectFetched() if event.data is not None:
                 self._wan[name] += len(event.data)
                 self._objects[name] += len(event.data)
+            case e.RemnantsLost():
+                self._came_in_vain(name, event.size)
             case e.Pursue():
                 self._images[name] = event.task.size if name not in self._images else 0
             case e.Drop() | e.Damaged() | e.BaseDamaged():
@@ -86,9 +88,7 @@ class LedgerRule(Observer):
             self._frames[device.name] += size
 
     def fetch_ended(self, device: Device, action: e.Fetch, error: str | None, size: int, wasted: int) -> None:
-        self._wan[device.name] += wasted
-        self._frames[device.name] += wasted
-        self._wan_wasted[device.name] += wasted
+        self._came_in_vain(device.name, wasted)
 
     def stopped(self, device: Device, why: str) -> None:
         """What a fetch under way brought, nobody lives to count."""
@@ -111,6 +111,11 @@ class LedgerRule(Observer):
                 )
 
     # Inside
+
+    def _came_in_vain(self, name: str, size: int) -> None:
+        self._wan[name] += size
+        self._frames[name] += size
+        self._wan_wasted[name] += size
 
     def _compare(self, device: Device) -> None:
         name, totals = device.name, device.totals.with_node(device.node)

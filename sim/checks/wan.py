@@ -173,6 +173,11 @@ class WanRule(Observer):
             account.slack["given up"] += wasted
         self._check(account)
 
+    def remnants_lost(self, device: Device, image: Digest, size: int) -> None:
+        """What a fetch brought for nothing is known only now."""
+        if self._faulty:
+            self._account(device, image).slack["cut"] += size
+
     def stopped(self, device: Device, why: str) -> None:
         """What came of its fetches under way, nobody was told of."""
         came = device.frames_wan - self._came[device.name]

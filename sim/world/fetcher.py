@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from p2p.content.index import Patch
+from p2p.content.index import Frame, Patch
 from p2p.swarm import events as e
 from sim.world.maker import Holding, Maker
+from sim.world.payloads import GOOD
 from sim.world.uplink import KEEP_ALIVE_S, Request
 
 if TYPE_CHECKING:
@@ -22,11 +23,20 @@ PROGRESS_S = 1.0
 
 
 class _Fetch:
-    __slots__ = ("action", "error", "over", "pending", "request", "since", "stored", "told")
+    __slots__ = (
+        "action", "arrived", "begun", "error", "frames", "holding", "over", "pending", "request", "since",
+        "stored", "told",
+    )  # fmt: skip
 
-    def __init__(self, action: e.Fetch, since: float) -> None:
+    def __init__(self, action: e.Fetch, since: float, holding: Holding | None) -> None:
         self.action = action
         self.since = since
+        self.holding = holding
+        self.frames: tuple[Frame, ...] = ()
+        self.begun = 0
+        """Bytes of the first frame that an earlier fetch brought."""
+        self.arrived = 0
+        """Frames that came whole."""
         self.request: Request | None = None
         self.pending = 0
         self.stored = 0
@@ -65,8 +75,12 @@ class Fetcher:
             if fetch.request is not None:
                 came = fetch.request.cancel()
                 self._device.frames_wan += came
-                lost += max(0, came - fetch.stored)
+                lost += max(0, came + fetch.begun - fetch.stored)
         self._fetches.clear()
+        for image, holding in self._device.images.items():
+            if (size := holding.remnants.close()) and self._world.observer is not None:
+                self._world.observer.remnants_lost(self._device, image, size)
+            lost += size
         for request in list(self._requests):
             request.cancel()
         self._requests.clear()
@@ -74,20 +88,22 @@ class Fetcher:
         return lost
 
     def fetch(self, action: e.Fetch) -> None:
-        fetch = _Fetch(action, self._kernel.now)
+        holding = self._device.images.get(action.image)
+        fetch = _Fetch(action, self._kernel.now, holding)
         self._fetches[action.fetch] = fetch
         self._kernel.trace(f"{self._device.name} fetches {action.start}..{action.stop}")
         if self._world.observer is not None:
             self._world.observer.fetch_started(self._device, action)
         self._world.spans.fetching(self._device)
-        holding = self._device.images.get(action.image)
         if holding is None or not self._device.reaches_wan:
             fetch.error = "dropped" if holding is None else "unreachable"
             self._device.later(self._kernel.now, self._fetch_over, fetch)
             return
-        frames = holding.material.maps[action.pack].index.frames[action.start : action.stop]
+        fetch.frames = holding.material.maps[action.pack].index.frames[action.start : action.stop]
+        fetch.begun = len(holding.remnants.take(action.pack, action.start) or b"")
+        first, *others = (f.stored_size for f in fetch.frames)
         fetch.request = self._request(
-            tuple(f.stored_size for f in frames),
+            (first - fetch.begun, *others),
             lambda n: self._frame_arrived(fetch, holding, action.start + n),
             lambda error: self._request_ended(fetch, error),
         )
@@ -160,6 +176,15 @@ class Fetcher:
         self._device.wan_down += down
         self._device.wan_up += up
 
+    def _keep_rest(self, fetch: _Fetch, came: int) -> int:
+        """Keep the beginning of the frame that did not come whole; returns by how much more is kept now."""
+        holding, arrived = fetch.holding, fetch.arrived
+        if holding is None or arrived >= len(fetch.frames):
+            return 0
+        size = came + fetch.begun - sum(f.stored_size for f in fetch.frames[:arrived])
+        lost = holding.remnants.keep(fetch.action.pack, fetch.frames[arrived], GOOD[:size])
+        return size - lost
+
     def _progress(self, fetch: _Fetch) -> None:
         if fetch.over or fetch.request is None:
             return
@@ -172,6 +197,7 @@ class Fetcher:
     def _frame_arrived(self, fetch: _Fetch, holding: Holding, number: int) -> None:
         pieces = holding.material.maps[fetch.action.pack]
         frame = pieces.index.frames[number]
+        fetch.arrived += 1
         fetch.pending += 1
         when = self._kernel.now
         if isinstance(frame.entry, Patch):
@@ -214,7 +240,7 @@ class Fetcher:
             return
         came = fetch.request.received if fetch.request is not None else 0
         fetch.over = True
-        wasted = max(0, came - fetch.stored)
+        wasted = max(0, came + fetch.begun - fetch.stored - self._keep_rest(fetch, came))
         self._kernel.trace(
             f"{self._device.name} fetched {fetch.action.start}..{fetch.action.stop}: {fetch.error} {wasted}"
         )

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from p2p.content.digests import Digest
+from p2p.content.digests import Buffer, Digest
 from p2p.content.index import Copy, Patch
 from p2p.content.intervals import IntervalSet
 from p2p.content.limits import MIB
 from p2p.errors import SlotFull
 from p2p.swarm import events as e
+from p2p.swarm.remnants import Remnants
 from sim.world.slot import VirtualSlot
 from sim.world.synthetic import Material
 
@@ -26,9 +27,9 @@ CHECKPOINT_S = 3.0
 
 
 class Holding:
-    """An image that is being made or is held: its material, kept patches and checked pieces."""
+    """An image that is being made or is held: its material, kept patches, checked pieces, frames begun."""
 
-    __slots__ = ("checked", "complete", "kept", "material", "slot", "used")
+    __slots__ = ("checked", "complete", "kept", "material", "remnants", "slot", "used")
 
     def __init__(self, material: Material, slot: VirtualSlot, *, complete: bool) -> None:
         self.material = material
@@ -36,6 +37,7 @@ class Holding:
         self.complete = complete
         self.kept: set[tuple[Digest, int]] = set()
         self.checked: set[tuple[Digest, int]] = set()
+        self.remnants = Remnants[Buffer]()
         self.used: dict[Digest, None] = {}
         """Packs whose index the node has."""
 
@@ -75,8 +77,10 @@ class Maker:
 
     def drop(self, image: Digest) -> None:
         """Neither make nor serve it any more."""
-        if self._device.images.pop(image, None) is not None:
+        holding = self._device.images.pop(image, None)
+        if holding is not None:
             self._device.feed(e.Drop(image))
+            self._remnants_lost(image, holding.remnants.close())
 
     def _hold_indexes(self, material: Material) -> None:
         for pack in material.packs:
@@ -151,6 +155,8 @@ class Maker:
             self._world.observer.stored(self._device, event, good)
         self._world.spans.stored(self._device, event)
         self._device.feed(event)
+        if holding.remnants:
+            self._remnants_lost(event.image, holding.remnants.settle(holding.slot.written.covers))
 
     def patched_at(self, length: int) -> float:
         """When the one CPU that applies patches is done with `length` target bytes more."""
@@ -167,6 +173,12 @@ class Maker:
         )
 
     # Inside
+
+    def _remnants_lost(self, image: Digest, size: int) -> None:
+        if size:
+            if self._world.observer is not None:
+                self._world.observer.remnants_lost(self._device, image, size)
+            self._device.feed(e.RemnantsLost(size))
 
     def _whole_read_at(self, holding: Holding) -> float:
         return self._device.slot.read_at(self._kernel.now, holding.material.size)

@@ -46,7 +46,10 @@ class Observer:
         """A range of frames is asked of the origin."""
 
     def fetch_ended(self, device: Device, action: e.Fetch, error: str | None, size: int, wasted: int) -> None:
-        """The fetch is over: `size` stored bytes came, `wasted` of them for nothing."""
+        """The fetch is over: `size` stored bytes came, `wasted` of them for nothing (see `remnants`)."""
+
+    def remnants_lost(self, device: Device, image: Digest, size: int) -> None:
+        """Beginnings of frames that ended fetches had left are given up: `size` bytes came for nothing."""
 
     def stored(self, device: Device, event: e.Stored, good: bool) -> None:
         """A range is in the slot; `good`: its bytes are those of the image."""

@@ -66,11 +66,12 @@ class Run:
 
     def __init__(
         self, tmp_path: Path, origin: StreamOrigin, *, delta: bool = False, base: bytes = BASE,
-        start: int = 0, stop: int = 2, writer: MemoryWriter | None = None,
+        start: int = 0, stop: int = 2, writer: MemoryWriter | None = None, before: Run | None = None,
     ) -> None:  # fmt: skip
         pack, index = (DELTA_PACK, DELTA) if delta else (FULL_PACK, FULL)
-        self.writer = writer or MemoryWriter()
-        self.image = LocalImage(TASK, tmp_path, writer=self.writer, base=MemoryImage(base))
+        self.writer: MemoryWriter = before.writer if before is not None else writer or MemoryWriter()
+        fresh = LocalImage(TASK, tmp_path, writer=self.writer, base=MemoryImage(base))
+        self.image: LocalImage = before.image if before is not None else fresh
         self.image.use(pack.index.sha256, index)
         self.events: list[Event] = []
         self.failures: list[LocalError] = []
@@ -132,9 +133,82 @@ async def test_an_origin_that_fails_is_named(tmp_path: Path, reason: str) -> Non
     error = OriginError(reason, "a test")
     run = Run(tmp_path, StreamOrigin(FULL_BYTES, 4096, error, stop_at=BORDER + 4096))
     ended = await run.fetch.run()
-    assert ended.error == reason
-    assert 0 < ended.wasted < len(FULL_BYTES)
+    assert ended == FetchEnded(1, reason, 0), "what came of the second frame is kept"
     assert run.fetch.trouble is error
+    assert [s.start for s in run.stored] == [0]
+
+
+BROKEN = OriginError("truncated", "a test")
+
+
+async def test_a_frame_that_broke_off_is_gone_on_with(tmp_path: Path) -> None:
+    """In as many fetches as it takes: each byte comes once, and none counts before the frame is right."""
+    first = Run(tmp_path, StreamOrigin(FULL_BYTES, 1000, BROKEN, stop_at=3000))
+    assert await first.fetch.run() == FetchEnded(1, "truncated", 0)
+    assert (first.stored, list(first.writer.done)) == ([], [])
+    second = Run(tmp_path, StreamOrigin(FULL_BYTES, 1000, BROKEN, stop_at=2000), before=first)
+    assert await second.fetch.run() == FetchEnded(1, "truncated", 0)
+    origin = StreamOrigin(FULL_BYTES, 1000)
+    third = Run(tmp_path, origin, before=second)
+    assert await third.fetch.run() == FetchEnded(1, None, 0)
+    assert origin.asked == [(FULL_PACK.frames.sha256, 5000, len(FULL_BYTES))]
+    assert third.writer.data[: 4 * 65536] == IMAGE[: 4 * 65536]
+    assert not third.image.remnants
+
+
+async def test_a_cancelled_fetch_keeps_the_frame_that_was_arriving(tmp_path: Path) -> None:
+    class Stalls(StreamOrigin):
+        async def _parts(self, start: int, stop: int) -> AsyncIterator[Buffer]:
+            yield self.data[start : start + 1000]
+            run.fetch.cancel()
+            await trio.sleep_forever()
+
+    run = Run(tmp_path, Stalls(FULL_BYTES, 1000))
+    assert await run.fetch.run() == FetchEnded(1, "cancelled", 0)
+    origin = StreamOrigin(FULL_BYTES, 1000)
+    assert await Run(tmp_path, origin, before=run).fetch.run() == FetchEnded(1, None, 0)
+    assert origin.asked == [(FULL_PACK.frames.sha256, 1000, len(FULL_BYTES))]
+
+
+@pytest.mark.parametrize("lies", ["before", "after"])
+async def test_a_frame_of_two_parts_that_is_wrong_is_begun_anew(tmp_path: Path, lies: str) -> None:
+    """Whichever fetch brought the wrong bytes: nothing of it is stored, and nothing of it is kept."""
+    bad = bytearray(FULL_BYTES)
+    bad[100 if lies == "before" else 5000] ^= 1
+    first = Run(tmp_path, StreamOrigin(bytes(bad), 1000, BROKEN, stop_at=3000))
+    await first.fetch.run()
+    second = Run(tmp_path, StreamOrigin(bytes(bad), 1000), before=first, stop=1)
+    ended = await second.fetch.run()
+    assert ended == FetchEnded(1, "bad-bytes", BORDER), "the bytes of both fetches came for nothing"
+    assert (second.stored, list(second.writer.done)) == ([], [])
+    origin = StreamOrigin(FULL_BYTES, 1000)
+    third = Run(tmp_path, origin, before=second, stop=1)
+    assert await third.fetch.run() == FetchEnded(1, None, 0)
+    assert origin.asked == [(FULL_PACK.frames.sha256, 0, BORDER)]
+
+
+async def test_nothing_is_kept_of_an_origin_that_lied(tmp_path: Path) -> None:
+    bad = bytearray(FULL_BYTES)
+    bad[5] ^= 1
+    run = Run(tmp_path, StreamOrigin(bytes(bad), BORDER + 10))
+    assert (await run.fetch.run()).error == "bad-bytes"
+    assert not run.image.remnants
+
+
+async def test_what_was_begun_of_a_dropped_image_is_given_up(tmp_path: Path) -> None:
+    first = Run(tmp_path, StreamOrigin(FULL_BYTES, 1000, BROKEN, stop_at=3000))
+    await first.fetch.run()
+    assert first.image.remnants.close() == 3000
+    second = Run(tmp_path, StreamOrigin(FULL_BYTES, 1000, BROKEN, stop_at=2000), before=first)
+    ended = await second.fetch.run()
+    assert ended == FetchEnded(1, "truncated", 2000), "the image was dropped before it ended"
+
+
+async def test_a_frame_that_came_whole_is_stored_although_the_rest_did_not_come(tmp_path: Path) -> None:
+    """Patches wait for the one processor; that the link breaks meanwhile takes nothing from them."""
+    error = OriginError("truncated", "a test")
+    run = Run(tmp_path, StreamOrigin(DELTA_BYTES, 1, error, stop_at=len(DELTA_FRAMES[0]) + 1), delta=True)
+    assert await run.fetch.run() == FetchEnded(1, "truncated", 0)
     assert [s.start for s in run.stored] == [0]
 
 

@@ -12,6 +12,7 @@ import pytest
 from p2p.content.digests import Buffer, Digest
 from p2p.content.pieces import PieceMap
 from p2p.swarm.gateway import Gateway
+from p2p.swarm.ledger import Ledger
 from p2p.swarm.plan import Participant, SitePlan
 from p2p.swarm.site_view import SiteView
 from sim.world.device import Device
@@ -38,13 +39,12 @@ def lease_that_never_expires(patch: pytest.MonkeyPatch) -> None:
 
 
 def ledger_that_forgets_retries(patch: pytest.MonkeyPatch) -> None:
-    """What came for nothing before a fetch was cut is in no account."""
-    told = Gateway.on_ended
+    """What fetches brought for nothing is in no account."""
 
-    def on_ended(self: Gateway, fetch: int, error: str | None, wasted: int) -> None:
-        told(self, fetch, error, 0)
+    def in_vain(self: Ledger, size: int) -> None:
+        pass
 
-    patch.setattr(Gateway, "on_ended", on_ended)
+    patch.setattr(Ledger, "in_vain", in_vain)
 
 
 def waiting_in_a_circle(patch: pytest.MonkeyPatch) -> None:
