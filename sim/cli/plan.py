@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -17,7 +18,7 @@ from sim.fleet.outcome import MARKS, Estimate, GroupEstimate, ModelError, PlanOu
 from sim.fleet.parameters import fitted
 from sim.fleet.plans import OWN, read_plans
 from sim.runs.progress import bar, time_text
-from sim.runs.releases import packs_of, published, with_release
+from sim.runs.releases import expired, packs_of, published, with_release
 from sim.runs.scenarios import named, read_scenario
 
 PLAN_FILE = "plan.json"
@@ -92,6 +93,8 @@ def plan(
             found, packs, compared, seed, fitted(),
             progress=lambda done, total: shown.update(task, completed=done, total=total),
         )  # fmt: skip
+    if repo is not None:
+        outcome = replace(outcome, notes=(*outcome.notes, *expired(repo)))
     kept = _keep(outcome, out) if out is not None else []
     if as_json:
         print_json(outcome.to_json() | ({"kept": [str(path) for path in kept]} if kept else {}))

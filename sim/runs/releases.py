@@ -8,13 +8,17 @@ from pathlib import Path
 
 from coordinator.publishing.releases import list_releases
 from coordinator.publishing.repository import Repository
+from coordinator.publishing.state import PHASES_ROLE
 from p2p.content.digests import Digest
 from p2p.content.manifest import Manifest
 from p2p.errors import OperatorError
 from sim.fleet.packs import Packs, of_payloads, of_synthetic
 from sim.scenario.model import NO_BASE, Order, RepositoryRelease, Scenario
 
-__all__ = ["packs_of", "published", "with_release"]
+__all__ = ["expired", "packs_of", "published", "with_release"]
+
+ONLINE = ("snapshot", "timestamp", PHASES_ROLE)
+"""Roles that the coordinator signs again by itself."""
 
 
 def published(directory: Path, product: str | None, version: str | None) -> RepositoryRelease:
@@ -27,24 +31,46 @@ def published(directory: Path, product: str | None, version: str | None) -> Repo
     products = list(state.products())
     if product is None and len(products) == 1:
         product = products[0]
+    if not products:
+        raise OperatorError(
+            f"{directory} has no products", next_step=f"slipstream repo product add NAME --repo {directory}"
+        )
     if product is None or product not in products:
         raise OperatorError(
             f"{directory} has no product {product}"
             if product
             else f"{directory} has {len(products)} products",
-            next_step=f"--product with one of: {', '.join(products) or 'none is published'}",
+            next_step=f"--product with one of: {', '.join(products)}",
         )
     manifests = sorted(list_releases(repository, state, product), key=lambda m: m.counter)
     found = [m for m in manifests if version in (None, m.version)]
-    if not found:
-        there = ", ".join(m.version for m in manifests)
+    if not manifests:
         raise OperatorError(
-            f"{product} {version} is not in {directory}",
-            next_step=f"--release with one of: {there or 'none is published'}",
+            f"no release of {product} is published in {directory}",
+            next_step="build one, then sign and publish it: slipstream release build IMAGE --repo "
+            f"{directory} --product {product} …, then slipstream release publish DOCUMENT --repo {directory}",
+        )
+    if not found:
+        raise OperatorError(
+            f"{product} {version} is not published in {directory}",
+            next_step=f"--release with one of: {', '.join(m.version for m in manifests)}; what is only built "
+            "or signed counts when it is published (slipstream release publish)",
         )
     chosen = found[-1]
     bases = {m.version: m.version for m in manifests if m.version != chosen.version}
     return RepositoryRelease(chosen.version, directory.absolute(), product, chosen.version, bases)
+
+
+def expired(directory: Path) -> tuple[str, ...]:
+    """What of a repository's metadata has expired, each in a sentence with what to do."""
+    repository = Repository.open(directory)
+    now = repository.clock()
+    return tuple(
+        f"metadata {role} of {directory} expired on {expires:%Y-%m-%d}: devices refuse it until it is signed "
+        f"again ({f'slipstream repo refresh {directory}' if role in ONLINE else 'with its offline keys'})"
+        for role, expires in repository.state().expiries().items()
+        if expires <= now
+    )
 
 
 def with_release(scenario: Scenario, release: RepositoryRelease) -> Scenario:
@@ -69,6 +95,11 @@ def packs_of(scenario: Scenario) -> Packs:
         raise OperatorError(f"{release.product} {release.version} is not in {release.repository}")
     used = {base for c in scenario.classes for base in c.bases} - {NO_BASE}
     missing = sorted(used - set(release.bases))
+    if release.version in missing:
+        raise OperatorError(
+            f"the fleet runs {release.version}, which is the release to be planned",
+            next_step="publish the next one, or choose another with --release",
+        )
     if missing:
         raise OperatorError(
             f"the fleet runs {', '.join(missing)}, which no release of {release.repository} is called",
