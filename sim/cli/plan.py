@@ -181,6 +181,8 @@ def _factor(factor: float | None) -> str:
 
 
 def _money(money: float) -> str:
+    if money and abs(money) < 0.0001:
+        return "< 0.0001"
     return "0" if not money else f"{money:.2g}" if abs(money) < 0.1 else f"{money:,.2f}"
 
 

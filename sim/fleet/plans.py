@@ -43,7 +43,7 @@ class Plan:
 
     def describe(self) -> str:
         """The plan in words."""
-        phases = ", ".join(f"{p.share:.3g} from {_hours(p.opens_s)}" for p in self.phases)
+        phases = ", ".join(f"{100 * p.share:.3g} % from {_hours(p.opens_s)}" for p in self.phases)
         parts = [f"open to {phases}"]
         if self.windows is not None:
             parts.append(

@@ -91,31 +91,27 @@ def plan_tables(plan: PlanOutcome) -> list[Table]:
         *((f"plan {name}", words) for name, words in plan.plans.items()),
         *(("left out", note) for note in plan.notes),
     ]
-    headings = (
-        "way",
-        "plan",
-        "release, over WANs",
-        "÷ floor",
-        "WAN money",
-        "origin money",
-        "money a site",
-        *_mark_names(),
-        "finished",
-        "asking till then",
-        "with it ÷ floor",
-    )
     found = [Table("The plan", (), tuple(facts))]
     if plan.estimates:
+        late = frozenset(n for n, e in enumerate(plan.estimates) if e.finished < e.devices)
+        headings = (
+            "way", "plan", "release, over WANs", "a site", "÷ floor", "WAN money", "origin money",
+            "money a site", "asking till done", "with it ÷ floor",
+        )  # fmt: skip
+        rows = tuple(_estimate(e, plan.sites) for e in plan.estimates)
+        found.append(Table("Ways and plans", headings, rows, texts=frozenset({0, 1})))
+        found.append(_asking(plan))
+        times = tuple(_times(e) for e in plan.estimates)
         found.append(
             Table(
-                "Ways and plans",
-                headings,
-                tuple(_estimate(e, plan.sites) for e in plan.estimates),
-                bad=frozenset(n for n, e in enumerate(plan.estimates) if e.finished < e.devices),
+                "Finished",
+                ("way", "plan", *_mark_names(), "devices finished"),
+                times,
+                "When that share of all devices has committed the release, from the start.",
+                bad=late,
                 texts=frozenset({0, 1}),
             )
         )
-        found.append(_asking(plan))
     return found
 
 
@@ -255,18 +251,27 @@ def _violations(subjects: Sequence[Subject]) -> Table | None:
 
 
 def _estimate(e: Estimate, sites: int) -> tuple[str, ...]:
+    asked = e.amplification_with_asking
     return (
         e.way.value,
         e.plan,
         size_text(e.wan_bytes),
+        size_text(e.wan_bytes / max(1, sites)),
         NOTHING if e.amplification is None else ratio_text(e.amplification),
         money_text(e.wan_money),
         money_text(e.origin_money),
         money_text(e.money / max(1, sites)),
+        size_text(e.asking.wan_bytes),
+        NOTHING if asked is None else ratio_text(asked),
+    )
+
+
+def _times(e: Estimate) -> tuple[str, ...]:
+    return (
+        e.way.value,
+        e.plan,
         *(_time(t) for t in e.marks_s),
         share_text(e.finished / e.devices) if e.devices else NOTHING,
-        size_text(e.asking.wan_bytes),
-        NOTHING if e.amplification_with_asking is None else ratio_text(e.amplification_with_asking),
     )
 
 

@@ -86,9 +86,11 @@ def ratio_text(ratio: float) -> str:
 
 
 def money_text(money: float) -> str:
-    """Money, in the currency of the scenario's prices: `0.004`, `12.30`, `1,200`."""
+    """Money, in the currency of the scenario's prices: `< 0.0001`, `0.004`, `12.30`, `1,200`."""
     if money == 0:
         return "0"
+    if abs(money) < 0.0001:
+        return "< 0.0001"
     if abs(money) < 0.1:
         return f"{money:.2g}"
     return f"{money:,.2f}" if abs(money) < 1000 else f"{money:,.0f}"

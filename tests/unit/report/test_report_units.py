@@ -48,7 +48,8 @@ def test_a_share_is_all_or_nothing_only_if_it_is(share: float, text: str) -> Non
 
 
 def test_money_ratios_and_rates() -> None:
-    assert [money_text(m) for m in (0, 0.0042, 12.3, 5_222_773)] == ["0", "0.0042", "12.30", "5,222,773"]
+    texts = ["0", "< 0.0001", "0.0042", "12.30", "5,222,773"]
+    assert [money_text(m) for m in (0, 0.00003, 0.0042, 12.3, 5_222_773)] == texts
     assert [ratio_text(r) for r in (1.0049, 12.34, 12_345)] == ["1.005", "12.3", "12,345"]
     assert rate_text(74_500_000) == "74.5 MB/s"
 
