@@ -8,8 +8,8 @@ a third of the receiver's time is the kernel finding pages for it, whoever the c
 turns; medians are compared.
 
 - `slipstream`: TLS 1.3 both ways with device certificates, the wire codec, 16 wants in flight, SHA-256 of
-  every piece before it is written. What runs over the stream is a `Workload`, so that the same figures
-  can be taken of a bare stream and of the agent's whole message loop.
+  every piece before it is written. What runs over the stream is a `Workload` (`benchmarks.peer_workloads`):
+  the agent's own connections, serving and storing, or the bare codec to compare with.
 - `libtorrent`: tuned (see `TUNED`), TCP only, one peer; v1 and v2 torrents, plain and with its RC4
   encryption forced. It authenticates nobody. The fastest of its variants is what the goal is held against.
 
@@ -34,26 +34,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any
 
 import trio
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from benchmarks.peer_workloads import PIECE, WORKLOADS, Workload
 from coordinator.publishing.authority import FleetAuthority
 from p2p.adapters.identity import Credentials, load_credentials, make_key
 from p2p.adapters.tls import TlsTransport
-from p2p.agent.budget import RateBudget
-from p2p.agent.links import Link
 from p2p.content.digests import Digest, sha256
 from p2p.ports import PeerAddress, PeerStream
-from p2p.swarm import messages as m
-from p2p.swarm import wire
-from p2p.swarm.events import Serve
 
-PIECE = 256 * 1024
-IN_FLIGHT = 16
 CHILD_S_MAX = 60.0
-ZERO_DIGEST = Digest(bytes(32))
 
 TUNED: dict[str, Any] = {
     # one peer on loopback, as fast as it goes
@@ -85,131 +78,6 @@ TUNED: dict[str, Any] = {
 }
 
 
-class Workload(Protocol):
-    """What the two ends do with an open stream."""
-
-    async def serve(self, stream: PeerStream, source: Path) -> None:
-        """Answer until the far end closes."""
-
-    async def fetch(self, stream: PeerStream, target: Path, digests: list[Digest], size: int) -> None:
-        """Fetch all pieces, verify each against `digests`, write them to `target`."""
-
-
-class Pieces:
-    """The wire codec straight over the stream: wants one way, pieces the other."""
-
-    async def serve(self, stream: PeerStream, source: Path) -> None:
-        descriptor = os.open(source, os.O_RDONLY)
-        reader = _Reader(stream)
-        try:
-            while (message := await reader.message()) is not None:
-                assert isinstance(message, m.Want)
-                data = os.pread(descriptor, PIECE, message.piece * PIECE)
-                await stream.send(*wire.encode(m.Piece(message.request, data)))
-        finally:
-            os.close(descriptor)
-
-    async def fetch(self, stream: PeerStream, target: Path, digests: list[Digest], size: int) -> None:
-        descriptor = os.open(target, os.O_WRONLY)
-        reader = _Reader(stream)
-        wants = [wire.encode(m.Want(n, ZERO_DIGEST, ZERO_DIGEST, n))[0] for n in range(len(digests))]
-        try:
-            await stream.send(b"".join(wants[:IN_FLIGHT]))
-            for n, digest in enumerate(digests):
-                message = await reader.message()
-                assert isinstance(message, m.Piece)
-                assert message.request == n
-                assert sha256(message.payload) == digest
-                os.pwrite(descriptor, message.payload, n * PIECE)
-                if n + IN_FLIGHT < len(digests):
-                    await stream.send(wants[n + IN_FLIGHT])
-        finally:
-            os.close(descriptor)
-
-
-class Links:
-    """The agent's own connections (`p2p.agent.links`): a reader and a writer each, answers read late."""
-
-    async def serve(self, stream: PeerStream, source: Path) -> None:
-        descriptor = os.open(source, os.O_RDONLY)
-
-        def answer(serve: Serve) -> m.Message:
-            return m.Piece(serve.request, os.pread(descriptor, PIECE, serve.piece * PIECE))
-
-        def received(message: m.Message) -> None:
-            assert isinstance(message, m.Want)
-            link.send(Serve("two", message.request, message.image, message.pack, message.piece))
-
-        link = Link(stream, "two", answer, RateBudget(None))
-        try:
-            await self._until_closed(link, received)
-        finally:
-            os.close(descriptor)
-
-    async def fetch(self, stream: PeerStream, target: Path, digests: list[Digest], size: int) -> None:
-        descriptor = os.open(target, os.O_WRONLY)
-        wants = iter([m.Want(n, ZERO_DIGEST, ZERO_DIGEST, n) for n in range(len(digests))])
-        missing = len(digests)
-
-        def ask() -> None:
-            if (want := next(wants, None)) is not None:
-                link.send(want)
-
-        def received(message: m.Message) -> None:
-            nonlocal missing
-            assert isinstance(message, m.Piece)
-            assert sha256(message.payload) == digests[message.request]
-            os.pwrite(descriptor, message.payload, message.request * PIECE)
-            missing -= 1
-            ask()
-            if not missing:
-                link.scope.cancel()
-
-        link = Link(stream, "two", lambda _: m.Bye("nothing to serve"), RateBudget(None))
-        for _ in range(IN_FLIGHT):
-            ask()
-        try:
-            await self._until_closed(link, received)
-        finally:
-            os.close(descriptor)
-        assert not missing
-
-    async def _until_closed(self, link: Link, received: Callable[[m.Message], None]) -> None:
-        with link.scope:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(link.write)
-                await link.read(received)
-                nursery.cancel_scope.cancel()
-
-
-WORKLOADS: dict[str, Callable[[], Workload]] = {"links": Links, "pieces": Pieces}
-
-
-class _Reader:
-    """Messages out of a stream: one buffer for prefixes and headers, payloads straight into their own."""
-
-    def __init__(self, stream: PeerStream) -> None:
-        self._stream = stream
-        self._small = memoryview(bytearray(wire.PREFIX.size))
-
-    async def message(self) -> m.Message | None:
-        if not await self._fill(self._small):
-            return None
-        header_length, payload_length = wire.parse_prefix(self._small)
-        rest = memoryview(bytearray(header_length + payload_length))
-        await self._fill(rest)
-        return wire.decode(rest[:header_length], rest[header_length:])
-
-    async def _fill(self, view: memoryview) -> bool:
-        filled = 0
-        while filled < len(view):
-            count = await self._stream.receive_into(view[filled:])
-            if not count:
-                return False
-            filled += count
-        return True
-
-
 # Child processes: each prints one JSON line per step and reads commands on its standard input
 
 
@@ -226,6 +94,7 @@ def slipstream_sender(directory: Path, workload: Workload) -> None:
     """Child: serve the file to one peer."""
 
     async def main() -> None:
+        workload.hold(directory / "source", _digests(directory))
         transport = TlsTransport(_credentials(directory, "one"), time.time, host="127.0.0.1")
         _say(port=transport.port)
         started = 0.0
@@ -234,7 +103,7 @@ def slipstream_sender(directory: Path, workload: Workload) -> None:
             nonlocal started
             started = _cpu()
             try:
-                await workload.serve(stream, directory / "source")
+                await workload.serve(stream)
             finally:
                 _say(cpu_s=_cpu() - started)
 
@@ -248,15 +117,13 @@ def slipstream_sender(directory: Path, workload: Workload) -> None:
 
 def slipstream_fetcher(directory: Path, workload: Workload, port: int) -> None:
     """Child: fetch the file from the other one."""
-    source = directory / "source"
-    size = source.stat().st_size
-    digests = [Digest(bytes.fromhex(line)) for line in (directory / "digests").read_text().split()]
 
     async def main() -> None:
+        workload.make(directory / "target", _digests(directory))
         transport = TlsTransport(_credentials(directory, "two"), time.time, host="127.0.0.1")
         stream = await transport.connect(PeerAddress("127.0.0.1", port))
         clock, cpu = time.perf_counter(), _cpu()
-        await workload.fetch(stream, directory / "target", digests, size)
+        await workload.fetch(stream)
         _say(seconds=time.perf_counter() - clock, cpu_s=_cpu() - cpu)
         await stream.aclose()
         transport.close()
@@ -421,6 +288,10 @@ def _prepare(directory: Path, size: int) -> None:
             file.write(data)
     (directory / "digests").write_text("\n".join(digests))
     _make_credentials(directory)
+
+
+def _digests(directory: Path) -> list[Digest]:
+    return [Digest(bytes.fromhex(line)) for line in (directory / "digests").read_text().split()]
 
 
 def _make_torrents(directory: Path, piece_size: int) -> None:

@@ -1,7 +1,7 @@
 """The trio driver of `SwarmNode`: carries out its actions and feeds it what happens.
 
 A frame's way through it: `Fetch` starts a `FrameFetch`, which streams a byte range from the origin and
-has `LocalImage` verify and write each frame; `Store` does the same for a piece that a peer sent;
+has `LocalImage` verify and write each frame; `Storing` does the same for the pieces that peers send;
 `Serve` reads a piece from the slot for a peer. All decisions are the node's.
 """
 
@@ -18,12 +18,13 @@ import trio
 
 from p2p.agent.budget import RateBudget
 from p2p.agent.fetch import FrameFetch
-from p2p.agent.images import BaseDamagedError, LocalImage, ReadBackError
+from p2p.agent.images import LocalImage, ReadBackError
 from p2p.agent.links import PeerLinks
+from p2p.agent.storing import Storing
 from p2p.content import index as pack_index
-from p2p.content.digests import Buffer, Digest, sha256
+from p2p.content.digests import Digest, sha256
 from p2p.content.manifest import PackRef
-from p2p.errors import ContentError, LocalError, OriginError, StoreError
+from p2p.errors import LocalError, OriginError, StoreError
 from p2p.ports import BlobStore, Origin, PeerAddress
 from p2p.swarm import SwarmNode, departure
 from p2p.swarm import events as e
@@ -70,6 +71,9 @@ class SwarmDriver:
         self._metadata: dict[tuple[str, str], list[trio.MemorySendChannel[bytes | None]]] = {}
         self._verified: dict[Digest, trio.Event] = {}
         self._patching = trio.CapacityLimiter(1)
+        self.storing = Storing(
+            feed=self.feed, failed=self._failed, is_current=self._is_current, patching=self._patching
+        )
         self._syncing = trio.CapacityLimiter(1)
         self._nursery: trio.Nursery | None = None
         self.news = trio.Event()
@@ -178,6 +182,7 @@ class SwarmDriver:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Until cancelled."""
         async with trio.open_nursery() as self._nursery:
+            self._nursery.start_soon(self.storing.run)
             task_status.started()
             try:
                 await self._timer()
@@ -230,8 +235,12 @@ class SwarmDriver:
 
     def _failed(self, image: LocalImage, error: LocalError) -> None:
         """An image that is no longer of interest fails as it likes: its slot may be closed already."""
-        if self._images.get(image.task.image) is image:
+        if self._is_current(image):
             self._on_failed(image.task.image, error)
+
+    def _is_current(self, image: LocalImage) -> bool:
+        """Whether it is not dropped, nor followed by another try at the same."""
+        return self._images.get(image.task.image) is image
 
     async def _timer(self) -> None:
         while True:
@@ -260,7 +269,9 @@ class SwarmDriver:
                 if self.links is not None:
                     self.links.send(action.device, action)
             case e.Store():
-                self._store(action)
+                image = self._images.get(action.image)
+                if image is not None:
+                    self.storing.add(image, action)
             case e.Fetch():
                 self._begin_fetch(action)
             case e.CancelFetch():
@@ -372,43 +383,6 @@ class SwarmDriver:
 
     # The slot
 
-    def _store(self, action: e.Store) -> None:
-        image = self._images.get(action.image)
-        if image is None:
-            return
-        if image.is_patch(action.pack, action.piece):
-            self._start(self._store_patch, image, action)
-        else:
-            self._judge(image, action, lambda: image.store_piece(*_piece(action)))
-
-    async def _store_patch(self, image: LocalImage, action: e.Store) -> None:
-        result: list[Callable[[], e.Stored]] = []
-
-        def work() -> None:
-            try:
-                stored = image.store_piece(*_piece(action))
-                result.append(lambda: stored)
-            except LocalError as error:
-                result.append(_raiser(error))
-            except ContentError as error:
-                result.append(_raiser(error))
-
-        await trio.to_thread.run_sync(work, limiter=self._patching)
-        self._judge(image, action, result[0])
-
-    def _judge(self, image: LocalImage, action: e.Store, store: Callable[[], e.Stored]) -> None:
-        """Whose fault it is when a piece cannot be stored."""
-        try:
-            self.feed(store())
-        except ContentError as error:
-            log.warning("bad piece %d from %s: %s", action.piece, action.source, error)
-            self.feed(e.Rejected(action.image, action.pack, action.piece, action.source, "bad-piece"))
-        except BaseDamagedError as error:
-            log.warning("%s", error)
-            self.feed(image.damaged_base(action.pack, action.piece))
-        except LocalError as error:
-            self._failed(image, error)
-
     async def _local(self, image: LocalImage, pack: Digest) -> None:
         steps = image.local_steps(pack)
         try:
@@ -452,7 +426,7 @@ class SwarmDriver:
         No pause is shorter than the checkpoint before it took, so that a slow medium is not only synced.
         """
         pause = min(CHECKPOINT_FIRST_S, CHECKPOINT_S)
-        while image.is_written and self._images.get(image.task.image) is image:
+        while image.is_written and self._is_current(image):
             await trio.sleep(pause)
             if not image.unsynced:
                 continue
@@ -467,14 +441,3 @@ class SwarmDriver:
     def _answer_object(self, digest: Digest, data: bytes | None) -> None:
         for channel in self._objects.pop(digest, []):
             channel.send_nowait(data)
-
-
-def _piece(action: e.Store) -> tuple[Digest, int, Buffer, str]:
-    return action.pack, action.piece, action.payload, action.source
-
-
-def _raiser(error: Exception) -> Callable[[], e.Stored]:
-    def raise_it() -> e.Stored:
-        raise error
-
-    return raise_it

@@ -86,6 +86,7 @@ class LocalImage:
         self._unsynced = 0
         self._lock = threading.Lock()
         self._spooling = threading.Lock()
+        self._writing = threading.Lock()
         self._closed = False
         self.maps: dict[Digest, PieceMap] = {}
         self.remnants = Remnants[bytearray]()
@@ -253,10 +254,11 @@ class LocalImage:
                 os.close(descriptor)
             self._spools.clear()
             self._kept.clear()
-        for closable in (self._writer, self._reader, self._base):
-            close = getattr(closable, "close", None)
-            if close is not None:
-                close()
+        with self._writing:  # nor is a file closed under a thread that writes to it
+            for closable in (self._writer, self._reader, self._base):
+                close = getattr(closable, "close", None)
+                if close is not None:
+                    close()
 
     # Inside
 
@@ -314,10 +316,11 @@ class LocalImage:
         return True
 
     def _write(self, offset: int, data: Buffer) -> None:
-        if self._writer is None:
-            raise StoreError("the image is complete; nothing is written to it any more")
-        self._writer.write(offset, data)
-        self._unsynced += len(data)
+        with self._writing:
+            if self._writer is None:
+                raise StoreError("the image is complete; nothing is written to it any more")
+            self._writer.write(offset, data)
+            self._unsynced += len(data)
 
 
 def _parts(pieces: PieceMap) -> list[tuple[int, int, int | None]]:

@@ -15,6 +15,7 @@ from collections.abc import Callable
 import trio
 
 from p2p.agent.budget import RateBudget
+from p2p.agent.storing import Backlog
 from p2p.content import limits
 from p2p.content.digests import Buffer
 from p2p.errors import ContentError, PeerError
@@ -41,14 +42,20 @@ Answer = Callable[[Serve], m.Message]
 
 
 class Link:
-    """One connection. `answer` reads a piece only when its turn to be sent has come."""
+    """One connection. `answer` reads a piece only when its turn to be sent has come.
 
-    def __init__(self, stream: PeerStream, initiator: str, answer: Answer, lan: RateBudget) -> None:
+    While `backlog` is full, nothing more is read.
+    """
+
+    def __init__(
+        self, stream: PeerStream, initiator: str, answer: Answer, lan: RateBudget, backlog: Backlog
+    ) -> None:
         self.stream = stream
         self.device = stream.identity.device
         self.initiator = initiator
         self._answer = answer
         self._lan = lan
+        self._backlog = backlog
         self._queue: deque[m.Message | Serve] = deque()
         self._more = trio.Event()
         self.scope = trio.CancelScope()
@@ -103,13 +110,15 @@ class Link:
                 header = await reader.exactly(header_length)
                 payload = await reader.exactly(payload_length) if payload_length else b""
             received(wire.decode(header, payload))
+            if self._backlog.full:
+                await self._backlog.room()
 
 
 class PeerLinks:
     """All connections of one node.
 
-    `feed` takes the node's events, `answer` makes the message for a `Serve`. Start `serve` and
-    `dial` tasks in a nursery of the agent's.
+    `feed` takes the node's events, `answer` makes the message for a `Serve`; `backlog` is what has come
+    and is not stored. Start `serve` and `dial` tasks in a nursery of the agent's.
     """
 
     def __init__(
@@ -120,6 +129,7 @@ class PeerLinks:
         answer: Answer,
         *,
         lan: RateBudget,
+        backlog: Backlog,
         links_max: int = limits.PEERS_MAX,
     ) -> None:
         self._me = me
@@ -127,6 +137,7 @@ class PeerLinks:
         self._feed = feed
         self._answer = answer
         self._lan = lan
+        self._backlog = backlog
         self._links_max = links_max
         self._links: dict[str, Link] = {}
         self._dialling: dict[tuple[str, int], str | None] = {}
@@ -209,7 +220,7 @@ class PeerLinks:
 
     async def _keep(self, stream: PeerStream, initiator: str) -> None:
         """Run one connection to its end."""
-        link = Link(stream, initiator, self._answer, self._lan)
+        link = Link(stream, initiator, self._answer, self._lan, self._backlog)
         try:
             if self._take_up(link):
                 with link.scope:

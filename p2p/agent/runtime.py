@@ -167,6 +167,7 @@ class Agent:
             self._driver.received,
             self._driver.answer,
             lan=RateBudget(config.budgets.lan_rate_max),
+            backlog=self._driver.storing.backlog,
         )
         self._driver.links = self._links
         self._updates = Updates(config, self._installer, self._slots, boot, self._driver, self._raise_floor)

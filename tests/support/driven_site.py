@@ -250,7 +250,10 @@ class Device:
             indexes=DirectoryBlobStore(site.directory / name / "indexes"),
             held=site.objects.get if holds else lambda digest: None,
         )
-        self.links = PeerLinks(name, self.transport, self.driver.received, self._answer, lan=RateBudget(None))
+        self.links = PeerLinks(
+            name, self.transport, self.driver.received, self._answer,
+            lan=RateBudget(None), backlog=self.driver.storing.backlog,
+        )  # fmt: skip
         self.driver.links = self.links
         self.writer = MemoryWriter(len(IMAGE))
         packs = (FULL_PACK, DELTA_PACK)

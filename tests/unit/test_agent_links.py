@@ -13,6 +13,7 @@ from trio.testing import MockClock, memory_stream_pair
 
 from p2p.agent.budget import RateBudget
 from p2p.agent.links import BYE_S, QUEUE_MAX, PeerLinks
+from p2p.agent.storing import WAITING_BYTES, Backlog
 from p2p.content.digests import Buffer, Digest, sha256
 from p2p.errors import PeerError
 from p2p.ports import PeerAddress, PeerIdentity, PeerStream
@@ -101,6 +102,7 @@ class Node:
 
     links: PeerLinks
     transport: MemoryTransport
+    backlog: Backlog
     events: list[PeerConnected | PeerLost | Received] = field(default_factory=list)
 
     @property
@@ -118,8 +120,11 @@ def make(net: MemoryNet, device: str, port: int, links_max: int = 8) -> Node:
     def answer(action: Serve) -> m.Message:
         return m.Piece(action.request, bytes(100_000))
 
-    links = PeerLinks(device, transport, events.append, answer, lan=RateBudget(None), links_max=links_max)
-    return Node(links, transport, events)
+    backlog = Backlog(WAITING_BYTES)
+    links = PeerLinks(
+        device, transport, events.append, answer, lan=RateBudget(None), backlog=backlog, links_max=links_max
+    )
+    return Node(links, transport, backlog, events)
 
 
 @contextlib.asynccontextmanager
@@ -302,3 +307,21 @@ async def test_who_reads_nothing_is_cut_off(autojump_clock: MockClock) -> None:
         a.links.send("slow", serve)
         await trio.sleep(61)
         assert a.links.devices == ()
+
+
+async def test_while_the_backlog_is_full_nothing_more_is_read(autojump_clock: MockClock) -> None:
+    net = MemoryNet()
+    a, b = make(net, "a", 1), make(net, "b", 2)
+    async with running(a, b):
+        a.links.found(b.address)
+        await trio.sleep(1)
+        b.backlog.grow(WAITING_BYTES)
+        for n in range(4):
+            a.links.send("b", m.News(1, n))
+        await trio.sleep(600)
+        # One more than that, for it is asked after each message.
+        assert b.count(Received) == 1
+        assert b.links.devices == ("a",)
+        b.backlog.shrink(1)
+        await trio.sleep(1)
+        assert [x.message for x in b.events if isinstance(x, Received)] == [m.News(1, n) for n in range(4)]
