@@ -15,8 +15,7 @@ import contextlib
 import errno
 import socket
 import ssl
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from typing import Protocol
 
 import trio
@@ -110,8 +109,7 @@ class _Pipe:
             self._turn_left = TURN
             await trio.lowlevel.checkpoint()
 
-    @asynccontextmanager
-    async def _sending(self) -> AsyncIterator[None]:
+    async def send(self, *parts: Buffer) -> None:
         """One sender at a time; whatever ends it early leaves the channel broken."""
         await self._take_turn()
         try:
@@ -123,13 +121,16 @@ class _Pipe:
             self._broken = True
             sent = self.bytes_sent
             try:
-                yield
+                await self._send_parts(parts)
             except trio.ClosedResourceError as error:
                 raise OSError(errno.EBADF, "the channel is closed") from error
             self._turn_left -= CALL + self.bytes_sent - sent
             self._broken = False
         finally:
             self._send_lock.release()
+
+    async def _send_parts(self, parts: Sequence[Buffer]) -> None:
+        raise NotImplementedError
 
     async def _send_all(self, data: memoryview) -> None:
         sent = 0
@@ -166,11 +167,6 @@ class _Pipe:
 class TcpChannel(_Pipe):
     """A plain TCP channel."""
 
-    async def send(self, *parts: Buffer) -> None:
-        async with self._sending():
-            for part in parts:
-                await self._send_all(memoryview(part))
-
     async def receive_into(self, buffer: memoryview) -> int:
         await self._take_turn()
         self._check_usable()
@@ -181,6 +177,10 @@ class TcpChannel(_Pipe):
 
     async def aclose(self) -> None:
         self._close()
+
+    async def _send_parts(self, parts: Sequence[Buffer]) -> None:
+        for part in parts:
+            await self._send_all(memoryview(part))
 
 
 class TlsChannel(_Pipe):
@@ -227,24 +227,15 @@ class TlsChannel(_Pipe):
                 await self._flush()
                 return
 
-    async def send(self, *parts: Buffer) -> None:
-        async with self._sending():
-            for part in parts:
-                view = memoryview(part)
-                for start in range(0, len(view), BLOCK):
-                    self._tls.write(view[start : start + BLOCK])
-                    if self._outgoing.pending >= BLOCK:
-                        await self._flush()
-            await self._flush()
-
     async def receive_into(self, buffer: memoryview) -> int:
         await self._take_turn()
         if self._sock.fileno() < 0:
             raise OSError(errno.EBADF, "the channel is closed")
-        filled = 0
-        while filled < len(buffer):
+        read = self._tls.read
+        filled, room = 0, len(buffer)
+        while filled < room:
             try:
-                count = self._tls.read(len(buffer) - filled, buffer[filled:])
+                count = read(room - filled, buffer[filled:])
             except ssl.SSLWantReadError:
                 if filled:
                     break
@@ -261,8 +252,8 @@ class TlsChannel(_Pipe):
                 raise
             if not count:
                 break
-            self._turn_left -= CALL
             filled += count  # type: ignore[operator]  # typeshed: with a buffer, read returns a count
+        self._turn_left -= CALL
         return filled
 
     async def aclose(self) -> None:
@@ -283,6 +274,15 @@ class TlsChannel(_Pipe):
             self._sock.shutdown(socket.SHUT_WR)
             while bytes_max > 0 and (count := await self._receive(_scratch)):
                 bytes_max -= count
+
+    async def _send_parts(self, parts: Sequence[Buffer]) -> None:
+        for part in parts:
+            view = memoryview(part)
+            for start in range(0, len(view), BLOCK):
+                self._tls.write(view[start : start + BLOCK])
+                if self._outgoing.pending >= BLOCK:
+                    await self._flush()
+        await self._flush()
 
     async def _feed(self) -> None:
         count = await self._receive(_scratch)
