@@ -26,7 +26,7 @@ from p2p.swarm import events as e
 
 log = logging.getLogger(__name__)
 
-BATCH_BYTES = 1 * MIB
+BATCH_BYTES = 2 * MIB
 BATCH_PIECES = 64
 """What one call of a thread is given at most, or a single piece."""
 
