@@ -315,7 +315,8 @@ class _Patience:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._scope.__exit__(kind, error, traceback):
+        self._scope.__exit__(kind, error, traceback)
+        if self._scope.cancelled_caught:
             raise trio.TooSlowError
 
 

@@ -12,7 +12,7 @@ import trio
 from trio.testing import MockClock, memory_stream_pair
 
 from p2p.agent.budget import RateBudget
-from p2p.agent.links import BYE_S, QUEUE_MAX, PeerLinks
+from p2p.agent.links import BYE_S, QUEUE_MAX, Link, PeerLinks
 from p2p.agent.storing import WAITING_BYTES, Backlog
 from p2p.content.digests import Buffer, Digest, sha256
 from p2p.errors import PeerError
@@ -325,3 +325,21 @@ async def test_while_the_backlog_is_full_nothing_more_is_read(autojump_clock: Mo
         b.backlog.shrink(1)
         await trio.sleep(1)
         assert [x.message for x in b.events if isinstance(x, Received)] == [m.News(1, n) for n in range(4)]
+
+
+async def test_a_stream_is_read_to_its_end_and_an_end_within_a_message_is_a_loss() -> None:
+    messages = [m.News(1, 1), m.Piece(7, bytes(100_000)), m.Piece(8, b"short"), m.Piece(9, bytes(20_000))]
+    for cut in (0, 1):
+        heard: list[m.Message] = []
+        ours, theirs = memory_stream_pair()
+        link = Link(MemoryPeerStream(ours, identity("b")), "a", _nothing, RateBudget(None), Backlog(1 << 30))
+        data = b"".join(bytes(part) for message in messages for part in wire.encode(message))
+        await theirs.send_all(data[: len(data) - cut])
+        await theirs.send_eof()
+        with pytest.raises(PeerError) if cut else contextlib.nullcontext():
+            await link.read(heard.append)
+        assert heard == messages[: len(messages) - cut]
+
+
+def _nothing(serve: Serve) -> m.Message:
+    raise AssertionError(serve)
