@@ -1,9 +1,9 @@
-"""What a node fetches over the WAN for its site, and the leases by which others know.
+"""What a node fetches over the WAN for its site.
 
 Gateways split the missing frames of the plan's pack into stripes by rendezvous, walk their own in
-order and help with the others' at the end. A lease covers one fetch; it is renewed only by
-progress, ends with its holder's connection, and a holder that stalls is not a gateway for a while.
-Correctness never depends on any of this: a node that sees no progress for long serves itself.
+order and help with the others' at the end. They say what they fetch by leases, and leave to others
+what those fetch (`leases`). Correctness never depends on any of this: a node that sees no progress for
+long serves itself.
 """
 
 from __future__ import annotations
@@ -17,23 +17,14 @@ from p2p.content.digests import Digest
 from p2p.content.index import Frame
 from p2p.content.pieces import PieceMap
 from p2p.swarm import messages as m
-from p2p.swarm.announcements import CROWD
 from p2p.swarm.context import Context
 from p2p.swarm.events import CancelFetch, Fetch
 from p2p.swarm.image import ImageSwarm
-from p2p.swarm.peer import LeaseState, Peer, PieceKey, RemoteImage
+from p2p.swarm.leases import RENEWALS, Leases
+from p2p.swarm.peer import Peer, PieceKey, RemoteImage
 from p2p.swarm.plan import rank, stripe_key
-from p2p.swarm.policy import penalty_s
+from p2p.swarm.remnants import REMNANTS_MAX
 from p2p.swarm.solitude import Solitude
-
-RATE_MIN = 4096
-"""Bytes per second below which a lease is not kept alive by promises alone."""
-
-RENEWALS, GIVES_UP_S = 4, 1.0
-"""A lease is renewed so often within `stall_s`; who stalls is given so long to find out and say so itself."""
-
-PASSED_S = 1.5
-"""In a crowd, frames whose lease has ended are on their way from node to node for this long."""
 
 CONFLICT_FAR_S, YIELDS_MAX = 3.0, 4
 """The same for those that know each other by hearsay only; so often, then claims are no longer yielded to."""
@@ -43,6 +34,12 @@ CONFLICT_S = 0.25
 
 BACKOFF_S = (1.0, 60.0)
 """First and longest pause after a fetch that failed."""
+
+BEGUN_S = 3.0
+"""So long after a lease brought something, what others have begun is left to them."""
+
+BREAK_S, ALIVE_S = 0.5, 1.5
+"""The pause after a fetch that broke off while bytes came: within the last few moments before."""
 
 
 @dataclass(slots=True)
@@ -54,6 +51,7 @@ class _Running:
     since: float
     alive: float
     told: float
+    moved: bool = False
     cancelled: bool = False
     keys: list[PieceKey] = field(default_factory=list)
 
@@ -65,6 +63,7 @@ class Gateway:
         self._image = image
         self._context: Context = image.context
         self._numbers = numbers
+        self._leases = Leases(image)
         self._running: dict[int, _Running] = {}
         self._failures = 0
         self._alone = Solitude(1 + image.context.rng.random())
@@ -72,8 +71,10 @@ class Gateway:
         self._frame_at = 0.0
         self._frame_s: float | None = None
         self._yielded = 0
-        self._passed: dict[tuple[Digest, int, int], float] = {}
-        self._ended_at = -CONFLICT_S
+        self._begun: dict[tuple[Digest, int], None] = {}
+        self._encouraged = False
+        self._moved_at = -math.inf
+        self._resume_at = -math.inf
         self.dirty = True
 
     @property
@@ -91,7 +92,7 @@ class Gateway:
         progress_at = max(image.last_progress, image.site.awaits_until)
         if context.now - progress_at > context.policy.fallback_s:
             self.dirty |= self._alone.is_due(context.now, progress_at, self._deadline_s())
-        if not self.dirty or context.now < image.wan_blocked_until:
+        if not self.dirty or context.now < max(image.wan_blocked_until, self._resume_at):
             return
         while len(self._running) < self._fetches_max():
             run = self._next_run()
@@ -110,6 +111,8 @@ class Gateway:
         if self._context.device in self._image.site.gateways:
             self._alone.over()
         self._frame_s, self._frame_at = now - self._frame_at, now
+        self._moved_at = now
+        self._encouraged = False
         self.dirty = True
 
     def _fetches_max(self) -> int:
@@ -120,19 +123,19 @@ class Gateway:
 
     def _deadline_s(self) -> float:
         """How long this node goes without progress. A frame that somebody fetches may take its time."""
-        context = self._context
-        leases = (x for _, r in self._image.leasing() for x in r.leases.values())
-        patience = [self._patience(x.pack, x.start, x.stop) for x in leases if x.pack in self._image.maps]
+        maps, patience = self._image.maps, self._leases.patience
+        times = [patience(x.pack, x.start, x.stop) for x in self._leases if x.pack in maps]
         for far in self._image.hearsay.known():
-            patience += [self._patience(far.pack, *x) for x in far.leases if far.pack in self._image.maps]
-        return max([context.policy.fallback_s, *patience])
+            times += [patience(far.pack, *x) for x in far.leases if far.pack in maps]
+        return max([self._context.policy.fallback_s, *times])
 
     def housekeeping(self) -> None:
         """End what stalls: others' leases and our own fetches."""
         context, policy = self._context, self._context.policy
-        for peer, remote in self._image.leasing():
-            if any(self._is_late(peer, lease) for lease in remote.leases.values()):
-                self._stalled(remote)
+        if self._leases.stalled():
+            # Others take over, so there is no need yet to fetch alone: all would, and at the same moment.
+            self._alone.lease_stalled(context.now, self._image.last_progress)
+            self.dirty = self._image.replan = True
         for number, running in self._running.items():
             if context.now - running.alive > policy.stall_s and not running.cancelled:
                 running.cancelled = True
@@ -148,59 +151,37 @@ class Gateway:
         idle_s = self._context.now - max(since, ready_at, image.last_progress)
         if idle_s <= policy.stall_s + policy.object_s:
             return
-        patience = [
-            self._patience(x.pack, x.start, x.stop) for _, r in image.leasing() for x in r.leases.values()
-        ]
+        patience = [self._leases.patience(x.pack, x.start, x.stop) for x in self._leases]
         most = policy.fallback_s if image.hearsay.doubts else math.inf
         held_up_by: dict[str, None] = {}
         for far in image.hearsay.known():
             who = far.participant
             leases = () if who.complete else (*far.leases, *far.passed)
-            patience += [min(most, self._patience(far.pack, *x)) for x in leases]
+            patience += [min(most, self._leases.patience(far.pack, *x)) for x in leases]
             if leases or who.complete or who.device in image.site.gateways:
                 held_up_by[who.device] = None
         if held_up_by and idle_s > max(patience, default=0.0):
             image.hearsay.doubt(held_up_by)
             self.dirty = image.replan = True
 
-    # Others' leases
+    # What others fetch
 
     def on_lease(self, peer: Peer, remote: RemoteImage, message: m.Lease) -> None:
-        now, image = self._context.now, self._image
-        old = remote.leases.get(message.slot)
-        believed = not remote.distrusted and now >= remote.conduct.stalled_until
-        if old is not None and believed and message[3:] == (old.start, old.stop) and message.pack == old.pack:
-            old.renewed = now
+        if self._leases.renews(remote, message):
             return
         self.dirty = True
-        remote.leases.pop(message.slot, None)
-        if old is not None:
-            image.hearsay.touch(leases=True)
-            self._ended_at = now
-            if len(self._context.remotes(image.task.image)) > CROWD:
-                self._passed[old.pack, old.start, old.stop] = now + PASSED_S
-        if not any(p.index.sha256 == message.pack for p in image.task.packs):
-            return
-        if not image.lease_fits(message.pack, message.start, message.stop):
-            self._context.ban(peer.device, "bad-lease")
-            return
-        if message.start >= message.stop or not believed:
-            return
-        image.lessors[peer.device] = peer
-        remote.leases[message.slot] = LeaseState(message.pack, message.start, message.stop, now, now, now)
-        image.hearsay.touch(leases=True)
-        image.stale |= peer.device not in image.site.gateways
-        self._settle_conflict(peer, message, greeting=remote.participant is None)
+        self._leases.end(peer, remote, message.slot)
+        if self._leases.begin(peer, remote, message):
+            self._settle_conflict(peer, message, greeting=remote.participant is None)
 
     def renewed_by(self, remote: RemoteImage, pack: Digest, pieces: Collection[int]) -> None:
-        """A peer serves pieces that it did not serve before: the leases that they belong to made progress."""
-        pieces_of = self._image.maps.get(pack)
-        for lease in remote.leases.values():
-            if lease.pack == pack and (
-                pieces_of is None
-                or any(n < len(pieces_of) and lease.start <= pieces_of[n].frame < lease.stop for n in pieces)
-            ):
-                lease.renewed = lease.progressed = self._context.now
+        """A peer serves pieces that it did not serve before."""
+        brought = self._leases.renewed_by(remote, pack, pieces)
+        if brought and self._begun and not self._encouraged:
+            # The WAN is there again: who has the beginning of a frame goes on with it before others do.
+            self._encouraged = True
+            soon = self._context.now + BACKOFF_S[0] * self._context.rng.random()
+            self._image.wan_blocked_until = min(self._image.wan_blocked_until, soon)
 
     def greet(self, device: str) -> None:
         """Tell a newcomer what this node fetches."""
@@ -214,7 +195,8 @@ class Gateway:
         if running is None:
             return
         now = self._context.now
-        running.alive = now
+        running.alive, running.moved = now, True
+        self._moved_at = now
         self._image.last_progress = now
         if now - running.told > self._context.policy.stall_s / RENEWALS:
             running.told = now
@@ -228,12 +210,17 @@ class Gateway:
         image.flush(at_once=True)  # what the lease brought must be known before it ends
         ended = m.Lease(image.task.image, running.pack, running.lease, 0, 0)
         context.broadcast(ended, image.task.image)
-        for key in running.keys:
-            if image.fetching.pop(key, None) is not None:
-                image.want_again(key)
+        unmade = [key for key in running.keys if image.fetching.pop(key, None) is not None]
+        for key in unmade:
+            image.want_again(key)
+        if unmade and running.moved and error is not None:
+            self._note_begun(unmade[0])
         if error is None or (running.cancelled and context.now - running.alive <= context.policy.stall_s):
             if error is None:
                 self._failures = 0
+            return
+        if context.now - self._moved_at <= ALIVE_S:
+            self._resume_at = context.now + BREAK_S * (0.5 + context.rng.random())
             return
         self._alone.wan_failed(context.now)
         self._failures += 1
@@ -241,6 +228,15 @@ class Gateway:
         pause = min(longest, first * 2 ** (self._failures - 1)) * (0.5 + context.rng.random())
         image.wan_blocked_until = context.now + pause
         image.announce()
+
+    def _note_begun(self, first: PieceKey) -> None:
+        """The first piece that a fetch did not bring: the beginning of its frame is kept."""
+        pieces = self._image.maps[first[0]]
+        frame = pieces[first[1]].frame
+        self._begun.pop((first[0], frame), None)
+        self._begun[first[0], frame] = None
+        if len(self._begun) > REMNANTS_MAX:
+            del self._begun[next(iter(self._begun))]
 
     def cancel_all(self) -> None:
         for number, running in self._running.items():
@@ -255,7 +251,8 @@ class Gateway:
         run = self._shared_run()
         if run is not None or not self._alone or image.route is None:
             return run
-        if self._context.now - image.last_progress < self._context.policy.help_s:
+        moved_at = max(image.last_progress, self._leases.brought_at)
+        if self._context.now - moved_at < self._context.policy.help_s:
             return None  # what others have or fetch may be arriving
         return self._run_of(image.route, image.maps[image.route], selfish=True)
 
@@ -268,20 +265,40 @@ class Gateway:
             if run is not None:
                 return run
         pack = image.site.plan.pack
-        if pack is None or self._context.device not in image.site.gateways:
+        if pack is None:
             return None
         name = pack.index.sha256
         if name not in image.maps or image.route != name:
             return None
+        begun = self._begun_run(name)
+        if begun is not None or self._context.device not in image.site.gateways:
+            return begun
         return self._run_of(name, image.maps[name], selfish=False)
+
+    def _begun_run(self, name: Digest) -> tuple[Digest, int, int] | None:
+        """A frame of which this node has the beginning, whoever fetches for the site now."""
+        if not self._begun:
+            return None
+        pieces = self._image.maps[name]
+        leased = self._leases.covered(name, len(pieces.index.frames))
+        for pack, number in self._begun:
+            if pack == name and self._is_open(
+                name, pieces, pieces.index.frames[number], leased, selfish=False, repair=False
+            ):
+                return name, number, number + 1
+        return None
 
     def _run_of(
         self, name: Digest, pieces: PieceMap, *, selfish: bool, repair: bool = False
     ) -> tuple[Digest, int, int] | None:
         frames = pieces.index.frames
         policy = self._context.policy
-        leased = self._leased(name, len(frames), selfish)
+        leased = self._leases.covered(name, len(frames), self._alone.defers_to if selfish else None)
         open_frames = [f for f in frames if self._is_open(name, pieces, f, leased, selfish, repair)]
+        begun = self._leases.begun(name)
+        fresh = [f for f in open_frames if f.number not in begun]
+        if fresh or self._others_may_go_on(leased):
+            open_frames = fresh
         if not open_frames:
             return None
         if selfish or repair or len(self._image.site.gateways) < 2:
@@ -306,13 +323,18 @@ class Gateway:
             stop = frame.number + 1
         return name, first.number, stop
 
+    def _others_may_go_on(self, leased: set[int]) -> bool:
+        """Whether those who have the beginnings of frames may still come: it shows by what others bring."""
+        under_way = bool(leased or self._running)
+        return under_way or self._context.now - self._leases.brought_at < BEGUN_S
+
     def _may_help(self) -> bool:
         """Whether this gateway has had nothing of its own to fetch for long enough to take another's."""
         now = self._context.now
         if self._running or self._idle_since is None:
             self._idle_since = None if self._running else now
             return False
-        if now - self._ended_at < CONFLICT_S:
+        if now - self._leases.ended_at < CONFLICT_S:
             return False  # whose lease has just ended is about to begin the next
         return now - self._idle_since >= self._context.policy.help_s
 
@@ -339,23 +361,6 @@ class Gateway:
         if selfish:
             return True
         return not all(image.holders.count(key) or image.done.covers(*_target(pieces, key)) for key in keys)
-
-    def _leased(self, pack: Digest, frames: int, selfish: bool) -> set[int]:
-        """Which of the `frames` frames of a pack others fetch, and are left to them."""
-        known = set() if selfish else self._image.hearsay.leased(pack, frames)
-        for span, until in list(self._passed.items()):
-            if self._context.now >= until:
-                del self._passed[span]
-            elif span[0] == pack and not selfish:
-                known.update(range(span[1], min(span[2], frames)))
-        return known | {
-            frame
-            for peer, remote in self._image.leasing()
-            if not remote.distrusted
-            for lease in remote.leases.values()
-            if lease.pack == pack and (not selfish or self._alone.defers_to(peer.device, lease.began))
-            for frame in range(lease.start, min(lease.stop, frames))
-        }
 
     def _start(self, pack: Digest, start: int, stop: int) -> None:
         context, image = self._context, self._image
@@ -385,7 +390,9 @@ class Gateway:
         for number, running in self._running.items():
             overlap = message.pack == running.pack and message.start < running.stop
             young = self._context.now - running.since <= CONFLICT_S
-            if running.cancelled or not overlap or message.stop <= running.start or self._alone or not young:
+            if running.cancelled or not overlap or message.stop <= running.start or not young:
+                continue
+            if self._alone and not self._alone.defers_to(peer.device, self._context.now):
                 continue
             key = running.pack + max(message.start, running.start).to_bytes(8, "big")
             if greeting or rank(key, {peer.device: 100, self._context.device: 100})[0] == peer.device:
@@ -415,33 +422,6 @@ class Gateway:
                         running.cancelled = True
                         self._yielded += 1
                         self._context.actions.append(CancelFetch(number))
-
-    def _stalled(self, remote: RemoteImage) -> None:
-        """Its leases count for nothing for a while, longer each time, whatever becomes of its connection.
-
-        Others take over, so there is no need yet to fetch alone (all would, and at the same moment).
-        """
-        self._alone.lease_stalled(self._context.now, self._image.last_progress)
-        conduct = remote.conduct
-        conduct.stalls += 1
-        conduct.stalled_until = self._context.now + penalty_s(self._context.policy, conduct.stalls)
-        remote.leases.clear()
-        self.dirty = self._image.replan = True
-
-    def _is_late(self, peer: Peer, lease: LeaseState) -> bool:
-        """Whether it is kept up no more, or nothing comes of it. News waits behind pieces on its way."""
-        now, context = self._context.now, self._context
-        behind_s = 2 * context.window.answer_s if peer.in_flight else 0.0
-        allowed_s = context.policy.stall_s * (1 + 1 / RENEWALS) + GIVES_UP_S + behind_s
-        silent = now - max(lease.renewed, peer.answered_at) > allowed_s
-        return silent or now - lease.progressed > self._patience(lease.pack, lease.start, lease.stop)
-
-    def _patience(self, pack: Digest | None, start: int, stop: int) -> float:
-        """How long a lease may live on promises: its largest frame at the least rate, the link shared."""
-        pieces = self._image.maps.get(pack) if pack is not None else None
-        frames = pieces.index.frames[start:stop] if pieces is not None else ()
-        largest = max((f.stored_size for f in frames), default=limits.STORED_FRAME_MAX)
-        return self._context.policy.stall_s + largest * max(1, len(self._image.site.gateways)) / RATE_MIN
 
     def _lease(self, running: _Running) -> m.Lease:
         return m.Lease(self._image.task.image, running.pack, running.lease, running.start, running.stop)

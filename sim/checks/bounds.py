@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from math import sqrt
 
-from p2p.swarm.gateway import RATE_MIN
+from p2p.swarm.leases import RATE_MIN
 from p2p.swarm.policy import Policy
 from sim.scenario.model import (
     Fault,

@@ -12,6 +12,7 @@ import pytest
 from p2p.content.digests import Buffer, Digest
 from p2p.content.pieces import PieceMap
 from p2p.swarm.gateway import Gateway
+from p2p.swarm.leases import Leases
 from p2p.swarm.ledger import Ledger
 from p2p.swarm.plan import Participant, SitePlan
 from p2p.swarm.site_view import SiteView
@@ -32,10 +33,10 @@ TRUSTING = Seams(make_device=TrustingDevice)
 def lease_that_never_expires(patch: pytest.MonkeyPatch) -> None:
     """A node waits for ever for whoever says that it fetches, whether anything comes of it or not."""
 
-    def patience(self: Gateway, *lease: object) -> float:
+    def patience(self: Leases, *lease: object) -> float:
         return inf
 
-    patch.setattr(Gateway, "_patience", patience)
+    patch.setattr(Leases, "patience", patience)
 
 
 def ledger_that_forgets_retries(patch: pytest.MonkeyPatch) -> None:

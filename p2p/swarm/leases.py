@@ -1,0 +1,191 @@
+"""The leases of others: what each device of the site says that it fetches, and for how long that holds.
+
+A lease covers one fetch. It is renewed only by progress, ends with its holder's connection, and a holder
+that stalls is not a gateway for a while. Not for what this node fetches itself (`gateway`), nor for
+devices that are not connected to it (`hearsay`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+
+from p2p.content import limits
+from p2p.content.digests import Digest
+from p2p.swarm import messages as m
+from p2p.swarm.announcements import CROWD
+from p2p.swarm.context import Context
+from p2p.swarm.image import ImageSwarm
+from p2p.swarm.peer import LeaseState, Peer, RemoteImage
+from p2p.swarm.policy import penalty_s
+from p2p.swarm.remnants import REMNANTS_MAX
+
+RATE_MIN = 4096
+"""Bytes per second below which a lease is not kept alive by promises alone."""
+
+RENEWALS, GIVES_UP_S = 4, 1.0
+"""A lease is renewed so often within `stall_s`; who stalls is given so long to find out and say so itself."""
+
+MOVES_S = 0.5
+"""Of a fetch that ended sooner than this, nothing came."""
+
+PASSED_S = 1.5
+"""In a crowd, frames whose lease has ended are on their way from node to node for this long."""
+
+Defers = Callable[[str, float], bool]
+"""Whether a lease of a device, begun at a time, still counts."""
+
+
+class Leases:
+    """Those of one image, as one node knows them: when one `ended_at` last, or `brought_at` pieces."""
+
+    def __init__(self, image: ImageSwarm) -> None:
+        self._image = image
+        self._context: Context = image.context
+        self._passed: dict[tuple[Digest, int, int], float] = {}
+        self._begun: dict[tuple[Digest, int], str] = {}
+        self.ended_at = self.brought_at = float("-inf")
+
+    def __iter__(self) -> Iterator[LeaseState]:
+        for _, remote in self._image.leasing():
+            yield from remote.leases.values()
+
+    # What is told
+
+    def renews(self, remote: RemoteImage, message: m.Lease) -> bool:
+        """Whether it is nothing but a sign of life of a lease that is known and believed."""
+        old = remote.leases.get(message.slot)
+        if old is None or message[3:] != (old.start, old.stop) or message.pack != old.pack:
+            return False
+        if not self._believes(remote):
+            return False
+        old.renewed = self._context.now
+        return True
+
+    def end(self, peer: Peer, remote: RemoteImage, slot: int) -> None:
+        """The lease in a slot is over, whatever comes next."""
+        old = remote.leases.pop(slot, None)
+        if old is None:
+            return
+        self._image.hearsay.touch(leases=True)
+        self.ended_at = self._context.now
+        if len(self._context.remotes(self._image.task.image)) > CROWD:
+            self._passed[old.pack, old.start, old.stop] = self.ended_at + PASSED_S
+        self._note_begun(peer.device, remote, old)
+
+    def begin(self, peer: Peer, remote: RemoteImage, message: m.Lease) -> bool:
+        """A lease in an empty slot; whether it counts. One that no pack allows is the end of its holder."""
+        image, now = self._image, self._context.now
+        if not any(p.index.sha256 == message.pack for p in image.task.packs):
+            return False
+        if not image.lease_fits(message.pack, message.start, message.stop):
+            self._context.ban(peer.device, "bad-lease")
+            return False
+        if message.start >= message.stop or not self._believes(remote):
+            return False
+        image.lessors[peer.device] = peer
+        remote.leases[message.slot] = LeaseState(message.pack, message.start, message.stop, now, now, now)
+        image.hearsay.touch(leases=True)
+        image.stale |= peer.device not in image.site.gateways
+        return True
+
+    def renewed_by(self, remote: RemoteImage, pack: Digest, pieces: Collection[int]) -> bool:
+        """A peer serves pieces that it did not serve before; whether they are of frames that it fetches.
+
+        Then the leases that they belong to made progress.
+        """
+        pieces_of = self._image.maps.get(pack)
+        brought = False
+        for lease in remote.leases.values():
+            if lease.pack == pack and (
+                pieces_of is None
+                or any(n < len(pieces_of) and lease.start <= pieces_of[n].frame < lease.stop for n in pieces)
+            ):
+                lease.renewed = lease.progressed = self.brought_at = self._context.now
+                brought = True
+        return brought
+
+    # What follows
+
+    def covered(self, pack: Digest, frames: int, defers: Defers | None = None) -> set[int]:
+        """Which of the `frames` frames of a pack others fetch, and are left to them.
+
+        `defers`: for a node on its own, to which only some leases of its peers count, and no hearsay.
+        """
+        known = set() if defers is not None else self._image.hearsay.leased(pack, frames)
+        for span, until in list(self._passed.items()):
+            if self._context.now >= until:
+                del self._passed[span]
+            elif span[0] == pack and defers is None:
+                known.update(range(span[1], min(span[2], frames)))
+        return known | {
+            frame
+            for peer, remote in self._image.leasing()
+            if not remote.distrusted
+            for lease in remote.leases.values()
+            if lease.pack == pack and (defers is None or defers(peer.device, lease.began))
+            for frame in range(lease.start, min(lease.stop, frames))
+        }
+
+    def begun(self, pack: Digest) -> set[int]:
+        """Frames of a pack of which others that are still here may have the beginning."""
+        members = self._context.members(self._image.task.image)
+        found: set[int] = set()
+        for key, device in list(self._begun.items()):
+            peer = members.get(device)
+            if peer is None or not self._believes(peer[1]):
+                del self._begun[key]
+            elif key[0] == pack:
+                found.add(key[1])
+        return found
+
+    def stalled(self) -> bool:
+        """Take the leases of those who are late; whether there were any.
+
+        They count for nothing for a while, longer each time, whatever becomes of their connections.
+        """
+        found = False
+        for peer, remote in self._image.leasing():
+            if any(self._is_late(peer, lease) for lease in remote.leases.values()):
+                found = True
+                conduct = remote.conduct
+                conduct.stalls += 1
+                conduct.stalled_until = self._context.now + penalty_s(self._context.policy, conduct.stalls)
+                remote.leases.clear()
+        return found
+
+    def patience(self, pack: Digest | None, start: int, stop: int) -> float:
+        """How long a lease may live on promises: its largest frame at the least rate, the link shared."""
+        pieces = self._image.maps.get(pack) if pack is not None else None
+        frames = pieces.index.frames[start:stop] if pieces is not None else ()
+        largest = max((f.stored_size for f in frames), default=limits.STORED_FRAME_MAX)
+        return self._context.policy.stall_s + largest * max(1, len(self._image.site.gateways)) / RATE_MIN
+
+    # Inside
+
+    def _believes(self, remote: RemoteImage) -> bool:
+        return not remote.distrusted and self._context.now >= remote.conduct.stalled_until
+
+    def _is_late(self, peer: Peer, lease: LeaseState) -> bool:
+        """Whether it is kept up no more, or nothing comes of it. News waits behind pieces on its way."""
+        now, context = self._context.now, self._context
+        behind_s = 2 * context.window.answer_s if peer.in_flight else 0.0
+        allowed_s = context.policy.stall_s * (1 + 1 / RENEWALS) + GIVES_UP_S + behind_s
+        silent = now - max(lease.renewed, peer.answered_at) > allowed_s
+        return silent or now - lease.progressed > self.patience(lease.pack, lease.start, lease.stop)
+
+    def _note_begun(self, device: str, remote: RemoteImage, lease: LeaseState) -> None:
+        """The first frame that did not come of a lease is what its holder keeps the beginning of.
+
+        If there is any: a request that was refused ends at once, one that nothing came of by a stall.
+        """
+        pieces, lived_s = self._image.maps.get(lease.pack), self._context.now - lease.began
+        moved = lease.renewed > lease.began or MOVES_S <= lived_s < self._context.policy.stall_s
+        if pieces is None or not moved:
+            return
+        for frame in range(lease.start, min(lease.stop, len(pieces.index.frames))):
+            if not all(remote.has((lease.pack, n)) for n in pieces.of_frame(frame)):
+                self._begun.setdefault((lease.pack, frame), device)
+                break
+        mine = [key for key, who in self._begun.items() if who == device]
+        for key in mine[:-REMNANTS_MAX]:
+            del self._begun[key]
