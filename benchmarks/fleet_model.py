@@ -4,7 +4,8 @@
     python -m benchmarks.fleet_model --write         # and keep the constants as sim/fleet/fitted.json
     python -m benchmarks.fleet_model --million       # how long a million devices take
 
-Goals: bytes within 3 %, time within 15 % (median and worst are stated).
+Goals: bytes within 3 %, time within 15 %. Median, 90th percentile and worst are stated, the worst with the
+seed of its site: `--each --held-out 60` prints every one.
 """
 
 from __future__ import annotations
@@ -103,13 +104,13 @@ def time_million() -> None:
     scenario, sizes = million()
     compared = plans.read_plans(["thin origin: origin=1000Mbit/s"], scenario)
     for chosen in (compared[:1], compared):
-        began = time.perf_counter()
+        began = time.process_time()
         outcome = bill.reckon(scenario, sizes, chosen, 1, parameters.fitted())
-        seconds = time.perf_counter() - began
+        seconds = time.process_time() - began
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         out.print(
             f"{outcome.devices:,} devices at {outcome.sites:,} sites, {len(Way)} ways × {len(chosen)} plans: "
-            f"{seconds:.1f} s, {peak:.0f} MiB at most"
+            f"{seconds:.1f} CPU seconds, {peak:.0f} MiB at most"
         )
 
 
@@ -128,7 +129,7 @@ def main(train: int, held_out: int, workers: int, write: bool, big: bool, each: 
     fitted_to = run_sites(list(range(train)), workers, "training")
     tested_on = run_sites(list(range(HELD_OUT_FROM, HELD_OUT_FROM + held_out)), workers, "held out")
     found = fit(list(fitted_to.values()), COMMAND.format(train=train, held_out=held_out))
-    found = replace(found, error=measure(list(tested_on.values()), found))
+    found = replace(found, error=measure(tested_on, found))
     table = Table("constants", "values")
     for name in ("down", "up", "time"):
         table.add_row(name, ", ".join(f"{k} {v:.4g}" for k, v in getattr(found, name).items()))
@@ -136,14 +137,19 @@ def main(train: int, held_out: int, workers: int, write: bool, big: bool, each: 
     out.print(table)
     if each:
         show_each(tested_on, found)
-    inside = measure(list(fitted_to.values()), found)
-    table = Table("sites", "", "bytes median", "worst (goal 3 %)", "time median", "worst (goal 15 %)")
+    inside = measure(fitted_to, found)
+    table = Table(
+        "sites", "", "bytes median", "90 %", "worst (goal 3 %)", "time median", "90 %", "worst (goal 15 %)"
+    )
     for what, e in (("fitted to", inside), ("held out", found.error)):
-        row = (f"{x:.1%}" for x in (e.bytes_median, e.bytes_worst, e.time_median, e.time_worst))
-        table.add_row(what, str(e.held_out), *row)
+        table.add_row(
+            what, str(e.held_out),
+            f"{e.bytes_median:.1%}", f"{e.bytes_p90:.1%}", f"{e.bytes_worst:.1%} (seed {e.bytes_worst_seed})",
+            f"{e.time_median:.1%}", f"{e.time_p90:.1%}", f"{e.time_worst:.1%} (seed {e.time_worst_seed})",
+        )  # fmt: skip
         if e.outside:
-            beyond = ("", f"{e.outside_bytes_worst:.1%}", "", f"{e.outside_time_worst:.1%}")
-            table.add_row(f"{what}, radio too slow: outside the model", str(e.outside), *beyond)
+            beyond = ("", "", f"{e.outside_bytes_worst:.1%}", "", "", f"{e.outside_time_worst:.1%}")
+            table.add_row(f"{what}, where a slow radio channel decides", str(e.outside), *beyond)
     out.print(table)
     if write:
         FITTED.write_text(json.dumps(found.to_json(), indent=2) + "\n", encoding="utf-8")

@@ -171,8 +171,9 @@ def _asking(estimate: Estimate, sites: int) -> list[str]:
 def _error(error: ModelError) -> list[str]:
     return [
         f"the model against runs of the real code on {error.held_out} sites that it was not fitted to: "
-        f"bytes {error.bytes_median:.1%} off (median; worst {error.bytes_worst:.1%}), "
-        f"time {error.time_median:.1%} (worst {error.time_worst:.1%})"
+        f"bytes {error.bytes_median:.1%} off (median; 90 % of the sites at most {error.bytes_p90:.1%}, "
+        f"worst {error.bytes_worst:.1%}), time {error.time_median:.1%} ({error.time_p90:.1%}, "
+        f"{error.time_worst:.1%})"
     ]
 
 

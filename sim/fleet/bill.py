@@ -97,7 +97,7 @@ def _crowds(crowded: Mapping[str, int], parameters: Parameters) -> list[str]:
     error = parameters.error
     return [
         f"{count} sites of {group} have a radio channel that takes over {CROWDED_S:.0f} s for all "
-        f"copies (in some way or plan): devices there fetch over the WAN as well, and the model was up to "
+        f"copies (in some way or plan): on such sites the model was up to "
         f"{error.outside_bytes_worst:.0%} off in bytes, {error.outside_time_worst:.0%} in time"
         for group, count in crowded.items()
         if count

@@ -7,7 +7,7 @@ sites that were held out.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -110,8 +110,7 @@ def time_row(one: Sample, parameters: Parameters) -> tuple[Floats, float]:
 
 
 def fit(samples: Sequence[Sample], command: str) -> Parameters:
-    """Constants for these sites but the crowded ones, without an error; see `measure`."""
-    samples = [s for s in samples if not crowded(s, _unit())]
+    """Constants for these sites, without an error; see `measure`."""
     rows = np.stack([byte_terms(s) for s in samples])
     asked = [asking.first(s.setting) for s in samples]
     whole_down, whole_up = np.asarray([s.down for s in samples]), np.asarray([s.up for s in samples])
@@ -130,26 +129,33 @@ def fit(samples: Sequence[Sample], command: str) -> Parameters:
     return Parameters(down, up, time, metadata, ModelError(0, 0.0, 0.0, 0.0, 0.0, command))
 
 
-def measure(samples: Sequence[Sample], parameters: Parameters) -> ModelError:
-    """The model's relative errors on these sites: bytes down and up together, and time."""
-    inside = [errors(s, parameters) for s in samples if not crowded(s, parameters)]
-    outside = [errors(s, parameters) for s in samples if crowded(s, parameters)]
-    in_bytes, in_time = np.abs([b for b, _ in inside]), np.abs([t for _, t in inside])
+def measure(samples: Mapping[int, Sample], parameters: Parameters) -> ModelError:
+    """The model's relative errors on these sites, by seed: bytes down and up together, and time."""
+    inside = {n: errors(s, parameters) for n, s in samples.items() if not crowded(s, parameters)}
+    outside = [errors(s, parameters) for s in samples.values() if crowded(s, parameters)]
+    in_bytes = {abs(in_bytes): n for n, (in_bytes, _) in inside.items()}
+    in_time = {abs(in_time): n for n, (_, in_time) in inside.items()}
+    b50, b90, b100 = (round(float(q), 4) for q in np.quantile(list(in_bytes), (0.5, 0.9, 1.0)))
+    t50, t90, t100 = (round(float(q), 4) for q in np.quantile(list(in_time), (0.5, 0.9, 1.0)))
     return ModelError(
         held_out=len(inside),
-        bytes_median=round(float(np.median(in_bytes)), 4),
-        bytes_worst=round(float(in_bytes.max()), 4),
-        time_median=round(float(np.median(in_time)), 4),
-        time_worst=round(float(in_time.max()), 4),
+        bytes_median=b50,
+        bytes_worst=b100,
+        time_median=t50,
+        time_worst=t100,
         command=parameters.error.command,
         outside=len(outside),
         outside_bytes_worst=round(max((abs(b) for b, _ in outside), default=0.0), 4),
         outside_time_worst=round(max((abs(t) for _, t in outside), default=0.0), 4),
+        bytes_p90=b90,
+        time_p90=t90,
+        bytes_worst_seed=in_bytes[max(in_bytes)],
+        time_worst_seed=in_time[max(in_time)],
     )
 
 
 def crowded(one: Sample, parameters: Parameters) -> bool:
-    """Whether a site is outside of what the model knows."""
+    """Whether a site's radio channel decides; see `times.SiteTimes.crowded`."""
     setting, load = one.loaded(parameters)
     rate = _curve(setting).rate_max
     return bool(site_times(setting, one.packs, load.pack, load.down, rate).crowded[0])

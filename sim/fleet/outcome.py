@@ -123,9 +123,15 @@ class ModelError:
     command: str
     """What fitted the model and measured this."""
     outside: int = 0
-    """Further held-out sites that are outside of what the model knows (`sim.fleet.model.CROWDED_S`)."""
+    """Further held-out sites, those whose radio channel decides (`sim.fleet.times.CROWDED_S`)."""
     outside_bytes_worst: float = 0.0
     outside_time_worst: float = 0.0
+    bytes_p90: float = 0.0
+    """Nine of ten sites are at most so far off."""
+    time_p90: float = 0.0
+    bytes_worst_seed: int = 0
+    """The site that the worst error is of, as `sim.fleet.training` makes it."""
+    time_worst_seed: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from sim.fleet.outcome import ModelError
 
 VERSION = 2
 BYTE_TERMS = ("payload", "site", "rest", "fresh", "rest pairs", "fresh pairs", "piece")
-TIME_TERMS = ("bound", "second", "constant", "fresh", "delay", "pieces", "patching", "devices")
+TIME_TERMS = ("bound", "second", "constant", "fresh", "delay", "pieces", "patching", "devices", "chunks")
 
 
 @dataclass(frozen=True, slots=True)

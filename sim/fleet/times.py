@@ -21,8 +21,11 @@ FRAME_TARGET = 4 * 1024 * 1024
 """Target bytes that one patch frame covers at most."""
 
 PIECE = 128 * 1024
+OVERLAP = 0.5
+"""The share of the WAN's time in which chunks cross the LAN already."""
+
 CROWDED_S = 20.0
-"""A radio channel that takes longer than this (and than the WAN) for all copies is outside the model."""
+"""Sites with a radio channel that takes longer than this (and than the WAN) for all copies are told apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +41,9 @@ class SiteTimes:
 
     @property
     def crowded(self) -> Flags:
-        """Sites whose radio channel is so slow that devices give up on peers and fetch over the WAN as well.
-
-        The model does not know how much; see `CROWDED_S`.
-        """
-        return np.asarray(self.wireless & (self.lan > CROWDED_S) & (self.lan > self.wan))
+        """Sites whose radio channel decides: what errors the model makes there is told apart."""
+        lan = self.lan + self.terms["chunks"]
+        return np.asarray(self.wireless & (lan > CROWDED_S) & (lan > self.wan))
 
     @property
     def local(self) -> Floats:
@@ -51,7 +52,11 @@ class SiteTimes:
 
 
 def site_times(setting: Setting, packs: Packs, pack: Ints, down: Floats, rate: float) -> SiteTimes:
-    """What decides how long a site takes that shares; `down` wire bytes over a WAN of `rate`."""
+    """What decides how long a site takes that shares; `down` wire bytes over a WAN of `rate`.
+
+    Devices with the pack's base pass its frames on while they come. All others take chunks of the image from
+    those that make it (`chunks`): as fast as these can send, and mostly after the last frame.
+    """
     devices = setting.devices
     group, lan = setting.group, setting.group.lan
     frames = np.asarray([p.frames for p in packs.packs], float)[pack]
@@ -60,16 +65,22 @@ def site_times(setting: Setting, packs: Packs, pack: Ints, down: Floats, rate: f
     sizes = devices.sizes.astype(float)
     alike = np.maximum(np.where(chosen >= 0, same, 0.0) - 1, 0.0)
     others = np.where(chosen >= 0, sizes - same, sizes - 1)
-    copies = alike * frames + others * packs.size
+    made = (chosen >= 0) & (others > 0)
+    riders = np.where(made, 0.0, others)
+    copies = alike * frames + riders * packs.size
     lan_rate = lan.rate * (1.0 - lan.loss)
-    largest = np.where(others > 0, float(packs.size), np.where(alike > 0, frames, 0.0))
+    largest = np.where(riders > 0, float(packs.size), np.where(alike > 0, frames, 0.0))
     if lan.kind is LanKind.WIFI:
         spread, hop = 2 * copies / lan_rate, 2 * PIECE / lan_rate
+        served = 2 * others * packs.size / lan_rate
     else:
         spread, hop = np.maximum(largest, copies / sizes) / lan_rate, PIECE / lan_rate
+        served = np.maximum(1.0, others / np.maximum(same, 1.0)) * packs.size / lan_rate
     disk, patching = device_times(setting, packs, pack[devices.site])
     wan = down / rate if rate > 0 else np.full(devices.sites, np.inf)
     disk_site, patch_site = devices.most(disk), devices.most(patching)
+    after = np.maximum(served, disk_site) - OVERLAP * wan
+    chunks = np.where(made, np.maximum(after, 0.0), 0.0)
     ranked = np.sort(np.stack([wan, spread, disk_site, patch_site]), axis=0)
     delay = group.wan.delay_s if group.wan is not None else 0.0
     terms = {
@@ -80,6 +91,7 @@ def site_times(setting: Setting, packs: Packs, pack: Ints, down: Floats, rate: f
         "pieces": np.ceil(np.log2(np.maximum(sizes, 1))) * hop,
         "patching": devices.most(last_patch(setting, packs, pack[devices.site])),
         "devices": np.where(others > 0, sizes, 0.0),
+        "chunks": chunks,
     }
     return SiteTimes(wan, spread, disk_site, patch_site, terms, lan.kind is LanKind.WIFI)
 

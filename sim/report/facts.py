@@ -77,15 +77,9 @@ def plan_tables(plan: PlanOutcome) -> list[Table]:
         ("seed", str(plan.seed)),
         ("release", f"{plan.release}, an image of {size_text(plan.image_bytes)}"),
         ("fleet", f"{count_text(plan.devices, 'device')} in {count_text(plan.sites, 'site')}"),
-        (
-            "model error, bytes",
-            f"median {share_text(error.bytes_median)}, worst {share_text(error.bytes_worst)} "
-            f"of the real code's, on {count_text(error.held_out, 'site')} held out",
-        ),
-        (
-            "model error, time",
-            f"median {share_text(error.time_median)}, worst {share_text(error.time_worst)}",
-        ),
+        ("model error, bytes", _off(error.bytes_median, error.bytes_p90, error.bytes_worst)),
+        ("model error, time", _off(error.time_median, error.time_p90, error.time_worst)),
+        ("of the real code's", f"on {count_text(error.held_out, 'site')} held out of the fit"),
         ("measured by", error.command),
         ("horizon", time_text(plan.horizon_s)),
         *((f"plan {name}", words) for name, words in plan.plans.items()),
@@ -113,6 +107,13 @@ def plan_tables(plan: PlanOutcome) -> list[Table]:
             )
         )
     return found
+
+
+def _off(median: float, most: float, worst: float) -> str:
+    return (
+        f"median {share_text(median)}, 90 % of the sites at most {share_text(most)}, "
+        f"worst {share_text(worst)}"
+    )
 
 
 def _asking(plan: PlanOutcome) -> Table:

@@ -246,6 +246,9 @@ def _title(plan: PlanOutcome) -> str:
 def _caption(plan: PlanOutcome) -> str:
     late = [e for e in plan.estimates if e.finished < e.devices]
     words = "Marks: when 50, 90, 99 and 100 % of the devices have finished."
+    if plan.estimates and plan.estimates[0].asking.day_bytes:
+        asked = size_text(plan.estimates[0].asking.day_bytes)
+        words += f" The release only: asking, whatever is published, is {asked} a day more."
     if late:
         words += f" A mark is missing where that share does not finish within {time_text(plan.horizon_s)}."
     return words

@@ -64,4 +64,9 @@ def test_the_packaged_constants_hold_for_runs_of_the_real_code() -> None:
     assert in_bytes[len(seeds) // 2] <= 0.03
     assert in_time[len(seeds) // 2] <= 0.15
     again = fit(samples, "here")
-    assert measure(samples, again).bytes_median <= 0.03
+    error = measure(dict(zip(seeds, samples, strict=True)), again)
+    assert error.bytes_median <= 0.03
+    assert error.bytes_median <= error.bytes_p90 <= error.bytes_worst
+    assert error.time_median <= error.time_p90 <= error.time_worst
+    worst = dict(zip(seeds, samples, strict=True))[error.bytes_worst_seed]
+    assert abs(errors(worst, again)[0]) == pytest.approx(error.bytes_worst, abs=1e-4)
