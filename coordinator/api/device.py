@@ -245,6 +245,7 @@ class Status:
     slot: str | None
     state: str
     images: dict[str, str]
+    armed: dict[str, str]
     ledger: dict[str, Any]
     role: str | None
     wants_roster: bool = True
@@ -253,9 +254,8 @@ class Status:
     def parse(cls, body: bytes) -> Status:
         """Raises `ContentError` naming the key."""
         fields = load_object(body, "body", STATUS_BODY_MAX)
-        images = fields.text_map("images")
-        for payload, digest in images.items():
-            parse_digest(digest, f"body.images.{payload[:64]}")
+        images = _digests(fields, "images")
+        armed = _digests(fields, "armed") if "armed" in fields else {}
         return cls(
             listen_host=_host(fields.optional_text("listen_host")),
             listen_port=fields.integer("listen_port", 0, 65_535),
@@ -263,6 +263,7 @@ class Status:
             slot=_short(fields.optional_text("slot"), "slot"),
             state=_short(fields.text("state"), "state") or "",
             images=images,
+            armed=armed,
             ledger=_ledger(fields.object("ledger")) if "ledger" in fields else {},
             role=_short(fields.optional_text("role"), "role"),
             wants_roster=fields.boolean("roster", default=True),
@@ -270,8 +271,9 @@ class Status:
 
     @property
     def image(self) -> str | None:
-        """The image of the first payload by name: what peers of a one-payload product look for."""
-        return self.images[min(self.images)] if self.images else None
+        """What peers of a one-payload product look for: its first payload by name, as it will be next."""
+        images = self.armed or self.images
+        return images[min(images)] if images else None
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -281,14 +283,23 @@ class Status:
             "slot": self.slot,
             "state": self.state,
             "images": self.images,
+            "armed": self.armed,
             "ledger": self.ledger,
             "role": self.role,
         }
 
 
+def _digests(fields: Fields, key: str) -> dict[str, str]:
+    """Digests by payload."""
+    found = fields.text_map(key)
+    for payload, digest in found.items():
+        parse_digest(digest, f"body.{key}.{payload[:64]}")
+    return found
+
+
 def _ledger(fields: Fields) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    for key in ("wan", "base", "zero", "wasted"):
+    for key in ("wan", "wasted", "base", "patched", "chunks", "zero", "resumed"):
         found[key] = fields.integer(key, 0, COUNT_MAX) if key in fields else 0
     for key in ("peers", "sent"):
         counts = fields.raw_object(key) if key in fields else {}

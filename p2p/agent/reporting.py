@@ -16,7 +16,7 @@ import trio
 from p2p.adapters.device_api import DeviceApi
 from p2p.adapters.http import HttpClient
 from p2p.adapters.identity import Credentials
-from p2p.adapters.installer import Installer
+from p2p.adapters.installer import Installer, Task
 from p2p.adapters.roster import RosterDiscovery
 from p2p.adapters.status import write_status
 from p2p.agent.driver import SwarmDriver
@@ -61,6 +61,7 @@ class Reporting:
         self._driver = driver
         self._updates = updates
         self._written: dict[str, Any] | None = None
+        self._left = False
         self.roster = RosterDiscovery(credentials.identity.device)
         self.poll_s = config.coordinator.poll_s
 
@@ -80,10 +81,15 @@ class Reporting:
 
     async def last_word(self) -> None:
         """One more check-in before the agent ends, if there is a way to the coordinator."""
-        if self._config.swarm.wan:
+        if self._config.swarm.wan and not self._left:
             with trio.move_on_after(LAST_WORD_S):
                 await self._check_in(roster=False)
         self.write_status()
+
+    async def leaving(self) -> None:
+        """The last word before a reboot: this device will be back, with what it has armed."""
+        await self.last_word()
+        self._left = True
 
     async def write_status_always(self) -> None:
         """Keep the status file up to date."""
@@ -121,24 +127,30 @@ class Reporting:
 
     def _report(self) -> dict[str, object]:
         running = self._boot.read().running
-        images = {
-            name: held[0].hex()
-            for name, slots in self._installer.slots.items()
-            if (held := slots.image_in(running)) is not None
-        }
         installed = self._installer.record.installed
         report: dict[str, object] = {
             "listen_port": self._driver.node.port,
             "release": installed.release.version if installed else None,
             "slot": running,
             "state": self._updates.progress.state,
-            "images": images,
+            "images": self._images(running),
             "ledger": self._driver.node.ledger.to_json(),
             "role": self._role(),
         }
+        plan = self._installer.record.plan
+        if self._installer.task is Task.REBOOT and plan is not None:
+            report["armed"] = self._images(plan.slot)
         if self._config.network.advertise is not None:
             report["listen_host"] = self._config.network.advertise
         return report
+
+    def _images(self, slot: str) -> dict[str, str]:
+        """What a slot holds, by payload."""
+        return {
+            name: held[0].hex()
+            for name, slots in self._installer.slots.items()
+            if (held := slots.image_in(slot)) is not None
+        }
 
     def _facts(self) -> dict[str, Any]:
         node, progress = self._driver.node, self._updates.progress

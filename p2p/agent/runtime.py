@@ -170,7 +170,15 @@ class Agent:
             backlog=self._driver.storing.backlog,
         )
         self._driver.links = self._links
-        self._updates = Updates(config, self._installer, self._slots, boot, self._driver, self._raise_floor)
+        self._updates = Updates(
+            config,
+            self._installer,
+            self._slots,
+            boot,
+            self._driver,
+            self._raise_floor,
+            leaving=lambda: self._reporting.leaving(),
+        )
         self._reporting = Reporting(
             config,
             self._credentials,

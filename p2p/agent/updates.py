@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import subprocess
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -64,7 +64,11 @@ class Progress:
 
 
 class Updates:
-    """One device's updates. `ended` is set, and replaced, whenever one of them ends, well or not."""
+    """One device's updates. `ended` is set, and replaced, whenever one of them ends, well or not.
+
+    `leaving` is called before a reboot by a device that fetched for its site: others should know that it
+    will be back with the image.
+    """
 
     def __init__(
         self,
@@ -74,6 +78,7 @@ class Updates:
         boot: Boot,
         driver: SwarmDriver,
         raise_floor: Callable[[Release], None],
+        leaving: Callable[[], Awaitable[None]],
     ) -> None:
         self._config = config
         self._installer = installer
@@ -81,6 +86,7 @@ class Updates:
         self._boot = boot
         self._driver = driver
         self._raise_floor = raise_floor
+        self._leaving = leaving
         self.ended = trio.Event()
         self._served: dict[tuple[str, str], Digest] = {}
         self._failure: LocalError | None = None
@@ -282,6 +288,8 @@ class Updates:
         command = self._config.boot.reboot_command
         await self._driver.wait_unneeded(tuple(self._served.values()))
         self._turn("rebooting")
+        if any(self._driver.node.fetched(image) for image in self._served.values()):
+            await self._leaving()
         if command is not None:
             try:
                 await trio.run_process(command, stdin=subprocess.DEVNULL)

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Protocol
 
 from p2p.content.digests import Digest
+from p2p.swarm.departure import Departed
 from p2p.swarm.events import Action, Disconnect, Send
 from p2p.swarm.ledger import Ledger
 from p2p.swarm.messages import Message
@@ -41,6 +42,7 @@ class Context:
         self.peers: dict[str, Peer] = {}
         self.expected: dict[str, Digest | None] = {}
         self.whole = False
+        self.departed = Departed()
         self.now = 0.0
         self.settle_until: float | None = None
         self._settled = False

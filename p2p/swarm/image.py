@@ -20,7 +20,7 @@ from p2p.content.pieces import Piece, PieceMap
 from p2p.swarm import messages as m
 from p2p.swarm.announcements import Announcements
 from p2p.swarm.context import Context
-from p2p.swarm.events import GiveUp, ImageTask, ReadBack, Recheck, Route, Stored
+from p2p.swarm.events import GiveUp, How, ImageTask, ReadBack, Recheck, Route, Stored
 from p2p.swarm.hearsay import Hearsay
 from p2p.swarm.holders import Holders
 from p2p.swarm.indexes import Indexes
@@ -49,6 +49,7 @@ class ImageSwarm:
         self.reading_back = False
         self.rechecking = False
         self.given_up = False
+        self.fetched = False
         self.done = IntervalSet([(0, task.size)] if complete else [])
         self.left = 0 if complete else task.size
         self.repair = IntervalSet()
@@ -392,6 +393,7 @@ class ImageSwarm:
     def stored(self, event: Stored) -> None:
         """Verified bytes are in the slot."""
         self.last_progress = self.context.now
+        self.fetched |= event.how is How.WAN
         if event.device is not None:
             conduct = self.site.conduct(event.device)
             conduct.complete_at = conduct.gave_at = self.context.now

@@ -94,9 +94,15 @@ class SwarmNode:
         return ImageStatus(image, role, state.left, state.task.size, site.plan.pack, site.gateways)
 
     def all_complete(self, image: Digest) -> bool:
-        """Whether every peer that takes part in the image is done with it."""
-        remotes = self._context.remotes(image)
-        return all(r.participant is not None and r.participant.complete for _, r in remotes)
+        """Whether every peer is done with the image; one that has not begun with it may be about to."""
+        context = self._context
+        done = sum(r.participant is not None and r.participant.complete for _, r in context.remotes(image))
+        return done == len(context.peers)
+
+    def fetched(self, image: Digest) -> bool:
+        """Whether any of it came over this node's WAN."""
+        pursuit = self._pursuits.get(image)
+        return pursuit is not None and pursuit.image.fetched
 
     def needed(self, image: Digest) -> bool:
         """Whether a peer is being answered, or lacks a piece that nobody else is known to have."""
@@ -243,6 +249,8 @@ class SwarmNode:
             context.exit(image, device)
             if pursuit := self._pursuits.get(image):
                 pursuit.image.left_by(peer, remote)
+            elif remote.participant is not None and remote.participant.complete and not peer.at_fault:
+                context.departed.note(image, device, context.now)
         self._objects.peer_lost(peer)
         if device in context.closing:
             context.closing.remove(device)

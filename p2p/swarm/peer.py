@@ -140,6 +140,11 @@ class Peer:
     paused_until: float = 0.0
     parted_for: str | None = None
 
+    @property
+    def at_fault(self) -> bool:
+        """Whether this node parted with it."""
+        return self.parted_for not in (None, "bye")
+
     def image(self, image: Digest) -> RemoteImage:
         """The record of an image, made on first use."""
         found = self.images.get(image)

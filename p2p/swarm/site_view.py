@@ -57,6 +57,9 @@ class SiteView:
         self._returning: dict[str, float] = {}
         self._awaits_until = -math.inf
         self._scores: dict[tuple[str, int], float] = {}
+        departed = context.departed.take(task.image)
+        for device, left_at in () if known else departed.items():
+            self._await(device, left_at)
 
     @property
     def ready(self) -> bool:
@@ -129,11 +132,16 @@ class SiteView:
     def left_by(self, peer: Peer, remote: RemoteImage) -> None:
         """A peer is gone; if it was complete, it will be again. Each wait is paid for with a piece."""
         said, conduct, now = remote.participant, remote.conduct, self._context.now
-        if said is None or not said.complete or conduct.distrusted or peer.parted_for not in (None, "bye"):
+        if said is None or not said.complete or conduct.distrusted or peer.at_fault:
             return
         if conduct.awaited_at == -math.inf or conduct.gave_at > conduct.awaited_at:
-            conduct.awaited_at = now
-            self._awaits_until = self._returning[peer.device] = now + self._context.policy.return_s
+            self._await(peer.device, now)
+
+    def _await(self, device: str, left_at: float) -> None:
+        """A device that left with the image will be back."""
+        self.conduct(device).awaited_at = left_at
+        self._returning[device] = until = left_at + self._context.policy.return_s
+        self._awaits_until = max(self._awaits_until, until)
 
     def entered_by(self, device: str) -> None:
         """A peer takes part, and need not be waited for."""
@@ -148,11 +156,15 @@ class SiteView:
         return self._awaits_until
 
     def _resting(self) -> Iterator[str]:
-        """Devices that have the image by the roster's account and are not here yet."""
-        context = self._context
+        """Devices that have the image by the roster's account and do not offer it yet.
+
+        Who is connected may still be trying what it has started from.
+        """
+        context, image = self._context, self._task.image
         if context.now - self._started < context.policy.return_s:
+            members = context.members(image)
             for device, held in context.expected.items():
-                if held == self._task.image and device not in context.peers:
+                if held == image and device not in members:
                     yield device
 
     def _participants(self, own: Participant, packs: Collection[Digest]) -> Iterator[Participant]:

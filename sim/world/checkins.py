@@ -6,14 +6,27 @@ from the `Coordinator`'s register.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from random import Random
 from typing import TYPE_CHECKING
 
+from p2p.content.digests import Digest
 from p2p.swarm import events as e
-from sim.world.orders import CHECKIN_DOWN, CHECKIN_UP, EXPECTED_AGE_S, LEDGER_ENTRY, ROSTER_ENTRY, ROSTER_MAX
+from sim.world.orders import (
+    ARMED_ENTRY,
+    CHECKIN_DOWN,
+    CHECKIN_UP,
+    EXPECTED_AGE_S,
+    LEDGER_ENTRY,
+    ROSTER_ENTRY,
+    ROSTER_MAX,
+)
 
 if TYPE_CHECKING:
     from sim.world.device import Device
+
+LAST_WORD_S = 10.0
+"""How long a device that leaves waits for an answer, as in `p2p.agent.reporting`."""
 
 RETRY_S = (1.0, 60.0)
 """First and longest pause after a check-in that failed."""
@@ -37,6 +50,27 @@ class CheckIns:
         """Check in now, and again when it is time."""
         self._at(self._device.kernel.now)
 
+    def leaving(self, armed: Digest, then: Callable[[], None]) -> None:
+        """Tell what it will be back with, then call `then`; it waits for no answer for long."""
+        device = self._device
+        waiting = [then]
+
+        def over(_: str | None = None) -> None:
+            if waiting:
+                waiting.pop()()
+
+        if not device.reaches_wan:
+            over()
+            return
+        self._coordinator.know(device, device.kernel.now, armed)
+        device.later(device.kernel.now + LAST_WORD_S, over)
+        device.ask_origin(CHECKIN_DOWN, over, sent=CHECKIN_UP + ARMED_ENTRY + self._ledger_size())
+
+    def _ledger_size(self) -> int:
+        """Bytes of a check-in that name peers."""
+        node = self._device.node
+        return LEDGER_ENTRY * (len(node.ledger.peers) + len(node.ledger.sent)) if node is not None else 0
+
     def _at(self, time: float) -> None:
         self._number += 1
         self._device.later(time, self._due, self._number)
@@ -58,10 +92,8 @@ class CheckIns:
                 device.site.roster_heard(device, [name for name, _, _ in roster])
             self._again(ok=error is None)
 
-        ledger = device.node.ledger if device.node is not None else None
-        known = len(ledger.peers) + len(ledger.sent) if ledger is not None else 0
         device.ask_origin(
-            CHECKIN_DOWN + ROSTER_ENTRY * len(roster), ended, sent=CHECKIN_UP + LEDGER_ENTRY * known
+            CHECKIN_DOWN + ROSTER_ENTRY * len(roster), ended, sent=CHECKIN_UP + self._ledger_size()
         )
 
     def _again(self, *, ok: bool) -> None:

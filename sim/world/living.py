@@ -202,7 +202,10 @@ class LivingAgent:
             all_complete=node.all_complete(image),
             needed=node.needed(image),
         ):
-            then()
+            if node is not None and node.fetched(image):
+                self.check_ins.leaving(image, then)
+            else:
+                then()
         else:
             device.later(now + departure.STEP_S, self._linger, image, since, then)
 

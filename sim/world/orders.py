@@ -25,6 +25,9 @@ CHECKIN_UP = 650
 """Bytes of a check-in's body and of the headers of its signature, with an empty ledger. This and what
 follows as seen on the wire of `benchmarks.sim_vs_real`."""
 
+ARMED_ENTRY = 85
+"""What the image of an armed slot adds to a check-in."""
+
 LEDGER_ENTRY = 20
 """What each peer adds to a ledger, for each direction."""
 
@@ -78,9 +81,12 @@ class Coordinator:
         """What is meant for it when everything has been published."""
         return self._open(device.draw, self.publications[-1].shares)
 
-    def know(self, device: Device, at: float) -> None:
-        """A device was heard of at `at`. What it runs has a digest, also where that is of no use."""
-        image = device.base or name_digest(self._world.kernel.seed, "no-base", device.name)
+    def know(self, device: Device, at: float, armed: Digest | None = None) -> None:
+        """A device was heard of at `at`. What it runs has a digest, also where that is of no use.
+
+        `armed`: what it will run when it is back.
+        """
+        image = armed or device.base or name_digest(self._world.kernel.seed, "no-base", device.name)
         self._seen.setdefault(device.site.area.name, {})[device.name] = (at, image)
 
     def roster(self, device: Device) -> list[tuple[str, float, Digest | None]]:

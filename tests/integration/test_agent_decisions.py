@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
 import shutil
 import sys
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
 
+from p2p.adapters.channel import Channel
 from p2p.adapters.device import boot_of
 from p2p.adapters.installer import ReleaseBlockedError
 from p2p.agent.updates import NothingMeantError, RebootPendingError, UpdateFailedError
 from p2p.content.order import Audience, Phase
 from p2p.errors import OriginError, SlotError, TrustError
-from tests.support.fleet import DIGESTS, HARDWARE, IMAGES, SMALL, Device, FleetRig, until
+from tests.support.fleet import DIGESTS, HARDWARE, IMAGES, PATIENCE_S, SMALL, Device, FleetRig, until
 from tests.support.hostile_origin import Answer, HostileOrigin, Request
+from tests.support.scripted_http import Request as CheckIn
+from tests.support.scripted_http import head, scripted
 
 pytestmark = pytest.mark.usefixtures("quick")
 
@@ -157,6 +162,34 @@ async def test_a_device_that_reboots_waits_for_it(fleet: FleetRig, origin: Hosti
     assert await device.once() is None
     assert (device.running_slot, device.running_version()) == ("b", "2.0")
     assert device.record.installed is not None
+
+
+async def test_who_fetched_for_its_site_tells_before_it_reboots_and_who_did_not_is_silent(
+    fleet: FleetRig, origin: HostileOrigin
+) -> None:
+    fleet.order("2.0")
+    reports: dict[str, list[dict[str, Any]]] = {}
+
+    async def coordinator(request: CheckIn, channel: Channel) -> None:
+        device = request.headers["signature-input"].split('keyid="')[1].split('"')[0]
+        reports.setdefault(device, []).append(json.loads(request.body))
+        answer = b'{"roster": [], "poll_s": 60}'
+        await channel.send(head(200, content_length=len(answer)), answer)
+
+    async with scripted(coordinator) as server:
+        d1 = fleet.device("d1", origin=origin.url, coordinator=server.url, reboot=("true",))
+        d2 = fleet.device(
+            "d2", origin=origin.url, coordinator=server.url, reboot=("true",), peers=(d1,), weight=0
+        )
+        with trio.fail_after(PATIENCE_S):
+            async with d1.running() as one, d2.running() as two:
+                await one.ended.wait()
+                await two.ended.wait()
+    assert [d.record.state.value for d in (d1, d2)] == ["armed", "armed"]
+    told = {name: [r for r in found if "armed" in r] for name, found in reports.items()}
+    assert [r["armed"] for r in told["d1"]] == [{"rootfs": DIGESTS["2.0"].hex()}]
+    assert told["d1"][0]["images"] == {"rootfs": DIGESTS["1.0"].hex()}
+    assert told["d2"] == []
 
 
 async def test_two_payloads_of_one_release_are_switched_together(

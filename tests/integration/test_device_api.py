@@ -224,6 +224,18 @@ def test_check_in_returns_the_others_of_the_site(server: Running, fleet: Fleet) 
     assert server.checkin(devices["site-a1"], roster=False).json["roster"] == []
 
 
+def test_a_device_that_is_about_to_start_from_another_slot_is_told_of_with_that(server: Running) -> None:
+    leaving, other = FakeDevice("leaves"), FakeDevice("stays")
+    for device in (leaving, other):
+        assert server.enroll(device, server.voucher(site="armed-site")).status == 201
+    assert server.checkin(leaving, armed={"rootfs": "cd" * 32}).status == 200
+    (seen,) = server.checkin(other).json["roster"]
+    assert seen["image"] == "cd" * 32
+    assert server.checkin(leaving).status == 200  # it is back, or still there
+    (seen,) = server.checkin(other).json["roster"]
+    assert seen["image"] == "ab" * 32
+
+
 # Compressed answers
 
 
@@ -408,6 +420,9 @@ def test_check_ins_are_rate_capped_per_device(server: Running, member: FakeDevic
         ({"listen_port": 65_536}, "listen_port"),
         ({"listen_host": "evil host/"}, "listen_host"),
         ({"images": {"rootfs": "zz"}}, "images"),
+        ({"armed": {"rootfs": "zz"}}, "armed"),
+        ({"armed": ["rootfs"]}, "armed"),
+        ({"ledger": {"patched": -1}}, "ledger.patched"),
         ({"ledger": {"wan": -1}}, "ledger.wan"),
         ({"ledger": {"peers": {"x": "y"}}}, "ledger.peers"),
         ({"state": "s" * 65}, "state"),

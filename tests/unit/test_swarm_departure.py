@@ -2,7 +2,10 @@
 
 import math
 
-from p2p.swarm.departure import LONGEST_S, QUIET_S, may_leave
+from p2p.content.digests import sha256
+from p2p.swarm.departure import DEVICES_MAX, IMAGES_MAX, LONGEST_S, QUIET_S, Departed, may_leave
+
+ONE = sha256(b"one")
 
 
 def test_nobody_is_left_who_could_ask() -> None:
@@ -25,3 +28,22 @@ def test_peers_that_never_stop_asking_do_not_hold_it_for_ever() -> None:
     done = 100.0
     assert not may_leave(done + LONGEST_S - 1, done, done + LONGEST_S - 1, all_complete=False)
     assert may_leave(done + LONGEST_S, done, done + LONGEST_S, all_complete=False)
+
+
+def test_who_left_with_an_image_is_remembered_until_it_is_asked_for() -> None:
+    departed = Departed()
+    departed.note(ONE, "a", 1.0)
+    departed.note(ONE, "b", 2.0)
+    departed.note(ONE, "a", 3.0)
+    assert departed.take(ONE) == {"b": 2.0, "a": 3.0}
+    assert departed.take(ONE) == {}
+
+
+def test_what_is_remembered_is_bounded() -> None:
+    departed = Departed()
+    for n in range(DEVICES_MAX + 1):
+        departed.note(ONE, f"d{n}", float(n))
+    assert len(departed.take(ONE)) == DEVICES_MAX
+    for n in range(IMAGES_MAX + 1):
+        departed.note(sha256(bytes([n])), "a", 0.0)
+    assert [bool(departed.take(sha256(bytes([n])))) for n in (0, 1, IMAGES_MAX)] == [False, True, True]

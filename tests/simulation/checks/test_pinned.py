@@ -19,6 +19,13 @@ FOUND = (
     ("carrier-with-its-own-index", 85, 1.06),
     # An index out of the node's own cache was only looked at with the next event, which an idle node has not.
     ("own-index-not-delivered", 58, 1.06),
+    # A device that had fetched for its site rebooted, and nobody knew that it would be back with the image;
+    # back, it is connected before it has tried what it runs and offers it. (A 2.0)
+    ("comes-while-it-reboots", 19, 1.001),
+    # All that were done left at once, although a peer was connected that was about to begin. (A 3.0)
+    ("comes-while-they-leave", 44, 1.001),
+    # Those of the next phase had seen that others were complete, but forgot it, not being at the image. (A 28)
+    ("phase-opens-while-they-reboot", 113, 1.001),
 )
 
 
