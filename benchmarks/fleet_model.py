@@ -110,7 +110,8 @@ def time_million() -> None:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         out.print(
             f"{outcome.devices:,} devices at {outcome.sites:,} sites, {len(Way)} ways × {len(chosen)} plans: "
-            f"{seconds:.1f} CPU seconds, {peak:.0f} MiB at most"
+            f"{seconds:.1f} CPU seconds, {peak:.0f} MiB at most",
+            soft_wrap=True,
         )
 
 

@@ -80,8 +80,8 @@ def _brief(scenario: Scenario) -> dict[str, object]:
 def _print(scenario: Scenario) -> None:
     needed = estimate(scenario)
     expect = scenario.expect
-    asked = [f"{expect.finished_share:.4g} of the devices"]
-    asked += [f"by {time_text(expect.finished_by_s)}"] if expect.finished_by_s else []
+    asked = [f"{100 * expect.finished_share:.4g} % of the devices finished"]
+    asked += [f"by {time_text(expect.finished_by_s)} from the start"] if expect.finished_by_s else []
     asked += [f"amplification at most {expect.amplification_max:g}"] if expect.amplification_max else []
     click.echo(f"{scenario.description.strip() or scenario.name}\n")
     print_facts(

@@ -146,6 +146,8 @@ def _asked(expectation: Expectation) -> str:
 def _value(expectation: Expectation, value: float | None) -> str:
     if value is None:
         return "never"
+    if expectation.what.startswith("share"):
+        return f"{100 * value:.5g} %"
     return time_text(value) if expectation.what.endswith("(s)") else f"{value:.5g}"
 
 

@@ -56,6 +56,10 @@ def sweep_command(
     that fails is named at the end (exit code 1) and tried again by the next sweep; the others go on.
 
     \b
+    A key of --set is a path as in the scenario's file; * stands for all of a kind:
+      site.depot.wan.rate   class.*.reboot   polling.every   policy.settle_s   duration
+
+    \b
     Examples:
       slipstream sim sweep depot-night ship-satellite --seeds 1-100 --out runs
       slipstream sim sweep depot-night --set "site.depot.wan.rate=1 Mbit/s,4 Mbit/s" --out runs

@@ -1,8 +1,8 @@
 """Changing single values of a scenario: `site.depot.wan.rate=2 Mbit/s`, `policy.settle_s=4`, or lists.
 
-A key is a path of field names of `sim.scenario.model`; sites, classes and releases go by their names
-(`class.box.reboot_s`), orders, phases and stops by number, and `*` stands for all of them. The changed
-scenario is checked as any other.
+A key is a path of field names of `sim.scenario.model` (or as in a scenario's file, without the `_s` of
+seconds); sites, classes and releases go by their names (`class.box.reboot`), orders, phases and stops by
+number, and `*` stands for all of them. The changed scenario is checked as any other.
 """
 
 from __future__ import annotations
@@ -83,8 +83,11 @@ def _changed(value: Any, path: tuple[str, ...], override: Override) -> Any:
         return value | {name: _changed(value[name], rest, override)}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         names = [f.name for f in dataclasses.fields(value)]
+        name = f"{name}_s" if name not in names and f"{name}_s" in names else name
         if name not in names:
-            raise OperatorError(f"{override.text}: there is no {name!r} (there are: {', '.join(names)})")
+            singular = {plural: short for short, plural in _SHORT.items()}
+            known = ", ".join(singular.get(n, n).removesuffix("_s") for n in names)
+            raise OperatorError(f"{override.text}: there is no {name!r} (there are: {known})")
         return dataclasses.replace(value, **{name: _changed(getattr(value, name), rest, override)})
     raise OperatorError(f"{override.text}: nothing is below {'.'.join(override.path)!r} at {name!r}")
 

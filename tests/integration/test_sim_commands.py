@@ -115,7 +115,7 @@ def test_a_run_is_told_kept_and_replayed(
     assert slipstream(["sim", "run", str(tiny), "--seed", "7", "--out", str(out), "--timeline", "home"]) == 0
     text = capsys.readouterr().out
     assert text.startswith("tiny, seed 7: ")
-    assert "\nmet     share of devices finished 1: 1\n" in text
+    assert "\nmet     share of devices finished 100 %: 100 %\n" in text
     assert f"\nagain: slipstream sim run {tiny} --seed 7\n" in text
     assert (out / "report.html").is_file()
     kept = out / "tiny-7.run.json"

@@ -117,9 +117,18 @@ def test_overrides_multiply_and_are_checked(tiny: Path) -> None:
     assert todo[0].label == "tiny, site.depot.wan.rate=1 Mbit/s, policy.settle_s=1"
 
 
+def test_keys_are_those_of_a_scenarios_file(tiny: Path) -> None:
+    """With and without the `_s` of seconds, which only the model writes."""
+    scenario = read_scenario(tiny)
+    for key in ("polling.every", "polling.every_s"):
+        assert overridden(scenario, read_override(f"{key}=30 min")).polling.every_s == 1800
+    assert {c.reboot_s for c in overridden(scenario, read_override("class.*.reboot=5 s")).classes} == {5.0}
+
+
 @pytest.mark.parametrize(
     ("text", "why"),
     [
+        ("wan.rate=1", r"no 'wan' \(there are: .*class, site"),
         ("site.port.wan.rate=1", "no 'port'"),
         ("site.depot.wan.speed=1", "no 'speed'"),
         ("policy.settle_s=soon", "cannot take the place"),
