@@ -3,8 +3,8 @@
 `p2p`, `coordinator` and `sim` each register commands in the entry point group `slipstream.commands`.
 The name of an entry is the command's path: `agent` is a command of its own, `pack.build` is `build`
 below `pack`. A command's module is imported only when it is used, so that a device neither needs nor
-loads what only a server has. The agent's commands are found without asking what is installed, which
-takes a tenth of its start, and nobody adds to them. Exit codes are in `docs/cli.md`.
+loads what only a server has. The agent's commands are found without asking what is installed: nobody
+adds to them, and to ask would load what an agent does not need. Exit codes are in `docs/cli.md`.
 """
 
 from __future__ import annotations
