@@ -24,7 +24,7 @@ FOUND = (
     ("comes-while-it-reboots", 19, 1.001),
     # All that were done left at once, although a peer was connected that was about to begin. (A 3.0)
     ("comes-while-they-leave", 44, 1.001),
-    # Those of the next phase had seen that others were complete, but forgot it, not being at the image. (A 28)
+    # Those of the next phase saw who was complete, but forgot it, not being at the image. (A 28)
     ("phase-opens-while-they-reboot", 113, 1.001),
 )
 
