@@ -25,6 +25,7 @@ from p2p.swarm.peer import Peer, PieceKey, RemoteImage
 from p2p.swarm.plan import rank, stripe_key
 from p2p.swarm.remnants import REMNANTS_MAX
 from p2p.swarm.solitude import Solitude
+from p2p.swarm.wan_rate import WanRate
 
 CONFLICT_FAR_S, YIELDS_MAX = 3.0, 4
 """The same for those that know each other by hearsay only; so often, then claims are no longer yielded to."""
@@ -34,6 +35,9 @@ CONFLICT_S = 0.25
 
 BACKOFF_S = (1.0, 60.0)
 """First and longest pause after a fetch that failed."""
+
+SPARES_MAX = 2
+"""How many more gateways than usual a site has where nothing comes of those that there are."""
 
 BEGUN_S = 3.0
 """So long after a lease brought something, what others have begun is left to them."""
@@ -63,7 +67,8 @@ class Gateway:
         self._image = image
         self._context: Context = image.context
         self._numbers = numbers
-        self._leases = Leases(image)
+        self._rate = WanRate(image.context)
+        self._leases = Leases(image, self._rate)
         self._running: dict[int, _Running] = {}
         self._failures = 0
         self._alone = Solitude(1 + image.context.rng.random())
@@ -141,6 +146,20 @@ class Gateway:
                 running.cancelled = True
                 context.actions.append(CancelFetch(number))
         self._doubt_hearsay()
+        self._call_spares()
+
+    def _call_spares(self) -> None:
+        """Who holds leases may be slow, or fetch nothing: what nobody holds is fetched by others meanwhile.
+
+        Then it shows how quickly frames come here, and for how long the others are to be believed.
+        """
+        site, now = self._image.site, self._context.now
+        since = max(self._image.last_progress, self._leases.brought_at, site.ready_at or now)
+        waits = self._rate.unknown and self._leases.leave_some(site.plan.pack)
+        spare = min(SPARES_MAX, int((now - since) / self._context.policy.fallback_s)) if waits else 0
+        if spare != site.spare:
+            site.spare = spare
+            self.dirty = self._image.replan = True
 
     def _doubt_hearsay(self) -> None:
         """What is told of far devices holds only while something comes of it."""
@@ -174,9 +193,9 @@ class Gateway:
         if self._leases.begin(peer, remote, message):
             self._settle_conflict(peer, message, greeting=remote.participant is None)
 
-    def renewed_by(self, remote: RemoteImage, pack: Digest, pieces: Collection[int]) -> None:
+    def renewed_by(self, device: str, remote: RemoteImage, pack: Digest, pieces: Collection[int]) -> None:
         """A peer serves pieces that it did not serve before."""
-        brought = self._leases.renewed_by(remote, pack, pieces)
+        brought = self._leases.renewed_by(device, remote, pack, pieces)
         if brought and self._begun and not self._encouraged:
             # The WAN is there again: who has the beginning of a frame goes on with it before others do.
             self._encouraged = True
@@ -190,12 +209,13 @@ class Gateway:
 
     # Our own fetches
 
-    def on_progress(self, fetch: int) -> None:
+    def on_progress(self, fetch: int, size: int) -> None:
         running = self._running.get(fetch)
         if running is None:
             return
         now = self._context.now
         running.alive, running.moved = now, True
+        self._rate.moved(size)
         self._moved_at = now
         self._image.last_progress = now
         if now - running.told > self._context.policy.stall_s / RENEWALS:
@@ -367,6 +387,7 @@ class Gateway:
         number = next(self._numbers)
         if not self._running:
             self._frame_at = context.now
+            self._rate.began()
         used = {r.lease for r in self._running.values()}
         lease = next(n for n in range(16) if n not in used)
         running = _Running(pack, start, stop, lease, context.now, context.now, context.now)

@@ -199,6 +199,18 @@ class ImageSwarm:
             return False
         return len(frames) < 2 or sum(f.stored_size for f in frames) <= limits.LEASE_BYTES_MAX
 
+    def run_stop(self, pack: Digest, start: int, stop: int) -> int:
+        """Where a fetch of frames `[start, stop)` ends at the latest: one frame, or what one may bring."""
+        pieces = self.maps.get(pack)
+        if pieces is None:
+            return stop
+        size = 0
+        for frame in pieces.index.frames[start:stop]:
+            size += frame.stored_size
+            if size > self.context.policy.run_bytes and frame.number > start:
+                return frame.number
+        return stop
+
     def _choose_route(self) -> PackRef:
         task = self.task
         own = task.pack_for(task.base) if task.base is not None else None
@@ -280,6 +292,7 @@ class ImageSwarm:
             for lease in remote.leases.values():
                 if lease.pack == name and not self.lease_fits(name, lease.start, lease.stop):
                     self.context.ban(peer.device, "bad-lease")
+                lease.stop = self.run_stop(name, lease.start, lease.stop)
 
     # Wanted pieces
 

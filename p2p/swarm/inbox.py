@@ -150,7 +150,7 @@ class Inbox:
                 self._context.disconnect(peer.device, "flood")
             if pursuit is not None:
                 self._objects.held_by(message.pack, peer.device)
-                pursuit.gateway.renewed_by(remote, message.pack, set())
+                pursuit.gateway.renewed_by(peer.device, remote, message.pack, set())
 
     def _on_known_have(
         self, remote: RemoteImage, peer: Peer, pursuit: Pursuit, message: m.Have | m.HaveMore
@@ -166,7 +166,7 @@ class Inbox:
                 image.holders.lost(remote, message.pack, lost)
             remote.useful = {k: None for k in remote.useful if k[0] != message.pack or k[1] in pieces}
             new = image.heard(peer, remote, message.pack, pieces, total=message.total)
-        pursuit.gateway.renewed_by(remote, message.pack, new)
+        pursuit.gateway.renewed_by(peer.device, remote, message.pack, new)
 
     def _on_want(self, peer: Peer, message: m.Want) -> None:
         pursuit = self._pursuits.get(message.image)

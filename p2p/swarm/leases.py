@@ -11,6 +11,8 @@ from collections.abc import Callable, Collection, Iterator
 
 from p2p.content import limits
 from p2p.content.digests import Digest
+from p2p.content.manifest import PackRef
+from p2p.content.pieces import PieceMap
 from p2p.swarm import messages as m
 from p2p.swarm.announcements import CROWD
 from p2p.swarm.context import Context
@@ -18,9 +20,13 @@ from p2p.swarm.image import ImageSwarm
 from p2p.swarm.peer import LeaseState, Peer, RemoteImage
 from p2p.swarm.policy import penalty_s
 from p2p.swarm.remnants import REMNANTS_MAX
+from p2p.swarm.wan_rate import WanRate
 
 RATE_MIN = 4096
-"""Bytes per second below which a lease is not kept alive by promises alone."""
+"""Bytes per second below which a lease is not kept alive by promises alone, as long as no rate is known."""
+
+SLOWER = 8
+"""So many times slower than the slowest device that was measured may the holder of a lease be."""
 
 RENEWALS, GIVES_UP_S = 4, 1.0
 """A lease is renewed so often within `stall_s`; who stalls is given so long to find out and say so itself."""
@@ -36,10 +42,15 @@ Defers = Callable[[str, float], bool]
 
 
 class Leases:
-    """Those of one image, as one node knows them: when one `ended_at` last, or `brought_at` pieces."""
+    """Those of one image, as one node knows them: when one `ended_at` last, or `brought_at` pieces.
 
-    def __init__(self, image: ImageSwarm) -> None:
+    Of one device so many are believed as it may have fetches, each as far as one fetch goes: no device can
+    keep a pack from the site by claiming all of it.
+    """
+
+    def __init__(self, image: ImageSwarm, rate: WanRate) -> None:
         self._image = image
+        self._rate = rate
         self._context: Context = image.context
         self._passed: dict[tuple[Digest, int, int], float] = {}
         self._begun: dict[tuple[Digest, int], str] = {}
@@ -54,7 +65,9 @@ class Leases:
     def renews(self, remote: RemoteImage, message: m.Lease) -> bool:
         """Whether it is nothing but a sign of life of a lease that is known and believed."""
         old = remote.leases.get(message.slot)
-        if old is None or message[3:] != (old.start, old.stop) or message.pack != old.pack:
+        if old is None or message.pack != old.pack or message.start != old.start:
+            return False
+        if self._image.run_stop(message.pack, message.start, message.stop) != old.stop:
             return False
         if not self._believes(remote):
             return False
@@ -82,26 +95,32 @@ class Leases:
             return False
         if message.start >= message.stop or not self._believes(remote):
             return False
+        if len(remote.leases) >= self._context.policy.fetches_max:
+            return False
         image.lessors[peer.device] = peer
-        remote.leases[message.slot] = LeaseState(message.pack, message.start, message.stop, now, now, now)
+        stop = image.run_stop(message.pack, message.start, message.stop)
+        remote.leases[message.slot] = LeaseState(message.pack, message.start, stop, now, now, now)
         image.hearsay.touch(leases=True)
         image.stale |= peer.device not in image.site.gateways
         return True
 
-    def renewed_by(self, remote: RemoteImage, pack: Digest, pieces: Collection[int]) -> bool:
+    def renewed_by(self, device: str, remote: RemoteImage, pack: Digest, pieces: Collection[int]) -> bool:
         """A peer serves pieces that it did not serve before; whether they are of frames that it fetches.
 
         Then the leases that they belong to made progress.
         """
-        pieces_of = self._image.maps.get(pack)
+        now, pieces_of = self._context.now, self._image.maps.get(pack)
         brought = False
         for lease in remote.leases.values():
-            if lease.pack == pack and (
-                pieces_of is None
-                or any(n < len(pieces_of) and lease.start <= pieces_of[n].frame < lease.stop for n in pieces)
-            ):
-                lease.renewed = lease.progressed = self.brought_at = self._context.now
-                brought = True
+            if lease.pack != pack:
+                continue
+            if pieces_of is not None:
+                size = _size_in(pieces_of, pieces, lease)
+                if not size:
+                    continue
+                self._rate.brought(device, size, now - lease.progressed)
+            lease.renewed = lease.progressed = self.brought_at = now
+            brought = True
         return brought
 
     # What follows
@@ -125,6 +144,14 @@ class Leases:
             if lease.pack == pack and (defers is None or defers(peer.device, lease.began))
             for frame in range(lease.start, min(lease.stop, frames))
         }
+
+    def leave_some(self, pack: PackRef | None) -> bool:
+        """Whether there are leases, but not on all frames of a pack."""
+        if pack is None or not any(True for _ in self):
+            return False
+        name = pack.index.sha256
+        pieces = self._image.maps.get(name)
+        return pieces is not None and len(self.covered(name, n := len(pieces.index.frames))) < n
 
     def begun(self, pack: Digest) -> set[int]:
         """Frames of a pack of which others that are still here may have the beginning."""
@@ -154,11 +181,16 @@ class Leases:
         return found
 
     def patience(self, pack: Digest | None, start: int, stop: int) -> float:
-        """How long a lease may live on promises: its largest frame at the least rate, the link shared."""
+        """How long a lease may live on promises: its largest frame, far slower than frames come to others.
+
+        As long as no rate is known, at the least rate, the link shared.
+        """
         pieces = self._image.maps.get(pack) if pack is not None else None
         frames = pieces.index.frames[start:stop] if pieces is not None else ()
         largest = max((f.stored_size for f in frames), default=limits.STORED_FRAME_MAX)
-        return self._context.policy.stall_s + largest * max(1, len(self._image.site.gateways)) / RATE_MIN
+        least = RATE_MIN / max(1, len(self._image.site.gateways))
+        known = self._rate.slowest(other_min=SLOWER * least)
+        return self._context.policy.stall_s + largest / (known / SLOWER if known is not None else least)
 
     # Inside
 
@@ -189,3 +221,13 @@ class Leases:
         mine = [key for key, who in self._begun.items() if who == device]
         for key in mine[:-REMNANTS_MAX]:
             del self._begun[key]
+
+
+def _size_in(pieces_of: PieceMap, pieces: Collection[int], lease: LeaseState) -> int:
+    """Stored bytes (about) that these pieces are of the frames of a lease."""
+    frames = [
+        pieces_of[n].frame
+        for n in pieces
+        if n < len(pieces_of) and lease.start <= pieces_of[n].frame < lease.stop
+    ]
+    return sum(pieces_of.index.frames[f].stored_size // len(pieces_of.of_frame(f)) or 1 for f in frames)

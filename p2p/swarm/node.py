@@ -153,7 +153,7 @@ class SwarmNode:
                 self._on_piece_sent(event)
             case e.FetchProgress():
                 for pursuit in self._pursuits:
-                    pursuit.gateway.on_progress(event.fetch)
+                    pursuit.gateway.on_progress(event.fetch, event.size)
             case e.FetchEnded():
                 self._on_fetch_ended(event)
             case e.RemnantsLost():

@@ -29,7 +29,7 @@ class Policy:
       at once and per second after that.
     - `gateways_max`: how many nodes fetch for the site at once.
     - `stripe_bytes`: contiguous stored bytes that one gateway is responsible for.
-    - `run_bytes`: at most this much in one fetch; `fetches_max` run at once.
+    - `run_bytes`: at most this much in one fetch; `fetches_max` run at once. No more is believed of others.
     - `pipeline_s`, `pipeline_min`, `pipeline_max`: requests in flight to one peer are its rate
       times `pipeline_s`, within these bounds (in requests); `pipeline_first` while its rate is not known.
     - `window_s`: the requests in flight in all are so many that they are answered in about this time,

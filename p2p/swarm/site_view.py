@@ -39,7 +39,8 @@ class SiteView:
 
     `first`: others who are told of to those that may not know them, the most important first.
     `keeper`: who fetches indexes for those that only hear of each other. `known`: nobody has to be
-    waited for, as this node needs nothing of the image.
+    waited for, as this node needs nothing of the image. `spare`: so many gateways more than usual, as
+    nothing has come of those that there are.
     """
 
     def __init__(self, context: Context, task: ImageTask, hearsay: Hearsay, *, known: bool) -> None:
@@ -47,6 +48,7 @@ class SiteView:
         self.gateways: tuple[str, ...] = ()
         self.first: tuple[Participant, ...] = ()
         self.keeper: str | None = None
+        self.spare = 0
         self.ready_at: float | None = None
         self._hearsay = hearsay
         self._context = context
@@ -113,7 +115,7 @@ class SiteView:
         order = rank(image, sound, self._scores)
         self.keeper = order[0] if order else None
         order.sort(key=lambda d: d not in busy)  # incumbents first: a newcomer never displaces one
-        count = gateway_count(len(participants), context.policy.gateways_max)
+        count = gateway_count(len(participants), context.policy.gateways_max) + self.spare
         self.gateways = tuple(order[:count])
         who = {p.device: p for p in participants}
         complete = [p for p in participants if p.complete and p is not own]

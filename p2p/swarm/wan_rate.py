@@ -33,6 +33,11 @@ class WanRate:
         rates = (rate if device == me else max(rate, other_min) for device, rate in self._rates.items())
         return min(rates, default=None)
 
+    @property
+    def unknown(self) -> bool:
+        """Whether nothing was measured yet."""
+        return not self._rates
+
     def began(self) -> None:
         """A fetch of this node begins; its rate is measured from now on."""
         self._came, self._since = 0, self._context.now

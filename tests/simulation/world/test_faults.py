@@ -3,8 +3,9 @@
 import pytest
 
 from p2p.swarm import events as e
+from sim.checks.checked import run_checked
 from sim.outcome import RunOutcome
-from sim.scenario.model import DeltaSpec, Fault, FaultKind, Manner, SyntheticRelease, Who
+from sim.scenario.model import DeltaSpec, Fault, FaultKind, Manner, SyntheticRelease, Wan, Who
 from sim.world import Observer, World, run
 from sim.world.device import Device
 from tests.simulation.world.scenes import RATE, SIZE, depot
@@ -114,10 +115,28 @@ def test_a_hostile_device_costs_little_and_spoils_nothing(manner: Manner, calm: 
     assert [d.state for d in outcome.devices].count("hostile") == 1
     assert honest(outcome) == ["committed"] * 6
     assert (watch.bad_stored, watch.bad_served, watch.wrong) == (0, 0, 0)
-    assert amplification(outcome) <= 2.0
-    # Leases on all of an image are believed for as long as its frames could take on the thinnest link.
-    patience = 900 if manner is Manner.GREEDY else 180
-    assert latest(outcome) <= latest(calm) + patience
+    assert amplification(outcome) <= 1.05
+    assert latest(outcome) <= latest(calm) + 30
+
+
+def test_greedy_devices_in_the_place_of_all_gateways_are_found_out() -> None:
+    """Two of them are both gateways of the site, with leases on all of the image."""
+    outcome = run_checked(depot(Fault(FaultKind.HOSTILE, manner=Manner.GREEDY, count=2), devices=8), 1)
+    assert outcome.violations == ()
+    assert honest(outcome) == ["committed"] * 6
+    assert amplification(outcome) <= 1.05
+    assert latest(outcome) <= 60
+
+
+@pytest.mark.parametrize("devices", [4, 7, 14])
+def test_honest_gateways_on_a_thin_link_are_not_taken_for_greedy_ones(devices: int) -> None:
+    """A frame of 1 MiB takes 4 minutes and more for each of two gateways that share 8 kB/s."""
+    packs = SyntheticRelease("v2", SIZE // 2, SIZE // 2)
+    outcome = run_checked(depot(devices=devices, count=2, wan=Wan(8e3), release=packs), 1)
+    assert outcome.violations == ()
+    assert honest(outcome) == ["committed"] * 2 * devices
+    assert amplification(outcome) <= 1.05
+    assert latest(outcome) <= 1.1 * SIZE / 2 * 1.047 / 8e3
 
 
 def test_faults_compose() -> None:
