@@ -99,12 +99,29 @@ class Gateway:
             self.dirty |= self._alone.is_due(context.now, progress_at, self._deadline_s())
         if not self.dirty or context.now < max(image.wan_blocked_until, self._resume_at):
             return
+        self._give_way()
         while len(self._running) < self._fetches_max():
             run = self._next_run()
             if run is None:
                 self.dirty = False
                 return
             self._start(*run)
+
+    def _give_way(self) -> None:
+        """End what is fetched of a pack that the site no longer wants, if the new one is less than its rest."""
+        image, plan = self._image, self._image.site.plan.pack
+        if plan is None or self._alone:
+            return
+        for number, running in self._running.items():
+            repairs = running.pack == image.task.full_pack.index.sha256 and len(image.repair)
+            if running.cancelled or running.pack == plan.index.sha256 or repairs:
+                continue
+            pieces = image.maps[running.pack]
+            left = dict.fromkeys(pieces[key[1]].frame for key in running.keys if key in image.fetching)
+            sizes = [pieces.index.frames[frame].stored_size for frame in left]
+            if sizes and sum(sizes) - sizes[0] / 2 > plan.wan_bytes:  # half of the first may be here
+                running.cancelled = True
+                self._context.actions.append(CancelFetch(number))
 
     def progressed_by_peer(self) -> None:
         """A peer delivers again, so this node need not serve itself."""

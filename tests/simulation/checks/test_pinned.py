@@ -26,6 +26,8 @@ FOUND = (
     ("comes-while-they-leave", 44, 1.001),
     # Those of the next phase saw who was complete, but forgot it, not being at the image. (A 28)
     ("phase-opens-while-they-reboot", 113, 1.001),
+    # A device with a smaller delta came while another fetched its own pack, and that went on. (A 1.44)
+    ("cheaper-base-comes-later", 157, 1.001),
 )
 
 
