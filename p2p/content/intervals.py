@@ -27,14 +27,15 @@ class IntervalSet:
             return 0
         low = bisect_left(self._stops, start)
         high = bisect_right(self._starts, stop)
-        held = sum(min(self._stops[i], stop) - max(self._starts[i], start) for i in range(low, high))
-        if low < high:
-            new_start = min(start, self._starts[low])
-            new_stop = max(stop, self._stops[high - 1])
-        else:
-            new_start, new_stop = start, stop
-        self._starts[low:high] = [new_start]
-        self._stops[low:high] = [new_stop]
+        if low == high:
+            self._starts.insert(low, start)
+            self._stops.insert(low, stop)
+            return stop - start
+        held = 0
+        for i in range(low, high):
+            held += min(self._stops[i], stop) - max(self._starts[i], start)
+        self._starts[low:high] = [min(start, self._starts[low])]
+        self._stops[low:high] = [max(stop, self._stops[high - 1])]
         return stop - start - held
 
     def remove(self, start: int, stop: int) -> None:

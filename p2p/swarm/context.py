@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
+from types import MappingProxyType
 from typing import Protocol
 
 from p2p.content.digests import Digest
@@ -20,6 +21,8 @@ ABANDONED_MAX = 64
 BAN_S = 3600.0
 """How long a peer that sent bad bytes or numbers stays out."""
 
+_NOBODY: Mapping[str, tuple[Peer, RemoteImage]] = MappingProxyType({})
+
 
 class Rng(Protocol):
     """The one method of `random.Random` that decisions use."""
@@ -28,7 +31,11 @@ class Rng(Protocol):
 
 
 class Context:
-    """Shared by `SwarmNode` and its parts; `now` and `actions` are set anew for every event."""
+    """Shared by `SwarmNode` and its parts; `now`, `actions` and `stirred` are set anew for every event.
+
+    `stirred`: the event may change anything that this node does; whoever knows better takes it back, and
+    then at most more pieces are asked for. What follows from time alone waits for the next deadline.
+    """
 
     def __init__(self, device: str, site: str, policy: Policy, rng: Rng, *, wan: bool, weight: int) -> None:
         self.device = device
@@ -47,6 +54,7 @@ class Context:
         self.settle_until: float | None = None
         self._settled = False
         self.actions: list[Action] = []
+        self.stirred = True
         self.closing: list[str] = []
         self.members_version = 0
         self._members: dict[Digest, dict[str, tuple[Peer, RemoteImage]]] = {}
@@ -115,11 +123,11 @@ class Context:
 
     def remotes(self, image: Digest) -> Collection[tuple[Peer, RemoteImage]]:
         """Peers that take part in an image, in the order in which they joined."""
-        return self.members(image).values()
+        return self._members.get(image, _NOBODY).values()
 
     def members(self, image: Digest) -> Mapping[str, tuple[Peer, RemoteImage]]:
         """Peers that take part in an image, by device."""
-        return self._members.get(image, {})
+        return self._members.get(image, _NOBODY)
 
     def enter(self, image: Digest, peer: Peer, remote: RemoteImage) -> None:
         """A peer takes part in an image."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from p2p.content import limits
@@ -200,17 +200,23 @@ class Hearsay:
         self._all_near = True
         members = context.members(self._image)
         claims = [claim for who in first if (claim := self._claim(who)) is not None]
-        self._passed_on = {c.device: now - c.age / 10 for c in claims}
-        for device in dict.fromkeys([*self._relays_now(), *self._lines]):
+        known = {c.device: (c, now - c.age / 10) for c in claims}
+        self._passed_on = {device: known_at for device, (_, known_at) in known.items()}
+        for device in dict.fromkeys((*self._relays_now(), *self._lines)):
             if device not in members:
                 continue
-            line = self._lines.setdefault(device, _Line())
-            mine = [c for c in claims if c.device != device][: limits.CLAIMS_MAX]
-            self._all_near = self._all_near and all(line.is_near(c.device) for c in mine)
+            line = self._lines.get(device)
+            if line is None:
+                line = self._lines[device] = _Line()
+            mine = known
+            if device in known or len(known) > limits.CLAIMS_MAX:
+                others = [item for item in known.items() if item[0] != device]
+                mine = dict(others[: limits.CLAIMS_MAX])
+            self._all_near = self._all_near and all(map(line.is_near, mine))
             if self._is_news(line, mine):
                 line.begun = True
-                line.told = {c.device: (c, now - c.age / 10) for c in mine}
-                context.send(device, m.Hearsay(self._image, tuple(mine)))
+                line.told = mine
+                context.send(device, m.Hearsay(self._image, tuple([c for c, _ in mine.values()])))
 
     def refresh(self) -> None:
         """Now and then look whether what was told has grown old."""
@@ -239,25 +245,25 @@ class Hearsay:
         pack = far.pack if far.leases else None
         return m.Claim(who.device, age, who.base, who.wan, who.weight, who.complete, pack, far.leases)
 
-    def _is_news(self, line: _Line, claims: Collection[m.Claim]) -> bool:
+    def _is_news(self, line: _Line, claims: Mapping[str, tuple[m.Claim, float]]) -> bool:
         """Whether a peer would learn anything; who is connected to a device needs nobody's word on it."""
-        now = self._context.now
         if not line.begun:
             return True  # also with nothing to tell: who is told of anything tells what it knows
-        if any(c.near and device not in self._context.peers for device, (c, _) in line.told.items()):
-            return True  # it no longer has from us what it has of its own
-        for claim in claims:
-            told, heard = line.told.get(claim.device), line.heard.get(claim.device)
-            if claim.near and (told is None or not told[0].near):
+        peers = self._context.peers
+        for device, (before, _) in line.told.items():
+            if not before.age and device not in peers:
+                return True  # it no longer has from us what it has of its own
+        for device, (claim, known_at) in claims.items():
+            told, heard = line.told.get(device), line.heard.get(device)
+            if not claim.age and (told is None or told[0].age):
                 return True  # it need not tell us of that one any more
-            if heard is not None and heard[0].near:
+            if heard is not None and not heard[0].age:
                 continue
             if told is None or (heard is not None and heard[1] > told[1]):
                 told = heard
-            known_at = now - claim.age / 10
             if told is None or known_at - told[1] >= REFRESH_S:
                 return True
-            if told[0].content != claim.content and known_at > told[1]:
+            if known_at > told[1] and told[0].content != claim.content:
                 return True
         return False
 

@@ -26,13 +26,17 @@ class Holders:
 
     def gained(self, remote: RemoteImage, pack: Digest, numbers: Iterable[int]) -> None:
         """A peer has these pieces as well."""
-        known = remote.haves.setdefault(pack, set())
+        known = remote.haves.get(pack)
+        if known is None:
+            known = remote.haves[pack] = set()
+        if not remote.counted:
+            known.update(numbers)
+            return
         counts = self._counts.setdefault(pack, {})
         for n in numbers:
             if n not in known:
                 known.add(n)
-                if remote.counted:
-                    counts[n] = counts.get(n, 0) + 1
+                counts[n] = counts.get(n, 0) + 1
 
     def lost(self, remote: RemoteImage, pack: Digest, numbers: Iterable[int]) -> None:
         """A peer does not have these pieces, or no longer."""

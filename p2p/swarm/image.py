@@ -268,7 +268,9 @@ class ImageSwarm:
         pieces = self.indexes.opened(name, data)
         if pieces is None:
             return
-        have = {p.number for p in pieces.pieces if not p.is_patch and self._is_done(p)}
+        have: set[int] = set()
+        if self.done:
+            have.update(p.number for p in pieces.pieces if not p.is_patch and self._is_done(p))
         self.serves[name] = have
         self._check_claims(name, pieces)
         self.context.actions.append(Route(self.task.image, name, pieces.index))
@@ -388,10 +390,12 @@ class ImageSwarm:
         new = [n for n in pieces if n not in known and (not remote.late or (pack, n) not in remote.late)]
         self.holders.gained(remote, pack, new)
         remote.totals[pack] = count
-        useful = {(pack, n): None for n in new if (pack, n) in self.wanted}
-        if useful:
-            remote.useful |= useful
-            self.due[peer.device] = None
+        wanted = self.wanted
+        for n in new:
+            key = (pack, n)
+            if key in wanted:
+                remote.useful[key] = None
+                self.due[peer.device] = None
         return new
 
     # Progress
@@ -413,24 +417,27 @@ class ImageSwarm:
         new = self.done.add(event.start, event.stop)
         self.left -= new
         pieces = self.maps.get(event.pack) if event.pack is not None else None
-        received = sum(self.storing.get((event.pack, n), 0) for n in event.pieces) if event.pack else 0
-        self.context.ledger.made(event, new, pieces, received)
+        received = 0
         if event.pack is not None:
             for n in event.pieces:
                 key = (event.pack, n)
-                self.storing.pop(key, None)
+                received += self.storing.pop(key, 0)
                 self.fetching.pop(key, None)
                 if event.kept:
                     self._serve(event.pack, n)
+        self.context.ledger.made(event, new, pieces, received)
         for name, pieces in self.maps.items():
             for n in pieces.overlapping(event.start, event.stop):
-                if self._is_done(pieces[n]):
+                piece = pieces.pieces[n]
+                if self._is_done(piece):
                     self.wanted.pop((name, n), None)
-                    if not pieces[n].is_patch:
+                    if not piece.is_patch:
                         self._serve(name, n)
 
     def _serve(self, pack: Digest, number: int) -> None:
-        serves = self.serves.setdefault(pack, set())
+        serves = self.serves.get(pack)
+        if serves is None:
+            serves = self.serves[pack] = set()
         if number not in serves:
             serves.add(number)
             self.news.add(pack, number)

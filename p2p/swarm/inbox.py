@@ -7,6 +7,9 @@ to ask, what to fetch) is decided afterwards by the parts that `p2p.swarm.node` 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from p2p.content import limits
 from p2p.content.digests import Digest
 from p2p.swarm import events as e
@@ -26,49 +29,57 @@ class Inbox:
         self._context = context
         self._objects = objects
         self._pursuits = pursuits
+        self._takers: dict[type, Callable[[Peer, Any], None]] = {
+            m.Hello: self._on_hello,
+            m.News: objects.on_news,
+            m.MetadataWant: objects.on_metadata_want,
+            m.ObjectWant: self._on_object_want,
+            m.Blob: self._on_answer,
+            m.Refuse: self._on_answer,
+            m.Join: self._on_join,
+            m.Leave: self._on_leave,
+            m.Have: self._on_have,
+            m.HaveMore: self._on_have_more,
+            m.Want: self._on_want,
+            m.Piece: self._on_answer,
+            m.Lease: self._on_lease,
+            m.Peers: self._on_peers,
+            m.Bye: self._on_bye,
+            m.Hearsay: self._on_hearsay,
+        }
 
     def take(self, device: str, message: m.Message) -> None:
         """Act on one message; what it breaks the protocol with ends the connection, with the reason."""
         peer = self._context.peers.get(device)
         if peer is None:
             return  # parted with; what was under way still arrives
-        if peer.hello is None and not isinstance(message, m.Hello | m.Bye):
+        kind = type(message)
+        if peer.hello is None and kind is not m.Hello and kind is not m.Bye:
             self._context.disconnect(device, "protocol")
             return
-        match message:
-            case m.Piece() | m.Blob() | m.Refuse():
-                self._on_answer(peer, message)
-            case m.Want():
-                self._on_want(peer, message)
-            case m.HaveMore() | m.Have():
-                self._on_have(peer, message)
-            case m.Lease():
-                remote = self._remote(peer, message.image)
-                if pursuit := self._pursuits.get(message.image):
-                    pursuit.gateway.on_lease(peer, remote, message)
-            case m.Hearsay():
-                pursuit = self._pursuits.get(message.image)
-                if pursuit is not None and pursuit.image.heard_of(peer, message):
-                    pursuit.gateway.dirty = True
-                    pursuit.gateway.yield_to_far()
-            case m.Join():
-                self._on_join(peer, message)
-            case m.Leave():
-                self._on_leave(peer, message.image)
-            case m.Hello():
-                self._on_hello(peer, message)
-            case m.News():
-                self._objects.on_news(peer, message)
-            case m.ObjectWant():
-                self._objects.on_object_want(peer, message)
-                for pursuit in self._pursuits:
-                    pursuit.image.asked_for_index(message.digest)
-            case m.MetadataWant():
-                self._objects.on_metadata_want(peer, message)
-            case m.Peers():
-                self._context.actions.append(e.PeerAddresses(message.peers))
-            case m.Bye():
-                self._context.disconnect(device, "bye")
+        self._takers[kind](peer, message)
+
+    def _on_lease(self, peer: Peer, message: m.Lease) -> None:
+        remote = self._remote(peer, message.image)
+        if pursuit := self._pursuits.get(message.image):
+            pursuit.gateway.on_lease(peer, remote, message)
+
+    def _on_hearsay(self, peer: Peer, message: m.Hearsay) -> None:
+        pursuit = self._pursuits.get(message.image)
+        if pursuit is not None and pursuit.image.heard_of(peer, message):
+            pursuit.gateway.dirty = True
+            pursuit.gateway.yield_to_far()
+
+    def _on_object_want(self, peer: Peer, message: m.ObjectWant) -> None:
+        self._objects.on_object_want(peer, message)
+        for pursuit in self._pursuits:
+            pursuit.image.asked_for_index(message.digest)
+
+    def _on_peers(self, peer: Peer, message: m.Peers) -> None:
+        self._context.actions.append(e.PeerAddresses(message.peers))
+
+    def _on_bye(self, peer: Peer, message: m.Bye) -> None:
+        self._context.disconnect(peer.device, "bye")
 
     def _on_hello(self, peer: Peer, message: m.Hello) -> None:
         if message.protocol != PROTOCOL:
@@ -110,7 +121,8 @@ class Inbox:
                 pursuit.image.tell_haves(peer.device)
                 pursuit.image.entered(peer, remote)
 
-    def _on_leave(self, peer: Peer, image: Digest) -> None:
+    def _on_leave(self, peer: Peer, message: m.Leave) -> None:
+        image = message.image
         remote = peer.images.pop(image, None)
         if remote is None:
             return
@@ -134,41 +146,60 @@ class Inbox:
                 self._context.disconnect(peer.device, "flood")
         return found
 
-    def _on_have(self, peer: Peer, message: m.Have | m.HaveMore) -> None:
+    def _on_have_more(self, peer: Peer, message: m.HaveMore) -> None:
+        pack, pieces = message.pack, message.pieces
         remote = self._remote(peer, message.image)
         pursuit = self._pursuits.get(message.image)
-        if pursuit is not None and message.pack in pursuit.image.maps:
-            self._on_known_have(remote, peer, pursuit, message)
-        elif pursuit is None or any(p.index.sha256 == message.pack for p in pursuit.image.task.packs):
-            if isinstance(message, m.Have):
-                bitmap = bytearray(message.bitmap)
-                remote.totals[message.pack] = message.total
+        if pursuit is not None and pack in pursuit.image.maps:
+            new = pursuit.image.heard(peer, remote, pack, pieces, total=None)
+            if remote.leases:
+                pursuit.gateway.renewed_by(peer.device, remote, pack, new)
             else:
-                bitmap = bytearray(remote.claims.get(message.pack, b""))
-                add_to_bitmap(bitmap, message.pieces)
-            if not peer.claim(remote, message.pack, bitmap):
-                self._context.disconnect(peer.device, "flood")
-            if pursuit is not None:
-                self._objects.held_by(message.pack, peer.device)
-                pursuit.gateway.renewed_by(peer.device, remote, message.pack, set())
-
-    def _on_known_have(
-        self, remote: RemoteImage, peer: Peer, pursuit: Pursuit, message: m.Have | m.HaveMore
-    ) -> None:
-        image = pursuit.image
-        if isinstance(message, m.HaveMore):
-            new = image.heard(peer, remote, message.pack, message.pieces, total=None)
+                self._context.stirred = False
         else:
-            pieces = unpack_bitmap(message.bitmap, message.total)
-            lost = remote.haves.get(message.pack, set()) - pieces
-            if lost:
-                image.tell_haves(peer.device)  # it lost some, and was told nothing of those while it had them
-                image.holders.lost(remote, message.pack, lost)
-            remote.useful = {k: None for k in remote.useful if k[0] != message.pack or k[1] in pieces}
-            new = image.heard(peer, remote, message.pack, pieces, total=message.total)
-        pursuit.gateway.renewed_by(peer.device, remote, message.pack, new)
+            bitmap = bytearray(remote.claims.get(pack, b""))
+            add_to_bitmap(bitmap, pieces)
+            self._claimed(peer, remote, pursuit, pack, bitmap)
+
+    def _on_have(self, peer: Peer, message: m.Have) -> None:
+        pack, total = message.pack, message.total
+        remote = self._remote(peer, message.image)
+        pursuit = self._pursuits.get(message.image)
+        if pursuit is None or pack not in pursuit.image.maps:
+            self._claimed(peer, remote, pursuit, pack, bytearray(message.bitmap), total)
+            return
+        image = pursuit.image
+        pieces = unpack_bitmap(message.bitmap, total)
+        lost = remote.haves.get(pack, set()) - pieces
+        if lost:
+            image.tell_haves(peer.device)  # it lost some, and was told nothing of those while it had them
+            image.holders.lost(remote, pack, lost)
+        remote.useful = {k: None for k in remote.useful if k[0] != pack or k[1] in pieces}
+        new = image.heard(peer, remote, pack, pieces, total=total)
+        pursuit.gateway.renewed_by(peer.device, remote, pack, new)
+
+    def _claimed(
+        self,
+        peer: Peer,
+        remote: RemoteImage,
+        pursuit: Pursuit | None,
+        pack: Digest,
+        bitmap: bytearray,
+        total: int | None = None,
+    ) -> None:
+        """What a peer says of a pack whose index is not here can be judged only later."""
+        if pursuit is not None and all(p.index.sha256 != pack for p in pursuit.image.task.packs):
+            return
+        if total is not None:
+            remote.totals[pack] = total
+        if not peer.claim(remote, pack, bitmap):
+            self._context.disconnect(peer.device, "flood")
+        if pursuit is not None:
+            self._objects.held_by(pack, peer.device)
+            pursuit.gateway.renewed_by(peer.device, remote, pack, set())
 
     def _on_want(self, peer: Peer, message: m.Want) -> None:
+        self._context.stirred = False
         pursuit = self._pursuits.get(message.image)
         if pursuit is None or message.piece not in pursuit.image.serves.get(message.pack, ()):
             self._context.send(peer.device, m.Refuse(message.request, m.Refusal.DONT_HAVE))

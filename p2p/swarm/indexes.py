@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from weakref import WeakValueDictionary
+
 from p2p.content import index as pack_index
 from p2p.content.digests import Digest
 from p2p.content.manifest import PackRef
@@ -15,6 +17,9 @@ from p2p.swarm.site_view import SiteView
 
 INDEX_RETRY_S = 5.0
 """An index that did not come is asked for again after this long."""
+
+_opened: WeakValueDictionary[Digest, PieceMap] = WeakValueDictionary()
+"""Indexes that somebody in this process holds, by digest: nodes of one process share what is immutable."""
 
 
 class Indexes:
@@ -52,12 +57,16 @@ class Indexes:
         pack = next((p for p in self._task.packs if p.index.sha256 == name), None)
         if pack is None or name in self.maps:
             return None
-        try:
-            index = pack_index.decode(data)
-        except ContentError:
-            return None
+        pieces = _opened.get(name)
+        if pieces is None:
+            try:
+                pieces = PieceMap(pack_index.decode(data))
+            except ContentError:
+                return None
+            _opened[name] = pieces
+        index = pieces.index
         fits = (index.image, index.image_size, index.base) == (self._task.image, self._task.size, pack.base)
         if not fits or index.frames_size != pack.frames.size:
             return None
-        pieces = self.maps[name] = PieceMap(index)
+        self.maps[name] = pieces
         return pieces

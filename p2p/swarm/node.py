@@ -113,12 +113,16 @@ class SwarmNode:
 
     def deadline(self) -> float | None:
         """When `Tick` is due at the latest; None while only events can change anything."""
-        context, earliest = self._context, self._housekeeping_at
-        for pursuit in self._pursuits:
-            for due in (pursuit.image.news.due_at, pursuit.image.hearsay.due_at):
-                if due is not None and (earliest is None or due < earliest):
-                    earliest = due
-        if not self._settled and (due := context.settles_at) is not None and len(self._pursuits):
+        earliest = self._housekeeping_at
+        for pursuit in self._pursuits.all:
+            image = pursuit.image
+            due = image.news.due_at
+            if due is not None and (earliest is None or due < earliest):
+                earliest = due
+            due = image.hearsay.due_at
+            if due is not None and (earliest is None or due < earliest):
+                earliest = due
+        if not self._settled and self._pursuits.all and (due := self._context.settles_at) is not None:
             return due if earliest is None else min(due, earliest)
         return earliest
 
@@ -127,10 +131,18 @@ class SwarmNode:
         context = self._context
         context.now = now
         context.actions = []
+        context.stirred = True
         if context.settle_until is None:
             context.settle_until = now + context.policy.settle_s
-        self._dispatch(event)
-        self._advance()
+        if type(event) is e.Received:
+            device, message = event
+            self._inbox.take(device, message)
+        else:
+            self._dispatch(event)
+        if context.stirred or context.closing:
+            self._advance()
+        else:
+            self._ride()
         return context.actions
 
     # Events
@@ -140,13 +152,12 @@ class SwarmNode:
         match event:
             case e.Tick():
                 pass
-            case e.Received():
-                self._inbox.take(event.device, event.message)
             case e.Stored():
                 if pursuit := self._pursuits.get(event.image):
                     pursuit.image.stored(event)
                     if event.how is e.How.PEER:
                         pursuit.gateway.progressed_by_peer()
+                        context.stirred = not pursuit.image.left
                     elif event.how is e.How.WAN:
                         pursuit.gateway.progressed_by_wan()
             case e.PieceSent():
@@ -262,13 +273,14 @@ class SwarmNode:
             pursuit.image.replan |= not context.peers
 
     def _on_piece_sent(self, event: e.PieceSent) -> None:
+        self._context.stirred = False
         peer = self._context.peers.get(event.device)
         if peer is not None:
             peer.serving = max(0, peer.serving - 1)
         if event.size:
             self._context.ledger.to_peer(event.device, event.size)
 
-    # After every event
+    # After every event that may change what this node does
 
     def _advance(self) -> None:
         context, objects = self._context, self._objects
@@ -282,10 +294,10 @@ class SwarmNode:
             self._pursuits.changed()
         if objects.busy:
             objects.step()
-        for pursuit in self._pursuits:
+        for pursuit in self._pursuits.all:
             if objects.ready:
                 self._deliver_indexes()
-            image, gateway = pursuit.image, pursuit.gateway
+            image, gateway, rider = pursuit.image, pursuit.gateway, pursuit.rider
             before = image.site.gateways
             image.step()
             if objects.ready:  # this device had the index itself
@@ -294,8 +306,8 @@ class SwarmNode:
                 gateway.dirty = True
             if gateway.dirty:
                 gateway.step()
-            if image.due or pursuit.rider.hungry:
-                pursuit.rider.step()
+            if image.due or rider.hungry:
+                rider.step()
             if image.news.due_at is not None:
                 image.flush()
         if objects.busy:
@@ -305,6 +317,12 @@ class SwarmNode:
         if due or self._housekeeping_at is None:
             busy = objects.busy or self._pursuits.unsettled
             self._housekeeping_at = context.now + self._interval() if busy else None
+
+    def _ride(self) -> None:
+        """Ask for more, if there is more and somebody may be asked."""
+        for pursuit in self._pursuits.all:
+            if pursuit.image.due or pursuit.rider.hungry:
+                pursuit.rider.step()
 
     def _interval(self) -> float:
         """Until the next look at deadlines: sooner where this node fetches, or is about to."""

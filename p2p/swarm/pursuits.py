@@ -25,21 +25,22 @@ class Pursuit:
 
 
 class Pursuits:
-    """All of one node's, in the order in which they were taken up."""
+    """All of one node's, in the order in which they were taken up; `all` is a new tuple with each change."""
 
     def __init__(self, context: Context, objects: ObjectExchange) -> None:
         self._context = context
         self._objects = objects
+        self.all: tuple[Pursuit, ...] = ()
         self._images: dict[Digest, Pursuit] = {}
         self._fetch_numbers = count(1)
 
     def __iter__(self) -> Iterator[Pursuit]:
-        return iter(self._images.values())
+        return iter(self.all)
 
     @property
     def unsettled(self) -> bool:
         """Whether an image is still being made, or its plan is out of date."""
-        return any(not p.image.complete or p.image.stale for p in self._images.values())
+        return any(not p.image.complete or p.image.stale for p in self.all)
 
     def __len__(self) -> int:
         return len(self._images)
@@ -58,6 +59,7 @@ class Pursuits:
             image = ImageSwarm(self._context, self._objects, task, complete=complete)
             pursuit = Pursuit(image, Gateway(image, self._fetch_numbers), Rider(image))
             self._images[task.image] = pursuit
+            self.all = tuple(self._images.values())
             for device, peer in self._context.peers.items():
                 if (remote := peer.images.get(task.image)) is not None:
                     remote.conduct = image.site.conduct(device)
@@ -73,11 +75,12 @@ class Pursuits:
         """What is under way for an image ends; late answers are of no use to a new start."""
         if (pursuit := self._images.pop(image, None)) is None:
             return
+        self.all = tuple(self._images.values())
         pursuit.gateway.cancel_all()
         for peer in self._context.peers.values():
             pursuit.rider.peer_lost(peer)
 
     def changed(self) -> None:
         """Somebody came, went or told something that plans depend on."""
-        for pursuit in self._images.values():
+        for pursuit in self.all:
             pursuit.image.stale = pursuit.gateway.dirty = True

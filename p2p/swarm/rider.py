@@ -32,17 +32,13 @@ class Rider:
         self._image = image
         self._context: Context = image.context
         self.paused: dict[str, None] = {}
-        self._hungry: dict[str, None] = {}
+        self.hungry: dict[str, None] = {}
+        """Who has more that we want, and may be asked when the window has room."""
         self._flying: dict[tuple[str, int], int] = {}
-
-    @property
-    def hungry(self) -> bool:
-        """Whether somebody has more that we want, and may be asked now."""
-        return bool(self._hungry) and self._context.window.room
 
     def step(self) -> None:
         """Fill the pipelines of peers that have what we want."""
-        image, hungry, window = self._image, self._hungry, self._context.window
+        image, hungry, window = self._image, self.hungry, self._context.window
         if image.due:
             hungry |= image.due
             image.due = {}
@@ -65,7 +61,7 @@ class Rider:
             return
         for _ in range(peer.capacity(self._context.policy)):
             if not self._context.window.room:
-                self._hungry[peer.device] = None
+                self.hungry[peer.device] = None
                 return
             key = self._rarest(remote)
             if key is None:
@@ -131,6 +127,7 @@ class Rider:
             return
         image.wanted.pop(key, None)
         image.storing[key] = size
+        context.stirred = False
         context.actions.append(Store(image.task.image, key[0], key[1], message.payload, peer.device))
 
     def on_refuse(self, peer: Peer, asked: Asked, reason: m.Refusal) -> None:

@@ -59,6 +59,8 @@ class SiteView:
         self._returning: dict[str, float] = {}
         self._awaits_until = -math.inf
         self._scores: dict[tuple[str, int], float] = {}
+        self._basis: tuple[list[Participant], dict[Digest, int], set[str]] | None = None
+        self._ranked: list[str] = []
         departed = context.departed.take(task.image)
         for device, left_at in () if known else departed.items():
             self._await(device, left_at)
@@ -101,25 +103,34 @@ class SiteView:
         """
         context, image = self._context, self._task.image
         if own.complete:
+            self._basis = None
             self.plan, self.gateways, self.first, self.keeper = SitePlan(None), (), (), None
             return
         participants = list(self._participants(own, packs))
-        self.plan = make_plan(self._task.packs, participants, self._held(packs, serves))
-        remotes = context.remotes(image)
-        stalled = {p.device for p, r in remotes if r.conduct.stalled_until > context.now}
-        candidates = set(self.plan.candidates)
-        weights = {p.device: p.weight for p in participants if p.device in candidates}
-        sound = {d: w for d, w in weights.items() if d not in stalled} or weights
-        if len(self._scores) > SCORES_MAX:
-            self._scores.clear()
-        order = rank(image, sound, self._scores)
+        held = self._held(packs, serves)
+        stalled = {p.device for p, r in context.remotes(image) if r.conduct.stalled_until > context.now}
+        if (participants, held, stalled) != self._basis:
+            self._basis = participants, held, stalled
+            self.plan = make_plan(self._task.packs, participants, held)
+            self._ranked = self._rank(participants, stalled)
+        order = self._ranked
         self.keeper = order[0] if order else None
-        order.sort(key=lambda d: d not in busy)  # incumbents first: a newcomer never displaces one
+        if busy:  # incumbents first: a newcomer never displaces one
+            order = sorted(order, key=lambda d: d not in busy)
         count = gateway_count(len(participants), context.policy.gateways_max) + self.spare
         self.gateways = tuple(order[:count])
         who = {p.device: p for p in participants}
         complete = [p for p in participants if p.complete and p is not own]
         self.first = (*complete[:COMPLETE_TOLD], *(who[d] for d in order[:TOLD] if d != own.device))
+
+    def _rank(self, participants: Collection[Participant], stalled: Collection[str]) -> list[str]:
+        """The plan's candidates in rendezvous order, without those that stalled if there are others."""
+        candidates = set(self.plan.candidates)
+        weights = {p.device: p.weight for p in participants if p.device in candidates}
+        sound = {d: w for d, w in weights.items() if d not in stalled} or weights
+        if len(self._scores) > SCORES_MAX:
+            self._scores.clear()
+        return rank(self._task.image, sound, self._scores)
 
     def conduct(self, device: str) -> Conduct:
         """What this node remembers of a device, whatever becomes of its connections."""
@@ -153,8 +164,9 @@ class SiteView:
     @property
     def awaits_until(self) -> float:
         """Until when somebody who has the image is waited for, or was; -inf: nobody ever."""
-        if any(True for _ in self._resting()):
-            self._awaits_until = max(self._awaits_until, self._started + self._context.policy.return_s)
+        longest = self._started + self._context.policy.return_s
+        if self._context.now < longest > self._awaits_until and any(True for _ in self._resting()):
+            self._awaits_until = longest
         return self._awaits_until
 
     def _resting(self) -> Iterator[str]:
