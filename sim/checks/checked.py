@@ -25,6 +25,12 @@ if TYPE_CHECKING:
 
 __all__ = ["VIOLATIONS_MAX", "Checks", "run_checked"]
 
+_UNHEEDED = frozenset(
+    {e.Tick, e.PieceSent, e.WantObject, e.HoldObject, e.HoldMetadata, m.Hello, m.News, m.Join, m.Have,
+     m.HaveMore, m.Want, m.Lease, m.Hearsay, m.Peers, m.ObjectWant}
+)  # fmt: skip
+"""Events, and messages that a node received, that no rule asks for more than the time."""
+
 VIOLATIONS_MAX = 100
 """So many violations of a run are told; a broken rule is often broken again at once."""
 
@@ -70,13 +76,19 @@ class Checks(Observer):
         self.liveness.connected(one, other)
 
     def fed(self, device: Device, event: e.Event, actions: list[e.Action]) -> None:
+        what = type(event.message) if type(event) is e.Received else type(event)
+        if what in _UNHEEDED:
+            if device.kernel.now >= self.liveness.look_at:
+                self.liveness.look()
+            return
         self.liveness.fed(device, event, actions)
-        if type(event) is not e.Tick:
+        if what is not e.Stored:  # the other two are told of it by `stored`
             self.wan.fed(device, event, actions)
             self.ledgers.fed(device, event, actions)
 
     def sent(self, source: str, target: str, message: m.Message) -> None:
-        self.ledgers.sent(source, target, message)
+        if type(message) is m.Piece or type(message) is m.Blob:
+            self.ledgers.sent(source, target, message)
 
     def fetch_started(self, device: Device, action: e.Fetch) -> None:
         self.wan.fetch_started(device, action)

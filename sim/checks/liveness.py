@@ -35,12 +35,12 @@ _SIGNS = (e.Stored, e.FetchProgress, e.FetchEnded, e.Pursue, e.ImageVerified, e.
 
 
 class Liveness(Observer):
-    """Remembers when each device last had anything under way."""
+    """Remembers when each device last had anything under way. `look_at`: when `look` is due again."""
 
     def __init__(self) -> None:
         self.violations: list[Violation] = []
         self._alive: dict[str, float] = {}
-        self._look_at = 0.0
+        self.look_at = 0.0
         self._told: set[str] = set()
 
     def begun(self, world: World) -> None:
@@ -55,7 +55,7 @@ class Liveness(Observer):
         promised = max(frames, default=0) if hostile else 0
         self._quiet_s = quiet_max_s(world.scenario.policy, promised=promised)
         self._faults_end_s = faults_end_s(world.scenario)
-        self._look_at = world.kernel.now
+        self.look_at = world.kernel.now
 
     def started(self, device: Device) -> None:
         self._alive[device.name] = device.kernel.now
@@ -72,12 +72,11 @@ class Liveness(Observer):
             type(event) is e.Received and type(event.message) in (m.Piece, m.Blob)
         ):
             self._alive[device.name] = now
-        if now >= self._look_at:
-            self._look_at = now + LOOK_S
-            self._look()
+        if now >= self.look_at:
+            self.look()
 
     def ended(self, world: World) -> None:
-        self._look()
+        self.look()
         if world.kernel.now < min(time_needed_s(world.scenario), world.scenario.duration_s):
             return
         if world.scenario.duration_s < time_needed_s(world.scenario):
@@ -88,10 +87,10 @@ class Liveness(Observer):
                 state = device.agent.state
                 self._add("unfinished", device, f"is {state} {world.kernel.now:.0f} s after the start")
 
-    # Inside
-
-    def _look(self) -> None:
+    def look(self) -> None:
+        """Look who waits."""
         now = self._world.kernel.now
+        self.look_at = now + LOOK_S
         if now < self._faults_end_s:
             return
         for name in self._world.unfinished:
@@ -111,6 +110,8 @@ class Liveness(Observer):
                 )
                 self._add("waiting", device, f"nothing under way for {now - since:.0f} s ({said})")
 
+    # Inside
+
     def _should_finish(self, device: Device) -> bool:
         """Whether nothing but the swarm keeps it from finishing."""
         storage, order = device.klass.storage, self._world.coordinator.last_order_for(device)
@@ -124,11 +125,13 @@ class Liveness(Observer):
         """Whether a way leads from the device to an image, over devices that want or have it too."""
         seen = {device.name}
         waiting = [device]
-        here = [d for d in device.site.here() if isinstance(d, Device) and d.up]
+        here: list[Device] | None = None
         while waiting:
             one = waiting.pop()
             if _has(one, image) if one.base == image else _reaches_origin(one):
                 return True
+            if here is None:
+                here = [d for d in device.site.here() if isinstance(d, Device) and d.up]
             for other in here:
                 if other.name in seen or not (image in other.images or other.base == image):
                     continue

@@ -98,6 +98,7 @@ class Device:
         self.fetcher = Fetcher(self, self.maker)
         self.server = PieceServer(self)
         self._tick_at: float | None = None
+        self._observer = world.observer
         self._do: dict[type[Any], Callable[[Any], None]] = {
             e.Send: self._send,
             e.Disconnect: self._disconnect,
@@ -178,9 +179,8 @@ class Device:
         if node is None:
             return
         actions = node.handle(event, self.kernel.now)
-        observer = self.world.observer
-        if observer is not None:
-            observer.fed(self, event, actions)
+        if self._observer is not None:
+            self._observer.fed(self, event, actions)
         if actions:
             do = self._do
             for action in actions:
@@ -304,21 +304,22 @@ class Device:
         return self.banned.get(device, float("-inf")) <= self.kernel.now
 
     def _send(self, action: e.Send) -> None:
-        target, message = action.device, action.message
+        target, message = action
         connection = self.connections.get(target)
         if connection is not None:
-            self.transmit(connection, target, message)
+            if self._observer is not None:
+                self._observer.sent(self.name, target, message)
+            if type(message) is m.Want and self.world.spans.active:
+                self.world.spans.wants(self, message)
+            connection.send(target, message)
 
-    def transmit(
+    def give(
         self, connection: Connection, target: str, message: m.Message,
-        sent: Callable[..., object] | None = None, *arguments: object,
+        sent: Callable[..., object], *arguments: object,
     ) -> None:  # fmt: skip
-        """Send a message on a connection."""
-        world = self.world
-        if world.spans.active and type(message) is m.Want:
-            world.spans.wants(self, message)
-        if world.observer is not None:
-            world.observer.sent(self.name, target, message)
+        """Answer a peer's request for a piece; `sent(*arguments)` when that has left."""
+        if self._observer is not None:
+            self._observer.sent(self.name, target, message)
         connection.send(target, message, sent, *arguments)
 
     def _disconnect(self, action: e.Disconnect) -> None:

@@ -55,8 +55,8 @@ class Kernel:
     """
 
     __slots__ = (
-        "_heap", "_lines", "_notes", "_notes_sha", "_sequence", "_sha", "_tell", "events", "now", "seed",
-        "stopped",
+        "_heap", "_lines", "_notes", "_notes_sha", "_sequence", "_sha", "_tell", "events", "heard", "now",
+        "seed", "stopped",
     )  # fmt: skip
 
     def __init__(self, seed: int, *, tell: Callable[[str], None] | None = None) -> None:
@@ -68,9 +68,11 @@ class Kernel:
         self._sequence = 0
         self._sha = hashlib.sha256()
         self._lines: list[str] = []
-        self._notes = array("q")
+        self._notes: list[int] = []
         self._notes_sha = hashlib.sha256()
         self._tell = tell
+        self.heard = tell is not None
+        """Whether somebody reads the trace as it comes."""
 
     def rng(self, name: str) -> random.Random:
         """A generator of its own for `name`: who draws how often elsewhere does not change it."""
@@ -125,14 +127,9 @@ class Kernel:
     def note(self, what: int, number: int) -> None:
         """As `trace`, for what happens often: two numbers of at most 63 bits, and the time."""
         notes = self._notes
-        notes.extend((int(self.now * TICKS_PER_S), what, number))
+        notes += (int(self.now * TICKS_PER_S), what, number)
         if len(notes) >= TRACE_BATCH:
             self._hash_notes()
-
-    @property
-    def heard(self) -> bool:
-        """Whether somebody reads the trace as it comes."""
-        return self._tell is not None
 
     def tell(self, line: str) -> None:
         """Give whoever reads the trace a line for what was noted in numbers."""
@@ -153,7 +150,8 @@ class Kernel:
 
     def _hash_notes(self) -> None:
         if self._notes:
+            numbers = array("q", self._notes)
             if sys.byteorder == "big":
-                self._notes.byteswap()
-            self._notes_sha.update(self._notes.tobytes())
-            del self._notes[:]
+                numbers.byteswap()
+            self._notes_sha.update(numbers.tobytes())
+            self._notes.clear()

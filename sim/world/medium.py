@@ -123,8 +123,9 @@ class SlotFile:
         held = self.right.get(image) if image is not None else None
         if held is not None and held.covers(start, stop):
             return
-        for ranges in self.right.values():
-            ranges.remove(start, stop)
+        for name, ranges in self.right.items():
+            if name != image:
+                ranges.remove(start, stop)
         if image is not None:
             self.right.setdefault(image, IntervalSet()).add(start, stop)
         self.pending.append((start, stop))

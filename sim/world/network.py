@@ -17,7 +17,7 @@ from sim.world.flows import Flow, Flows, Link
 from sim.world.kernel import Kernel
 from sim.world.tracing import key_of, label
 from sim.world.uplink import MATHIS
-from sim.world.wire import PACKET, RECORD_OVERHEAD, SEGMENT, message_size, on_tls
+from sim.world.wire import PACKET, RECORD_OVERHEAD, SEGMENT, SIZES, on_tls
 
 FLOW_MIN = 4096
 """Payloads from this size on share their links; smaller ones are messages."""
@@ -126,7 +126,7 @@ class Connection:
     ) -> int:
         """Queue a message; `sent(*arguments)` when it has left. Returns its size on the wire."""
         way = self._to[target]
-        size = message_size(message)
+        size = SIZES[type(message)](message)
         kernel = self.kernel
         kernel.note(way.pair, key_of(message, size))
         if kernel.heard:

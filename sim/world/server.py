@@ -32,7 +32,7 @@ class PieceServer:
         payload = message.payload if type(message) is m.Piece else b""
         if self._world.observer is not None and payload:
             self._world.observer.served(self._device, action, payload[0] == 0, held)
-        self._device.transmit(
+        self._device.give(
             connection,
             action.device,
             message,

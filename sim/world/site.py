@@ -77,6 +77,11 @@ class Site:
             found += guest.devices
         return found
 
+    def _population(self) -> int:
+        """How many devices are on one network with this site's own."""
+        ground = self.host or self
+        return len(ground.devices) + sum(len(guest.devices) for guest in ground.guests)
+
     def reaches(self, one: Device | Hostile, other: Device | Hostile) -> bool:
         """Whether two devices are on one network that is whole."""
         a, b = one.site, other.site
@@ -114,8 +119,10 @@ class Site:
     def heard_of(self, device: Device | Hostile, names: list[str]) -> None:
         """A peer named others."""
         devices, connections, limit = self.world.devices, device.connections, self.lan.degree_max
+        most = limit if self._population() - 1 <= limit else max(1, limit // 2)
+        dialled = _dialled_by(device)
         for name in names:
-            if len(connections) >= limit:
+            if len(connections) >= limit or dialled >= most:
                 return
             if name in connections:
                 continue
@@ -125,19 +132,20 @@ class Site:
                 and other.up
                 and other is not device
                 and len(other.connections) < other.site.lan.degree_max
+                and self.connect(device, other)
             ):
-                self._dial_some(device, [other])
+                dialled += 1
 
     def _dial_some(self, device: Device | Hostile, others: list[Device | Hostile]) -> None:
         others = [other for other in others if other.name not in device.connections]
         limit = self.lan.degree_max
         if not others or len(device.connections) >= limit:
             return
-        mesh = len(others) + len(device.connections) <= limit and len(self.here()) - 1 <= limit
+        mesh = len(others) + len(device.connections) <= limit and self._population() - 1 <= limit
         most = limit if mesh else max(1, limit // 2)
         if not mesh and len(others) > 1:
             self._rng.shuffle(others)
-        dialled = sum(1 for c in device.connections.values() if c.one is device)
+        dialled = _dialled_by(device)
         for other in others:
             if dialled >= most:
                 break
@@ -223,3 +231,8 @@ class Site:
         for name, connection in list(device.connections.items()):
             if not self.reaches(device, self.world.devices[name]):
                 connection.close("unreachable", silently=True)
+
+
+def _dialled_by(device: Device | Hostile) -> int:
+    """How many of a device's connections it made itself."""
+    return sum(1 for c in device.connections.values() if c.one is device)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from p2p.swarm import messages as m
 
 _KINDS = {
-    kind: number
+    kind: number << 56
     for number, kind in enumerate(
         (
             m.Hello, m.News, m.MetadataWant, m.ObjectWant, m.Blob, m.Refuse, m.Join, m.Leave, m.Have,
@@ -19,13 +19,13 @@ def key_of(message: m.Message, size: int) -> int:
     """What kind a message is, how long, and what it is about, in 63 bits."""
     kind = type(message)
     about = size
-    if kind is m.Want:
+    if kind is m.HaveMore:
+        about = sum(message.pieces)  # type: ignore[union-attr]
+    elif kind is m.Want:
         about = message.piece << 20 | message.request & 0xFFFFF  # type: ignore[union-attr]
     elif kind is m.Piece:
         about = message.request  # type: ignore[union-attr]
-    elif kind is m.HaveMore:
-        about = sum(message.pieces)  # type: ignore[union-attr]
-    return _KINDS[kind] << 56 | about & 0xFFFFFFFFFFFFFF
+    return _KINDS[kind] | about & 0xFFFFFFFFFFFFFF
 
 
 def label(message: m.Message) -> str:

@@ -8,6 +8,7 @@ holds `message_size` against `p2p.swarm.wire.encode`, byte for byte.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from math import ceil
 from typing import Any
 
@@ -34,16 +35,17 @@ _PREFIXES = 8 + 1 + 1
 _DIGEST = 34
 
 
+_INT = bytes([1]) * 128 + bytes([2]) * 128 + bytes([3]) * (65536 - 256)
+"""What a number weighs, by its value."""
+
+
 def _int(value: int) -> int:
-    if value < 128:
-        return 1
-    if value < 256:
-        return 2
     if value < 65536:
-        return 3
+        return _INT[value]
     return 5 if value < 1 << 32 else 9
 
 
+@lru_cache(8192)
 def _str(text: str) -> int:
     size = len(text) if text.isascii() else len(text.encode())
     return size + (1 if size < 32 else 2 if size < 256 else 3)
@@ -62,6 +64,8 @@ def _ints(values: Iterable[int]) -> int:
 
 
 def _have_more(message: m.HaveMore) -> int:
+    if len(message.pieces) == 1:
+        return _PREFIXES + 2 * _DIGEST + 1 + _int(message.pieces[0])
     return _PREFIXES + 2 * _DIGEST + _array(len(message.pieces)) + _ints(message.pieces)
 
 
@@ -106,7 +110,7 @@ def _claim(claim: m.Claim) -> int:
     return 1 + _str(claim.device) + _int(claim.age) + _int(claim.weight) + 2 + digests + leases
 
 
-_SIZES: dict[type, Callable[[Any], int]] = {
+SIZES: dict[type, Callable[[Any], int]] = {
     m.HaveMore: _have_more,
     m.Want: _want,
     m.Piece: _payload,
@@ -128,7 +132,7 @@ _SIZES: dict[type, Callable[[Any], int]] = {
 
 def message_size(message: m.Message) -> int:
     """Bytes of an encoded message, without what is around it."""
-    return _SIZES[type(message)](message)
+    return SIZES[type(message)](message)
 
 
 def on_tcp(size: int) -> int:
