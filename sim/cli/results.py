@@ -31,8 +31,12 @@ def facts(run: KeptRun, again: str) -> dict[str, object]:
         "seed": outcome.seed,
         "trace_digest": outcome.trace_digest,
         "virtual_s": outcome.virtual_s,
-        "wall_s": round(run.wall_s, 3),
+        "wall_s": round(run.cost.wall_s, 3),
+        "cpu_s": round(run.cost.cpu_s, 3),
         "events": outcome.events,
+        "events_per_s": round(_rate(outcome.events, run)),
+        "memory_bytes": run.cost.memory_bytes,
+        "memory_per_device": _memory_per_device(run),
         "total": _summary_facts(_total(outcome)),
         "groups": [_summary_facts(s) for s in summarise_groups(outcome)],
         "states": _states(outcome),
@@ -50,10 +54,12 @@ def facts(run: KeptRun, again: str) -> dict[str, object]:
 def lines(run: KeptRun, again: str) -> list[str]:
     """A table of results per site group, what was expected, and what must not have happened."""
     outcome = run.outcome
-    faster = outcome.virtual_s / run.wall_s if run.wall_s > 0 else 0.0
     found = [
         f"{outcome.scenario}, seed {outcome.seed}: {time_text(outcome.virtual_s)} of virtual time in "
-        f"{run.wall_s:.1f} s ({faster:.0f} × real time), {outcome.events:,} events",
+        f"{run.cost.wall_s:.1f} s, {run.cost.cpu_s:.1f} s of one core "
+        f"({_rate(outcome.virtual_s, run):.3g} × real time)",
+        f"{outcome.events:,} events, {_rate(outcome.events, run):,.0f} a second; "
+        f"{size_text(run.cost.memory_bytes)} of memory, {size_text(_memory_per_device(run))} a device",
         "",
     ]
     groups = summarise_groups(outcome)
@@ -87,6 +93,15 @@ def verdict(run: KeptRun, again: str) -> SlipstreamError | None:
         told = "; ".join(f"{_asked(e)}, got {_value(e, e.got)}" for e in missed)
         return ExpectationMissed(f"{outcome.scenario}, seed {outcome.seed}: {told}", next_step=again)
     return None
+
+
+def _rate(amount: float, run: KeptRun) -> float:
+    """So much per second of processor time."""
+    return amount / run.cost.cpu_s if run.cost.cpu_s > 0 else 0.0
+
+
+def _memory_per_device(run: KeptRun) -> int:
+    return run.cost.memory_bytes // max(1, len(run.outcome.devices))
 
 
 def _expected(run: KeptRun) -> list[Expectation]:

@@ -13,11 +13,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import TypeGuard
 
 from coordinator.publishing.files import make_directory, write_atomic
 from p2p.errors import ContentError, OperatorError
 from sim.errors import KeptRunDamaged
 from sim.outcome import RunOutcome
+from sim.runs.cost import Cost
 from sim.runs.outcome_json import from_json, to_json
 from sim.scenario.model import Scenario
 from sim.scenario.reading import parse_scenario
@@ -32,16 +34,16 @@ SIZE_MAX = 2 << 30
 
 @dataclass(frozen=True, slots=True)
 class KeptRun:
-    """A run and what it was a run of. `wall_s`: how long it took here; `software`: what ran it."""
+    """A run and what it was a run of. `cost`: what it took here; `software`: what ran it."""
 
     scenario_toml: str
     outcome: RunOutcome
-    wall_s: float
+    cost: Cost
     software: str
 
     @classmethod
-    def of(cls, scenario: Scenario, outcome: RunOutcome, wall_s: float) -> KeptRun:
-        return cls(scenario_text(scenario), outcome, wall_s, version("slipstream"))
+    def of(cls, scenario: Scenario, outcome: RunOutcome, cost: Cost) -> KeptRun:
+        return cls(scenario_text(scenario), outcome, cost, version("slipstream"))
 
     def scenario(self) -> Scenario:
         """What was run. Whether a repository that it names is still there is not looked at."""
@@ -62,7 +64,9 @@ def keep(run: KeptRun, directory: Path) -> Path:
     document = {
         "slipstream_run": KEPT_VERSION,
         "software": run.software,
-        "wall_s": run.wall_s,
+        "wall_s": run.cost.wall_s,
+        "cpu_s": run.cost.cpu_s,
+        "memory_bytes": run.cost.memory_bytes,
         "scenario": run.scenario_toml,
         "outcome": to_json(run.outcome),
     }
@@ -94,15 +98,28 @@ def load(path: Path) -> KeptRun:
             f"{path}: of version {document['slipstream_run']!r}; this slipstream reads {KEPT_VERSION}",
             next_step="use the slipstream that made it, or run the scenario again",
         )
-    text, wall_s, software = (document.get(key) for key in ("scenario", "wall_s", "software"))
-    if not isinstance(text, str) or type(wall_s) not in (int, float) or not isinstance(software, str):
+    text, software = document.get("scenario"), document.get("software")
+    cost = _cost(document)
+    if not isinstance(text, str) or cost is None or not isinstance(software, str):
         raise KeptRunDamaged(f"{path}: scenario, wall_s or software is missing", next_step=again)
     try:
         outcome = from_json(document.get("outcome"))
     except ContentError as error:
         raise KeptRunDamaged(f"{path}: {error.message}", next_step=again) from error
-    assert isinstance(wall_s, int | float)
-    return KeptRun(text, outcome, float(wall_s), software)
+    return KeptRun(text, outcome, cost, software)
+
+
+def _cost(document: dict[str, object]) -> Cost | None:
+    """What a kept run took; None if it does not say. Not all was measured from the beginning."""
+    wall_s, cpu_s = document.get("wall_s"), document.get("cpu_s", 0.0)
+    memory = document.get("memory_bytes", 0)
+    if not _is_number(wall_s) or not _is_number(cpu_s) or type(memory) is not int:
+        return None
+    return Cost(float(wall_s), float(cpu_s), memory)
+
+
+def _is_number(value: object) -> TypeGuard[int | float]:
+    return type(value) in (int, float)
 
 
 def find(paths: Iterable[Path]) -> list[Path]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Collection
 from pathlib import Path
 
 from p2p.errors import OperatorError
 from sim import world
 from sim.checks.checked import run_checked
+from sim.runs.cost import Meter
 from sim.runs.keep import KeptRun
 from sim.runs.progress import Report
 from sim.runs.repositories import materials
@@ -36,14 +36,14 @@ def run_one(
     """
     check_memory(scenario)
     found = materials(scenario.releases)
-    begun = time.perf_counter()
+    meter = Meter()
     if observer is None:
         outcome = run_checked(scenario, seed, timelines=timelines, progress=progress, materials=found)
     else:
         outcome = world.run(
             scenario, seed, timelines=timelines, progress=progress, materials=found, observer=observer
         )
-    return KeptRun.of(scenario, outcome, time.perf_counter() - begun)
+    return KeptRun.of(scenario, outcome, meter.read())
 
 
 def check_memory(scenario: Scenario, there: int | None = None, *, runs: int = 1) -> None:

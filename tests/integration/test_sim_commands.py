@@ -137,7 +137,9 @@ def test_the_same_seed_tells_the_same_and_another_does_not(
     for seed in ("1", "1", "2"):
         assert slipstream(["sim", "run", str(tiny), "--seed", seed, "--json"]) == 0
         runs.append(told(capsys))
-    same, again, other = ({k: v for k, v in facts.items() if k != "wall_s"} for facts in runs)
+    costs = {"wall_s", "cpu_s", "events_per_s", "memory_bytes", "memory_per_device"}
+    assert costs <= runs[0].keys()
+    same, again, other = ({k: v for k, v in facts.items() if k not in costs} for facts in runs)
     assert same == again
     assert same["trace_digest"] != other["trace_digest"]
     assert same["total"]["finished"] == same["total"]["devices"] == 3

@@ -14,6 +14,7 @@ from sim.cli.report import report
 from sim.errors import KeptRunDamaged
 from sim.fleet.outcome import PlanOutcome
 from sim.report import Subject, read, write
+from sim.runs.cost import Cost
 from sim.runs.keep import KeptRun, keep
 from sim.runs.scenarios import named
 from tests.unit.report.samples import depot, plan
@@ -23,7 +24,7 @@ PNG = b"\x89PNG\r\n\x1a\n"
 
 def keep_depot(directory: Path, seed: int = 7) -> Path:
     scenario = named("depot-night")
-    return keep(KeptRun.of(scenario, depot(seed=seed), 1.0), directory)
+    return keep(KeptRun.of(scenario, depot(seed=seed), Cost(1.0)), directory)
 
 
 def keep_plan(directory: Path) -> Path:

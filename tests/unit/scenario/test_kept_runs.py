@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from p2p.errors import ContentError, OperatorError
 from sim.errors import KeptRunDamaged
 from sim.outcome import DeviceOutcome, RunOutcome, Series, SiteOutcome, Span, Violation
+from sim.runs.cost import Cost
 from sim.runs.keep import SUFFIX, KeptRun, find, keep, load
 from sim.runs.outcome_json import from_json, to_json
 from tests.support.run_outcomes import device, outcome, site
@@ -58,7 +59,7 @@ def test_an_outcome_loses_nothing_as_json(made: RunOutcome) -> None:
 
 
 def test_a_kept_run_is_as_good_as_one_just_made(tmp_path: Path) -> None:
-    run = KeptRun.of(read(SMALL), OUTCOME, 0.5)
+    run = KeptRun.of(read(SMALL), OUTCOME, Cost(0.5, 0.25, 1 << 20))
     path = keep(run, tmp_path / "runs")
     assert path == tmp_path / "runs" / f"test-1{SUFFIX}"
     found = load(path)
@@ -69,15 +70,15 @@ def test_a_kept_run_is_as_good_as_one_just_made(tmp_path: Path) -> None:
 
 def test_a_name_cannot_leave_the_directory(tmp_path: Path) -> None:
     odd = outcome((), (), scenario="../../.x y", seed=3)
-    path = keep(KeptRun("", odd, 0.0, "1"), tmp_path)
+    path = keep(KeptRun("", odd, Cost(0.0), "1"), tmp_path)
     assert path.parent == tmp_path
     assert path.name == f"_.._.x_y-3{SUFFIX}"
 
 
 def test_files_are_found_by_name_and_by_directory(tmp_path: Path) -> None:
     (tmp_path / "deep").mkdir()
-    one = keep(KeptRun("", OUTCOME, 0.0, "1"), tmp_path)
-    two = keep(KeptRun("", OUTCOME, 0.0, "1"), tmp_path / "deep")
+    one = keep(KeptRun("", OUTCOME, Cost(0.0), "1"), tmp_path)
+    two = keep(KeptRun("", OUTCOME, Cost(0.0), "1"), tmp_path / "deep")
     (tmp_path / "report.html").touch()
     assert find([tmp_path]) == [two, one]
     assert find([one, tmp_path]) == [one, two]
@@ -94,6 +95,7 @@ def test_files_are_found_by_name_and_by_directory(tmp_path: Path) -> None:
         (lambda d: d.pop("slipstream_run"), "not a kept run"),
         (lambda d: d.update(slipstream_run=2), "of version 2; this slipstream reads 1"),
         (lambda d: d.pop("scenario"), "scenario, wall_s or software is missing"),
+        (lambda d: d.update(cpu_s="1"), "scenario, wall_s or software is missing"),
         (lambda d: d.pop("outcome"), "outcome is missing"),
         (lambda d: d["outcome"].update(seed="1"), "outcome.seed is missing or of the wrong type"),
         (lambda d: d["outcome"]["devices"]["fields"].pop(), "devices: the fields are not device, site"),
@@ -109,7 +111,7 @@ def test_files_are_found_by_name_and_by_directory(tmp_path: Path) -> None:
     ],
 )
 def test_what_is_no_kept_run_is_told(tmp_path: Path, change: object, told: str) -> None:
-    path = keep(KeptRun.of(read(SMALL), OUTCOME, 0.5), tmp_path)
+    path = keep(KeptRun.of(read(SMALL), OUTCOME, Cost(0.5)), tmp_path)
     load(path)
     document = json.loads(path.read_text())
     assert callable(change)
@@ -123,7 +125,7 @@ def test_what_is_no_kept_run_is_told(tmp_path: Path, change: object, told: str) 
 
 
 def test_half_a_file_is_told(tmp_path: Path) -> None:
-    path = keep(KeptRun.of(read(SMALL), OUTCOME, 0.5), tmp_path)
+    path = keep(KeptRun.of(read(SMALL), OUTCOME, Cost(0.5)), tmp_path)
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(KeptRunDamaged, match="not JSON"):
         load(path)
