@@ -80,6 +80,7 @@ class Gateway:
         self._encouraged = False
         self._moved_at = -math.inf
         self._resume_at = -math.inf
+        self._broken = False
         self.dirty = True
 
     @property
@@ -108,7 +109,7 @@ class Gateway:
             self._start(*run)
 
     def _give_way(self) -> None:
-        """End what is fetched of a pack that the site no longer wants, if the new one is less than its rest."""
+        """End what is fetched of a pack no longer wanted, if the new one is less than what is left of it."""
         image, plan = self._image, self._image.site.plan.pack
         if plan is None or self._alone:
             return
@@ -133,15 +134,18 @@ class Gateway:
         if self._context.device in self._image.site.gateways:
             self._alone.over()
         self._frame_s, self._frame_at = now - self._frame_at, now
-        self._moved_at = now
+        self._moved_at, self._broken = now, False
         self._encouraged = False
         self.dirty = True
 
     def _fetches_max(self) -> int:
-        """One fetch until frames are known to come quickly: on a thin link, more only delay the first."""
+        """One fetch until frames are known to come quickly: on a thin link, more only delay the first.
+
+        And one after a fetch that failed, until bytes come again: one request is enough to find out.
+        """
         policy = self._context.policy
         quick = self._frame_s is not None and self._frame_s <= policy.stall_s / 2
-        return policy.fetches_max if quick else 1
+        return policy.fetches_max if quick and not self._broken else 1
 
     def _deadline_s(self) -> float:
         """How long this node goes without progress. A frame that somebody fetches may take its time."""
@@ -233,7 +237,7 @@ class Gateway:
         now = self._context.now
         running.alive, running.moved = now, True
         self._rate.moved(size)
-        self._moved_at = now
+        self._moved_at, self._broken = now, False
         self._image.last_progress = now
         if now - running.told > self._context.policy.stall_s / RENEWALS:
             running.told = now
@@ -256,6 +260,7 @@ class Gateway:
             if error is None:
                 self._failures = 0
             return
+        self._broken = True
         if context.now - self._moved_at <= ALIVE_S:
             self._resume_at = context.now + BREAK_S * (0.5 + context.rng.random())
             return

@@ -25,14 +25,15 @@ from p2p.swarm.wan_rate import WanRate
 RATE_MIN = 4096
 """Bytes per second below which a lease is not kept alive by promises alone, as long as no rate is known."""
 
-SLOWER = 8
-"""So many times slower than the slowest device that was measured may the holder of a lease be."""
+SLOWER = 20
+"""So many times slower than the slowest device that was measured may the holder of a lease be: the link may
+have become ten times slower, and carry twice as many fetches."""
 
 RENEWALS, GIVES_UP_S = 4, 1.0
 """A lease is renewed so often within `stall_s`; who stalls is given so long to find out and say so itself."""
 
 MOVES_S = 0.5
-"""Of a fetch that ended sooner than this, nothing came."""
+"""Of a fetch that ended sooner than this, nothing came, nor of one that ended so soon after `stall_s`."""
 
 PASSED_S = 1.5
 """In a crowd, frames whose lease has ended are on their way from node to node for this long."""
@@ -211,7 +212,9 @@ class Leases:
         If there is any: a request that was refused ends at once, one that nothing came of by a stall.
         """
         pieces, lived_s = self._image.maps.get(lease.pack), self._context.now - lease.began
-        moved = lease.renewed > lease.began or MOVES_S <= lived_s < self._context.policy.stall_s
+        stall_s = self._context.policy.stall_s
+        refused, stalled = lived_s < MOVES_S, stall_s <= lived_s < stall_s + MOVES_S
+        moved = lease.renewed > lease.began or not (refused or stalled)
         if pieces is None or not moved:
             return
         for frame in range(lease.start, min(lease.stop, len(pieces.index.frames))):

@@ -162,7 +162,7 @@ def test_a_gateway_that_renews_its_leases_for_ever(have_more: bool) -> None:
     site = site_of(4)
     gateway(site, "mallory", renew_s=1.0, have_more=have_more)
     assert run(site) <= 1.05
-    assert site.now <= alone_s(site) + 25, "what it claims beyond one run is fetched, and shows the rate"
+    assert site.now <= alone_s(site) + 50, "what it claims beyond one run is fetched, and shows the rate"
 
 
 def test_a_lease_must_be_small_and_inside_the_pack() -> None:
