@@ -75,6 +75,8 @@ class Asking:
         self._poll = 0
         self._asked_at = float("-inf")
         self._asking = False
+        self._asked_for = self._heard = False
+        """While a question is under way: an operator says that there is news, or a peer does."""
 
     def open(self, store: TrustStore) -> None:
         """The agent starts: trust what was kept."""
@@ -83,7 +85,7 @@ class Asking:
 
     def stop(self) -> None:
         """The agent ends."""
-        self._asking = False
+        self._asking = self._asked_for = self._heard = False
         self._pace.answered()
 
     def now(self) -> None:
@@ -91,11 +93,18 @@ class Asking:
         if self._asking or self._life.settling:
             return
         self._asking = True
+        self._asked_for = self._heard = False
         self._asked_at = self._time.now
         self._decide(self._character.has_wan, self._check_news, self._undecided)
 
-    def soon(self) -> None:
-        """There is news: ask, but not more often than once in `NEWS_PAUSE_S`."""
+    def soon(self, *, claimed: bool = False) -> None:
+        """There is news: ask, but not more often than once in `NEWS_PAUSE_S`. `claimed`: by a peer.
+
+        A question that is under way may have missed it, and is followed by another if so.
+        """
+        if self._asking:
+            self._heard |= claimed
+            self._asked_for |= not claimed
         self._in(max(0.0, self._asked_at + NEWS_PAUSE_S - self._time.now))
 
     def later(self, *, well: bool = True) -> None:
@@ -146,20 +155,32 @@ class Asking:
 
     def _check_news(self, decision: Decision) -> None:
         """An origin that lags behind (a stale cache, a replay): peers can bring forward, never back."""
-        version = self.trust.versions.get("timestamp", 0)
-        if not any(claimed > version for _, claimed in self._swarm.news.values()):
+        if not self._lags:
             self._decided(decision)
             return
         self._decide(False, self._decided, lambda error: self._decided(decision))
 
+    @property
+    def _lags(self) -> bool:
+        """Whether a peer claims to know newer metadata."""
+        version = self.trust.versions.get("timestamp", 0)
+        return any(claimed > version for _, claimed in self._swarm.news.values())
+
     def _undecided(self, error: SlipstreamError) -> None:
         self._asking = False
         self._life.undecided(error)
+        self._ask_again()
+
+    def _ask_again(self) -> None:
+        """What came while the question was under way, and was not answered by it, counts."""
+        if not self._asking and (self._asked_for or (self._heard and self._lags)):
+            self.soon()
 
     def _decided(self, decision: Decision) -> None:
         self._asking = False
         self._pass_on()
         self._life.decided(decision)
+        self._ask_again()
 
     def _pass_on(self) -> None:
         versions = self.trust.versions

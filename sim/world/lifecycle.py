@@ -93,10 +93,10 @@ class Lifecycle:
         self.machine.disk.restart()
         self._stop("restart")
 
-    def ask_now(self) -> None:
-        """There is news (a peer says so, or an operator): ask soon what is meant."""
+    def ask_now(self, *, claimed: bool = False) -> None:
+        """There is news (an operator says so, or a peer claims it): ask soon what is meant."""
         if self.up:
-            self._asking.soon()
+            self._asking.soon(claimed=claimed)
 
     @property
     def installed(self) -> Release | None:

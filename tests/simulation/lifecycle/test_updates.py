@@ -87,6 +87,21 @@ def test_another_order_while_it_fetches_takes_over() -> None:
     assert "committed 2 b" not in solo.log.lines
 
 
+def test_an_order_that_comes_while_it_asks_does_not_wait_for_the_next_poll() -> None:
+    """The question under way has read the metadata of before."""
+    solo = Solo(poll_s=3600.0)
+    solo.life.power_on()
+    while "timestamp.json" not in solo.origin.asked:
+        solo.run(0.01)
+    solo.run(0.03)
+    solo.publish()
+    assert not solo.log.decisions
+    solo.life.ask_now()
+    solo.run(120)
+    assert isinstance(solo.log.decisions[0], Nothing)
+    assert "committed 2 b" in solo.log.lines
+
+
 def test_an_order_that_is_aborted_while_it_fetches_ends_it_and_what_was_written_stays() -> None:
     solo = Solo()
     order = solo.publish()
