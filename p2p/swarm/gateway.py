@@ -33,6 +33,9 @@ CONFLICT_FAR_S, YIELDS_MAX = 3.0, 4
 CONFLICT_S = 0.25
 """A fetch older than this no longer yields: two that began without knowing of each other find out sooner."""
 
+UNJUDGED = 4
+"""Leases on packs whose frames are unknown are given so many times the usual time to bring something."""
+
 BACKOFF_S = (1.0, 60.0)
 """First and longest pause after a fetch that failed."""
 
@@ -109,18 +112,13 @@ class Gateway:
             self._start(*run)
 
     def _give_way(self) -> None:
-        """End what is fetched of a pack no longer wanted, if the new one is less than what is left of it."""
+        """End what is fetched of a pack that is not the site's any more; what came of it is kept."""
         image, plan = self._image, self._image.site.plan.pack
         if plan is None or self._alone:
             return
         for number, running in self._running.items():
             repairs = running.pack == image.task.full_pack.index.sha256 and len(image.repair)
-            if running.cancelled or running.pack == plan.index.sha256 or repairs:
-                continue
-            pieces = image.maps[running.pack]
-            left = dict.fromkeys(pieces[key[1]].frame for key in running.keys if key in image.fetching)
-            sizes = [pieces.index.frames[frame].stored_size for frame in left]
-            if sizes and sum(sizes) - sizes[0] / 2 > plan.wan_bytes:  # half of the first may be here
+            if running.pack != plan.index.sha256 and not (running.cancelled or repairs):
                 running.cancelled = True
                 self._context.actions.append(CancelFetch(number))
 
@@ -148,12 +146,16 @@ class Gateway:
         return policy.fetches_max if quick and not self._broken else 1
 
     def _deadline_s(self) -> float:
-        """How long this node goes without progress. A frame that somebody fetches may take its time."""
-        maps, patience = self._image.maps, self._leases.patience
-        times = [patience(x.pack, x.start, x.stop) for x in self._leases if x.pack in maps]
+        """How long this node goes without progress. A frame that somebody fetches may take its time.
+
+        It cannot know how large the frames are of a pack for other bases.
+        """
+        maps, patience, fallback_s = self._image.maps, self._leases.patience, self._context.policy.fallback_s
+        spans = [(x.pack, x.start, x.stop) for x in self._leases]
         for far in self._image.hearsay.known():
-            times += [patience(far.pack, *x) for x in far.leases if far.pack in maps]
-        return max([self._context.policy.fallback_s, *times])
+            spans += [(far.pack, *x) for x in far.leases if far.pack is not None]
+        times = [patience(*x) if x[0] in maps else UNJUDGED * fallback_s for x in spans]
+        return max([fallback_s, *times])
 
     def housekeeping(self) -> None:
         """End what stalls: others' leases and our own fetches."""

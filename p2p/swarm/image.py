@@ -162,10 +162,10 @@ class ImageSwarm:
         self.context.actions.append(ReadBack(self.task.image))
 
     def _make_plan(self) -> None:
-        busy = {peer.device for peer, _ in self.leasing()}
-        busy |= {far.participant.device for far in self.hearsay.known() if far.leases or far.passed}
+        busy = {far.participant.device: far.pack for far in self.hearsay.known() if far.leases or far.passed}
+        busy |= {peer.device: lease.pack for peer, r in self.leasing() for lease in r.leases.values()}
         if self.fetching:
-            busy.add(self.context.device)
+            busy[self.context.device] = next(iter(self.fetching))[0]
         before = self.site.first
         self.site.renew(self.participant, self.maps, self.serves, busy)
         if self.site.first != before:

@@ -94,12 +94,12 @@ class SiteView:
         own: Participant,
         packs: Mapping[Digest, PieceMap],
         serves: Mapping[Digest, AbstractSet[int]],
-        busy: Collection[str],
+        busy: Mapping[str, Digest | None],
     ) -> None:
         """Make the plan anew.
 
         `own` is this node, `packs` those whose index it has, `serves` the pieces of them that it
-        serves (by index digest), `busy` the devices that fetch already.
+        serves (by index digest), `busy` the devices that fetch already, and of which pack.
         """
         context, image = self._context, self._task.image
         if own.complete:
@@ -107,7 +107,7 @@ class SiteView:
             self.plan, self.gateways, self.first, self.keeper = SitePlan(None), (), (), None
             return
         participants = list(self._participants(own, packs))
-        held = self._held(packs, serves)
+        held = self._held(packs, serves, busy.values())
         stalled = {p.device for p, r in context.remotes(image) if r.conduct.stalled_until > context.now}
         if (participants, held, stalled) != self._basis:
             self._basis = participants, held, stalled
@@ -220,9 +220,16 @@ class SiteView:
         return Participant(device, held, True, complete=held == self._task.image)
 
     def _held(
-        self, packs: Mapping[Digest, PieceMap], serves: Mapping[Digest, AbstractSet[int]]
+        self,
+        packs: Mapping[Digest, PieceMap],
+        serves: Mapping[Digest, AbstractSet[int]],
+        fetched: Collection[Digest | None],
     ) -> dict[Digest, int]:
-        """Stored bytes of each pack that the site already has, by the furthest node's account."""
+        """Stored bytes of each pack that the site already has, by the furthest node's account.
+
+        Of a pack that is being fetched half of the rest counts as here. So much of it may be on its way,
+        and all nodes change their mind together: only for what is much less.
+        """
         held: dict[Digest, int] = {}
         if len(self._task.packs) == 1:
             return held  # nothing to compare it with
@@ -236,4 +243,6 @@ class SiteView:
                     share = max(share, remote.count(name) / remote.totals[name])
             if share or name in packs:
                 held[name] = pack.index.size + int(pack.frames.size * share)
+            if name in fetched:
+                held[name] = (held.get(name, 0) + pack.wan_bytes) // 2
         return held
