@@ -457,7 +457,7 @@ class ImageSwarm:
             self.given_up = True
             self.context.actions.append(GiveUp(self.task.image, self._read_back_wrong, self._mended))
             return
-        self.rechecking = True
+        self.rechecking = self.replan = True  # the full pack's index is needed now
         full = self.task.full_pack.index.sha256
         if full in self.maps:
             self.context.actions.append(Recheck(self.task.image, full))
