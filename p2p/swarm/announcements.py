@@ -110,8 +110,10 @@ class Announcements:
             remote.told[pack] = len(log)
             if remote.participant is not None and remote.participant.complete:
                 continue
-            known = remote.haves.get(pack, ())
-            news = [n for n in log[told:] if n not in known]
+            marks = remote.haves.get(pack)
+            news = log[told:]
+            if marks is not None:
+                news = [n for n in news if not marks[n]]
             for at in range(0, len(news), limits.HAVE_MORE_MAX):
                 part = tuple(news[at : at + limits.HAVE_MORE_MAX])
                 self._context.send(device, m.HaveMore(self._image, pack, part))

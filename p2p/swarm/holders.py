@@ -7,63 +7,69 @@ choice of a fetch, so both are kept as they change instead of being counted. Wha
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from p2p.content.digests import Digest
+from p2p.content.pieces import PieceMap
 from p2p.swarm.peer import PieceKey, RemoteImage
 
 
 class Holders:
-    """The only writer of `RemoteImage.haves` and `RemoteImage.counted`."""
+    """The only writer of `RemoteImage.haves` and `RemoteImage.counted`. `maps`: the packs whose index is here."""
 
-    def __init__(self) -> None:
-        self._counts: dict[Digest, dict[int, int]] = {}
+    def __init__(self, maps: Mapping[Digest, PieceMap]) -> None:
+        self._maps = maps
+        self._counts: dict[Digest, list[int]] = {}
 
     def count(self, key: PieceKey) -> int:
         """How many peers that are trusted have a piece."""
         counts = self._counts.get(key[0])
-        return counts.get(key[1], 0) if counts is not None else 0
+        return counts[key[1]] if counts is not None else 0
 
     def gained(self, remote: RemoteImage, pack: Digest, numbers: Iterable[int]) -> None:
         """A peer has these pieces as well."""
-        known = remote.haves.get(pack)
-        if known is None:
-            known = remote.haves[pack] = set()
-        if not remote.counted:
-            known.update(numbers)
-            return
-        counts = self._counts.setdefault(pack, {})
+        marks = remote.haves.get(pack)
+        if marks is None:
+            if pack not in self._maps:
+                return
+            marks = remote.haves[pack] = bytearray(len(self._maps[pack]))
+        counts = self._counts_of(pack, marks) if remote.counted else None
         for n in numbers:
-            if n not in known:
-                known.add(n)
-                counts[n] = counts.get(n, 0) + 1
+            if not marks[n]:
+                marks[n] = 1
+                if counts is not None:
+                    counts[n] += 1
 
     def lost(self, remote: RemoteImage, pack: Digest, numbers: Iterable[int]) -> None:
         """A peer does not have these pieces, or no longer."""
-        known = remote.haves.get(pack)
-        if not known:
+        marks = remote.haves.get(pack)
+        if marks is None:
             return
-        counts = self._counts.setdefault(pack, {})
+        counts = self._counts_of(pack, marks) if remote.counted else None
         for n in numbers:
-            if n in known:
-                known.remove(n)
-                if remote.counted:
+            if marks[n]:
+                marks[n] = 0
+                if counts is not None:
                     counts[n] -= 1
 
     def admit(self, remote: RemoteImage) -> None:
         """A peer takes part and is trusted from now on."""
         if not remote.counted:
             remote.counted = True
-            self._shift(remote, 1)
+            for pack, marks in remote.haves.items():
+                counts = self._counts_of(pack, marks)
+                counts[:] = [count + mark for count, mark in zip(counts, marks, strict=True)]
 
     def dismiss(self, remote: RemoteImage) -> None:
         """What a peer said counts no longer."""
         if remote.counted:
             remote.counted = False
-            self._shift(remote, -1)
+            for pack, marks in remote.haves.items():
+                counts = self._counts_of(pack, marks)
+                counts[:] = [count - mark for count, mark in zip(counts, marks, strict=True)]
 
-    def _shift(self, remote: RemoteImage, by: int) -> None:
-        for pack, numbers in remote.haves.items():
-            counts = self._counts.setdefault(pack, {})
-            for n in numbers:
-                counts[n] = counts.get(n, 0) + by
+    def _counts_of(self, pack: Digest, marks: bytearray) -> list[int]:
+        counts = self._counts.get(pack)
+        if counts is None:
+            counts = self._counts[pack] = [0] * len(marks)
+        return counts

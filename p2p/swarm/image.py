@@ -60,7 +60,6 @@ class ImageSwarm:
         self.fetching: dict[PieceKey, int] = {}
         self.serves: dict[Digest, set[int]] = {}
         self.given: dict[Digest, set[int]] = {}
-        self.holders = Holders()
         self.due: dict[str, None] = {}
         self.troubled: dict[str, None] = {}
         self.lessors: dict[str, Peer] = {}
@@ -69,6 +68,7 @@ class ImageSwarm:
         self.site = SiteView(context, task, self.hearsay, known=complete)
         self.indexes = Indexes(context, objects, task, self.site, self.hearsay)
         self.maps = self.indexes.maps
+        self.holders = Holders(self.maps)
         self.replan = True
         self.stale = False
         self.planned_at = context.now
@@ -326,11 +326,11 @@ class ImageSwarm:
 
     def find_useful(self, peer: Peer, remote: RemoteImage) -> None:
         """What a peer has that this node wants, from all that is known."""
-        haves = {pack: numbers for pack, numbers in remote.haves.items() if numbers}
+        haves = {pack: marks for pack, marks in remote.haves.items() if 1 in marks}
         if not haves or remote.distrusted:
             remote.useful = {}
             return
-        remote.useful = {k: None for k in self.wanted if k[1] in haves.get(k[0], ())}
+        remote.useful = {k: None for k in self.wanted if k[0] in haves and haves[k[0]][k[1]]}
         if remote.useful:
             self.due[peer.device] = None
 
@@ -386,8 +386,10 @@ class ImageSwarm:
         if total not in (None, count) or max(pieces, default=-1) >= count:
             self.context.ban(peer.device, "bad-have")
             return ()
-        known = remote.haves.get(pack, ())
-        new = [n for n in pieces if n not in known and (not remote.late or (pack, n) not in remote.late)]
+        marks = remote.haves.get(pack)
+        new = [n for n in pieces if not marks[n]] if marks is not None else list(pieces)
+        if remote.late:
+            new = [n for n in new if (pack, n) not in remote.late]
         self.holders.gained(remote, pack, new)
         remote.totals[pack] = count
         wanted = self.wanted

@@ -170,7 +170,7 @@ class Inbox:
             return
         image = pursuit.image
         pieces = unpack_bitmap(message.bitmap, total)
-        lost = remote.haves.get(pack, set()) - pieces
+        lost = [n for n, mark in enumerate(remote.haves.get(pack, b"")) if mark and n not in pieces]
         if lost:
             image.tell_haves(peer.device)  # it lost some, and was told nothing of those while it had them
             image.holders.lost(remote, pack, lost)

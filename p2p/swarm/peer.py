@@ -78,7 +78,8 @@ class Conduct:
 class RemoteImage:
     """What a peer told about one image.
 
-    `useful`: pieces that it has and this node wants, in the order they became known. `claims`:
+    `haves`: per pack whose index this node has, a byte for each piece, 1 where it has it. `useful`: pieces
+    that it has and this node wants, in the order they became known. `claims`:
     bitmaps of packs whose index this node does not have, so that numbers cannot be checked yet.
     `late`: pieces that it has but did not bring in time, and when it may be asked again. `told`: how
     much of our own log of pieces it was told (by index digest). `haves` and `counted` change only
@@ -86,7 +87,7 @@ class RemoteImage:
     """
 
     participant: Participant | None = None
-    haves: dict[Digest, set[int]] = field(default_factory=dict)
+    haves: dict[Digest, bytearray] = field(default_factory=dict)
     totals: dict[Digest, int] = field(default_factory=dict)
     leases: dict[int, LeaseState] = field(default_factory=dict)
     useful: dict[PieceKey, None] = field(default_factory=dict)
@@ -101,7 +102,8 @@ class RemoteImage:
         return self.conduct.distrusted
 
     def has(self, key: PieceKey) -> bool:
-        return not self.conduct.distrusted and key[1] in self.haves.get(key[0], ())
+        marks = self.haves.get(key[0])
+        return marks is not None and not self.conduct.distrusted and marks[key[1]] != 0
 
     def has_all(self, pack: Digest) -> bool:
         total = self.totals.get(pack)
@@ -112,7 +114,8 @@ class RemoteImage:
         claimed = self.claims.get(pack)
         if claimed is not None:
             return int.from_bytes(claimed, "big").bit_count()
-        return len(self.haves.get(pack, ()))
+        marks = self.haves.get(pack)
+        return marks.count(1) if marks is not None else 0
 
 
 @dataclass(slots=True)
