@@ -151,14 +151,18 @@ class SwarmDriver:
         statuses = (self.node.status(image) for image in self._verified if image in self._images)
         return any(status is not None and status.left for status in statuses)
 
-    async def wait_unneeded(self, images: Collection[Digest]) -> None:
-        """Wait until peers can do without this node, as far as `images` go (`p2p.swarm.departure`)."""
+    async def wait_unneeded(self, images: Collection[Digest], made: Collection[Digest]) -> None:
+        """Wait until peers can do without this node, as far as `images` go (`p2p.swarm.departure`).
+
+        `made`: those of them that peers may be about to begin with.
+        """
         done_at = trio.current_time()
         while not departure.may_leave(
             trio.current_time(),
             done_at,
             self._served_at,
             all_complete=all(self.node.all_complete(image) for image in images),
+            all_begun=all(self.node.all_begun(image) for image in made),
             needed=any(self.node.needed(image) for image in images),
         ):
             await trio.sleep(departure.STEP_S)

@@ -286,9 +286,11 @@ class Updates:
 
     async def _reboot(self) -> None:
         command = self._config.boot.reboot_command
-        await self._driver.wait_unneeded(tuple(self._served.values()))
+        plan = self._installer.record.plan
+        made = [p.image for p in plan.payloads] if plan is not None else []
+        await self._driver.wait_unneeded(tuple(self._served.values()), made)
         self._turn("rebooting")
-        if any(self._driver.node.fetched(image) for image in self._served.values()):
+        if any(self._driver.node.fetched(image) for image in made):
             await self._leaving()
         if command is not None:
             try:

@@ -45,13 +45,22 @@ class Departed:
 
 
 def may_leave(
-    now: float, done_at: float, served_at: float, *, all_complete: bool, needed: bool = False
+    now: float,
+    done_at: float,
+    served_at: float,
+    *,
+    all_complete: bool,
+    all_begun: bool = True,
+    needed: bool = False,
 ) -> bool:
     """Whether the node may go. `done_at`: when its image was whole; `served_at`: its last answer to a peer.
 
-    `all_complete`: every peer that is here has said that it is done. `needed`: one that has not lacks
-    something that it can have from nobody else, even if it is so busy that it has not asked for it yet.
+    `all_complete`: every peer that takes part has said that it is done. `all_begun`: every peer that is here
+    takes part; others are given a moment to begin. `needed`: one that is not done lacks something that it
+    can have from nobody else, even if it is so busy that it has not asked for it yet.
     """
-    if all_complete or now - done_at >= LONGEST_S:
+    if now - done_at >= LONGEST_S:
         return True
+    if all_complete:
+        return all_begun or now - done_at >= QUIET_S
     return not needed and now - max(done_at, served_at) >= QUIET_S

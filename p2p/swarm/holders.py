@@ -15,7 +15,7 @@ from p2p.swarm.peer import PieceKey, RemoteImage
 
 
 class Holders:
-    """The only writer of `RemoteImage.haves` and `RemoteImage.counted`. `maps`: the packs whose index is here."""
+    """The only writer of `RemoteImage.haves` and `.counted`. `maps`: the packs whose index is here."""
 
     def __init__(self, maps: Mapping[Digest, PieceMap]) -> None:
         self._maps = maps

@@ -94,10 +94,13 @@ class SwarmNode:
         return ImageStatus(image, role, state.left, state.task.size, site.plan.pack, site.gateways)
 
     def all_complete(self, image: Digest) -> bool:
-        """Whether every peer is done with the image; one that has not begun with it may be about to."""
-        context = self._context
-        done = sum(r.participant is not None and r.participant.complete for _, r in context.remotes(image))
-        return done == len(context.peers)
+        """Whether every peer that takes part in the image is done with it."""
+        remotes = self._context.remotes(image)
+        return all(r.participant is not None and r.participant.complete for _, r in remotes)
+
+    def all_begun(self, image: Digest) -> bool:
+        """Whether every peer takes part in the image; one that does not may be about to."""
+        return len(self._context.remotes(image)) == len(self._context.peers)
 
     def fetched(self, image: Digest) -> bool:
         """Whether any of it came over this node's WAN."""

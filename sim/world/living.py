@@ -200,6 +200,7 @@ class LivingAgent:
             since,
             device.server.served_at,
             all_complete=node.all_complete(image),
+            all_begun=node.all_begun(image),
             needed=node.needed(image),
         ):
             if node is not None and node.fetched(image):

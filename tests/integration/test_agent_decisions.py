@@ -177,9 +177,15 @@ async def test_who_fetched_for_its_site_tells_before_it_reboots_and_who_did_not_
         await channel.send(head(200, content_length=len(answer)), answer)
 
     async with scripted(coordinator) as server:
-        d1 = fleet.device("d1", origin=origin.url, coordinator=server.url, reboot=("true",))
+        d1 = fleet.device("d1", origin=origin.url, coordinator=server.url, reboot=("true",), poll_s=60.0)
         d2 = fleet.device(
-            "d2", origin=origin.url, coordinator=server.url, reboot=("true",), peers=(d1,), weight=0
+            "d2",
+            origin=origin.url,
+            coordinator=server.url,
+            reboot=("true",),
+            peers=(d1,),
+            weight=0,
+            poll_s=60.0,
         )
         with trio.fail_after(PATIENCE_S):
             async with d1.running() as one, d2.running() as two:

@@ -12,6 +12,11 @@ def test_nobody_is_left_who_could_ask() -> None:
     assert may_leave(100.0, 100.0, -math.inf, all_complete=True)
 
 
+def test_peers_that_have_not_begun_are_given_a_moment_whatever_they_ask_for() -> None:
+    assert not may_leave(101.0, 100.0, 100.5, all_complete=True, all_begun=False)
+    assert may_leave(100.0 + QUIET_S, 100.0, 100.0 + QUIET_S, all_complete=True, all_begun=False)
+
+
 def test_peers_that_ask_hold_it_back_until_they_are_quiet() -> None:
     assert not may_leave(101.0, 100.0, -math.inf, all_complete=False)
     assert not may_leave(110.0, 100.0, 109.0, all_complete=False)
