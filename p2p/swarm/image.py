@@ -292,7 +292,9 @@ class ImageSwarm:
                 claimed = unpack_bitmap(bitmap, 8 * len(bitmap))
                 self.heard(peer, remote, name, claimed, total=remote.totals.get(name))
             for lease in remote.leases.values():
-                if lease.pack == name and not self.lease_fits(name, lease.start, lease.stop):
+                if lease.pack != name:
+                    continue
+                if not self.lease_fits(name, lease.start, lease.stop):
                     self.context.ban(peer.device, "bad-lease")
                 lease.stop = self.run_stop(name, lease.start, lease.stop)
 

@@ -28,6 +28,8 @@ FOUND = (
     ("phase-opens-while-they-reboot", 113, 1.001),
     # A device with a smaller delta came while another fetched its own pack, and that went on. (A 1.44)
     ("cheaper-base-comes-later", 157, 1.001),
+    # When the index of one pack came, leases on another were cut by its frames. (A 1.33)
+    ("lease-cut-by-another-pack", 289, 1.001),
 )
 
 
