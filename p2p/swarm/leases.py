@@ -199,9 +199,15 @@ class Leases:
         return not remote.distrusted and self._context.now >= remote.conduct.stalled_until
 
     def _is_late(self, peer: Peer, lease: LeaseState) -> bool:
-        """Whether it is kept up no more, or nothing comes of it. News waits behind pieces on its way."""
+        """Whether it is kept up no more, or nothing comes of it. News waits behind pieces on its way.
+
+        Pieces that have not come may still be on their way, for as long as a request may take.
+        """
         now, context = self._context.now, self._context
-        behind_s = 2 * context.window.answer_s if peer.in_flight else 0.0
+        behind_s = 0.0
+        if peer.in_flight:
+            asked_s = now - min((asked.at for _, asked in peer.waiting()), default=now)
+            behind_s = max(2 * context.window.answer_s, min(asked_s, context.policy.request_s))
         allowed_s = context.policy.stall_s * (1 + 1 / RENEWALS) + GIVES_UP_S + behind_s
         silent = now - max(lease.renewed, peer.answered_at) > allowed_s
         return silent or now - lease.progressed > self.patience(lease.pack, lease.start, lease.stop)

@@ -30,6 +30,8 @@ FOUND = (
     ("cheaper-base-comes-later", 157, 1.001),
     # When the index of one pack came, leases on another were cut by its frames. (A 1.33)
     ("lease-cut-by-another-pack", 289, 1.001),
+    # On a slow radio a gateway's signs of life came behind pieces, and it was taken for stalled. (A 1.5)
+    ("renewals-behind-pieces", 335, 1.001),
 )
 
 
