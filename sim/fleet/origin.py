@@ -56,7 +56,7 @@ def shared(groups: Sequence[Jobs], capacity: float, horizon_s: float) -> list[Cu
         rates.append(rate)
         flowing = sum(r * n for r, n in zip(rate, active, strict=True))
         coming = int(np.searchsorted(starts, now, side="right"))
-        until = starts[min(coming + batch, len(starts) - 1)] if coming < len(starts) else np.inf
+        until = starts[min(coming + batch, len(starts)) - 1] if coming < len(starts) else np.inf
         if until <= now:
             until = np.inf
         if not any(active):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sim.fleet.curve import Curve, of_wan
@@ -69,6 +69,7 @@ def test_the_water_level_is_max_min_fair(links: list[tuple[float, int]], capacit
 
 
 @settings(max_examples=30, deadline=None)
+@example([(1.0, 1, 10.0, 0.0), (1.0, 1, 10.0, 2.0), (5.0, 1, 11.0, 1.0)], 5.0)  # starts one after the other
 @given(
     st.lists(
         st.tuples(st.floats(1, 100), st.integers(1, 20), st.floats(10, 5000), st.floats(0, 500)),
