@@ -334,7 +334,7 @@ def measure(size: int, rounds: int, workload: str, piece_size: int, directory: P
         for version in ("v1", "v2"):
             for encrypted in (False, True):
                 name = f"libtorrent {version}{' encrypted' if encrypted else ''}"
-                contenders[name] = lambda v=version, e=encrypted: run_libtorrent(directory, v, e)  # type: ignore[misc]  # defaults bind the loop's values
+                contenders[name] = lambda v=version, e=encrypted: run_libtorrent(directory, v, e)
     runs: dict[str, list[dict[str, float]]] = {name: [] for name in contenders}
     for _ in range(rounds):
         for name, run in contenders.items():

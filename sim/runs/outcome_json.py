@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from typing import Any, TypeVar, get_type_hints
 
@@ -102,9 +102,8 @@ def _series(series: Series) -> dict[str, list[float]]:
 def _read_series(value: object, where: str) -> Series:
     document = _dict(value, where)
     columns = [document.get("times"), document.get("values")]
-    number: Callable[[object], bool] = lambda item: type(item) in (int, float)  # noqa: E731
     for column in columns:
-        if not isinstance(column, list) or not all(number(item) for item in column):
+        if not isinstance(column, list) or not all(type(item) in (int, float) for item in column):
             raise ContentError(f"{where}: needs times and values, lists of numbers")
     times, values = columns
     assert isinstance(times, list) and isinstance(values, list)

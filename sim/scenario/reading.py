@@ -177,7 +177,7 @@ class _Reader:
         path = table.path("repository")
         product, version = table.name("product"), table.name("version")
         bases_table = table.table("bases")
-        bases = {base: bases_table.name(base) for base in bases_table.keys()}  # noqa: SIM118
+        bases = {base: bases_table.name(base) for base in bases_table.keys()}  # noqa: SIM118 (a `Table` is no mapping)
         if self._versions is not None and product and version:
             try:
                 there = self._versions(path, product)

@@ -7,6 +7,7 @@ devices are not here: they are hostile from the start (`fleet`).
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -151,7 +152,7 @@ class Faults:
         for site in self._sites(fault):
             if site.uplink is not None:
                 site.uplink.slow(fault.factor)
-                ends.append(lambda uplink=site.uplink: uplink.slow(1 / fault.factor))  # type: ignore[misc]
+                ends.append(partial(site.uplink.slow, 1 / fault.factor))
         return ends
 
     def _cut(self, fault: Fault, rng: Random) -> list[End]:
@@ -185,13 +186,17 @@ class Faults:
         victims = self._victims(fault, rng)
         for device in victims:
             device.slot.full = True
-        return [lambda device=d: setattr(device.slot, "full", False) for d in victims]  # type: ignore[misc]
+        return [partial(self._empty, device) for device in victims]
+
+    @staticmethod
+    def _empty(device: Device) -> None:
+        device.slot.full = False
 
     def _disk_slow(self, fault: Fault, rng: Random) -> list[End]:
         victims = self._victims(fault, rng)
         for device in victims:
             device.slot.factor *= fault.factor
-        return [lambda device=d: device.speed_disk(1 / fault.factor) for d in victims]  # type: ignore[misc]
+        return [partial(device.speed_disk, 1 / fault.factor) for device in victims]
 
     def _clock(self, fault: Fault, rng: Random) -> list[End]:
         for device in self._victims(fault, rng):

@@ -65,7 +65,7 @@ class Site:
 
     @property
     def honest(self) -> list[Device]:
-        return [d for d in self.devices if d.honest]  # type: ignore[misc]
+        return [d for d in self.devices if d.honest]  # type: ignore[misc]  # a `Hostile` never is
 
     # Who can reach whom
 

@@ -17,24 +17,24 @@ _KINDS = {
 
 def key_of(message: m.Message, size: int) -> int:
     """What kind a message is, how long, and what it is about, in 63 bits."""
-    kind = type(message)
     about = size
-    if kind is m.HaveMore:
-        about = sum(message.pieces)  # type: ignore[union-attr]
-    elif kind is m.Want:
-        about = message.piece << 20 | message.request & 0xFFFFF  # type: ignore[union-attr]
-    elif kind is m.Piece:
-        about = message.request  # type: ignore[union-attr]
-    return _KINDS[kind] | about & 0xFFFFFFFFFFFFFF
+    if isinstance(message, m.HaveMore):
+        about = sum(message.pieces)
+    elif isinstance(message, m.Want):
+        about = message.piece << 20 | message.request & 0xFFFFF
+    elif isinstance(message, m.Piece):
+        about = message.request
+    return _KINDS[type(message)] | about & 0xFFFFFFFFFFFFFF
 
 
 def label(message: m.Message) -> str:
     """A message in words."""
-    kind = type(message)
-    if kind is m.HaveMore:
-        return f"have {message.pieces}"  # type: ignore[union-attr]
-    if kind is m.Want:
-        return f"want {message.request} {message.piece}"  # type: ignore[union-attr]
-    if kind is m.Piece:
-        return f"piece {message.request}"  # type: ignore[union-attr]
-    return kind.__name__
+    match message:
+        case m.HaveMore():
+            return f"have {message.pieces}"
+        case m.Want():
+            return f"want {message.request} {message.piece}"
+        case m.Piece():
+            return f"piece {message.request}"
+        case _:
+            return type(message).__name__

@@ -155,7 +155,7 @@ async def test_a_killed_agent_does_not_fetch_again_what_was_verified(
     path = f"objects/{frames.sha256.hex()}"
     slow = True
 
-    def paced(request, answer):  # type: ignore[no-untyped-def]
+    def paced(request, answer):
         if request.is_for(frames.sha256) and slow:
             answer.pause_s = 0.05
         return answer

@@ -222,7 +222,7 @@ async def test_two_payloads_of_one_release_are_switched_together(
     assert device.slot("b", "config").read_bytes() == SMALL
 
 
-def _held_back(frames: bytes, gate: trio.Event):  # type: ignore[no-untyped-def]
+def _held_back(frames: bytes, gate: trio.Event):
     """The frames arrive only half until the gate is opened."""
 
     def fault(request: Request, answer: Answer) -> Answer | None:

@@ -64,7 +64,7 @@ async def test_a_bit_that_rotted_in_the_base_costs_one_frame(
     fleet.order("2.0")
     device = fleet.device("d1", origin=origin.url)
     device.adopt()
-    at = where(fleet)  # type: ignore[operator]
+    at = where(fleet)
     flip_file(device.slot("a"), at)
     rotten = device.slot("a").read_bytes()
     assert await device.once() is None

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("quick")
 
 
 def changed(answer: Answer, **changes: object) -> Answer:
-    return dataclasses.replace(answer, **changes)  # type: ignore[arg-type]
+    return dataclasses.replace(answer, **changes)
 
 
 def with_header(answer: Answer, **headers: str) -> Answer:
@@ -140,8 +140,8 @@ async def test_a_small_object_that_comes_wrong_installs_nothing(
     digest = {
         "index": fleet.pack("2.0", "1.0").index.sha256,
         "manifest": order.manifest,
-        "order": state.target("orders-engine", order.target_path).sha256,  # type: ignore[union-attr]
-        "phase": state.target("phases", f"phases/engine/{order.id}.json").sha256,  # type: ignore[union-attr]
+        "order": state.target("orders-engine", order.target_path).sha256,
+        "phase": state.target("phases", f"phases/engine/{order.id}.json").sha256,
     }[what]
     async with HostileOrigin(fleet.repository.directory, only(digest, fault, times=99)).serving() as origin:
         device = fleet.device("d1", origin=origin.url)

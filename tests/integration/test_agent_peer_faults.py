@@ -102,7 +102,7 @@ async def test_a_bad_peer_costs_time_and_nothing_else(
 ) -> None:
     caplog.set_level(logging.INFO)
     fleet.order("2.0")
-    bad = Puppet(fleet.device("bad", origin=origin.url), answer=fault)  # type: ignore[arg-type]
+    bad = Puppet(fleet.device("bad", origin=origin.url), answer=fault)
     device = fleet.device("d1", origin=origin.url, peers=(bad.device,), settle_s=0.4)
     behind = fleet.device("d2", origin=origin.url, peers=(device,), wan=False, holds=None)
     async with bad.serving(), device.running() as run, behind.running() as rider:
@@ -252,13 +252,13 @@ async def test_a_flood_does_not_hold_an_update_up(fleet: FleetRig, origin: Hosti
             case "news":
                 return m.News(1, 1_000_000 + n)
             case "joins":
-                return m.Join(digest, None, True, 100, False)  # type: ignore[arg-type]
+                return m.Join(digest, None, True, 100, False)
             case "haves":
-                return m.HaveMore(flood.image, digest, tuple(range(4000)))  # type: ignore[arg-type]
+                return m.HaveMore(flood.image, digest, tuple(range(4000)))
             case "peers":
                 return m.Peers(tuple((f"d{n}-{i}", "127.0.0.1", 9) for i in range(32)))
             case _:
-                return m.ObjectWant(n, digest, 1000)  # type: ignore[arg-type]
+                return m.ObjectWant(n, digest, 1000)
 
     async def pour() -> None:
         stream = await flood.dial(device)
@@ -291,7 +291,7 @@ async def test_stale_metadata_of_a_peer_masks_nothing(fleet: FleetRig, origin: H
         return m.Blob(message.request, b"{}") if isinstance(message, m.MetadataWant) else None
 
     bad = Puppet(fleet.device("bad"), answer=rubbish)
-    bad._timestamp_version = lambda: 10**9  # type: ignore[method-assign]
+    bad._timestamp_version = lambda: 10**9
     good = Puppet(fleet.device("good"))
     device = fleet.device("d1", peers=(bad.device, good.device), wan=False, holds=None)
     async with bad.serving(), good.serving(), device.running() as run:
@@ -311,7 +311,7 @@ async def test_an_old_timestamp_of_the_origin_is_refused_and_a_peers_newer_one_t
     fleet.order("3.0")
     good = Puppet(fleet.device("good"), "3.0")
 
-    def replayed(request, answer):  # type: ignore[no-untyped-def]
+    def replayed(request, answer):
         if request.path != "metadata/timestamp.json":
             return None
         return type(answer)("200 OK", {"Content-Length": str(len(old))}, old)

@@ -69,7 +69,7 @@ def script(*arguments: str, **kwargs: object) -> subprocess.CompletedProcess[str
         text=True,
         check=False,
         timeout=60,
-        **kwargs,  # type: ignore[call-overload]
+        **kwargs,
     )
 
 

@@ -162,7 +162,7 @@ async def checkin(answer: Answer) -> tuple[object, list[Request]]:
 
 async def test_a_sound_answer_is_read_and_unknown_keys_are_left() -> None:
     answer, (request,) = await checkin(says(200, good_answer()))
-    assert answer.roster == (RosterEntry("b", "10.0.0.2", 7470, 3, None),)  # type: ignore[attr-defined]
+    assert answer.roster == (RosterEntry("b", "10.0.0.2", 7470, 3, None),)
     assert request.target == "/fleet/api/v1/checkin"
     signed = request.headers["signature-input"]
     assert '("@method" "@path" "content-digest")' in signed
@@ -208,7 +208,7 @@ ZIPPED = gzip.compress(json.dumps(good_answer()).encode(), mtime=0)
 async def test_an_answer_in_gzip_is_read() -> None:
     for answer in (zipped(200, ZIPPED), zipped(200, ZIPPED, "GZIP"), says(200, good_answer())):
         found, (request,) = await checkin(answer)
-        assert found.roster == (RosterEntry("b", "10.0.0.2", 7470, 3, None),)  # type: ignore[attr-defined]
+        assert found.roster == (RosterEntry("b", "10.0.0.2", 7470, 3, None),)
         assert request.headers["accept-encoding"] == "gzip"
 
 

@@ -76,7 +76,7 @@ def info(**changes: object) -> object:
 
 
 def test_a_well_formed_announcement_is_an_address() -> None:
-    assert peer_addresses(info(), "depot") == [PeerAddress("10.0.0.7", 7001, "mdns")]  # type: ignore[arg-type]
+    assert peer_addresses(info(), "depot") == [PeerAddress("10.0.0.7", 7001, "mdns")]
 
 
 @pytest.mark.parametrize(
@@ -98,12 +98,12 @@ def test_a_well_formed_announcement_is_an_address() -> None:
     ],
 )
 def test_a_malformed_or_foreign_announcement_is_none(changes: dict[str, object]) -> None:
-    assert peer_addresses(info(**changes), "depot") == []  # type: ignore[arg-type]
+    assert peer_addresses(info(**changes), "depot") == []
 
 
 def test_one_service_cannot_name_any_number_of_addresses() -> None:
     many = info(addresses=[f"10.0.0.{n}" for n in range(1, 200)])
-    assert len(peer_addresses(many, "depot")) == 4  # type: ignore[arg-type]
+    assert len(peer_addresses(many, "depot")) == 4
 
 
 def test_the_service_name_does_not_tell_the_device_id() -> None:

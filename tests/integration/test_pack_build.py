@@ -33,13 +33,13 @@ def images(tmp_path: Path) -> tuple[Path, Path]:
 
 def rebuild(out: Path, built: object, base: bytes) -> bytes:
     """The image from the two objects in the directory, as a device would see them."""
-    ref = built.ref  # type: ignore[attr-defined]
+    ref = built.ref
     encoded = (out / ref.index.sha256.hex()).read_bytes()
     frames = (out / ref.frames.sha256.hex()).read_bytes()
     assert (len(encoded), sha256(encoded)) == (ref.index.size, ref.index.sha256)
     assert (len(frames), sha256(frames)) == (ref.frames.size, ref.frames.sha256)
     index = decode(encoded)
-    assert index == built.index  # type: ignore[attr-defined]
+    assert index == built.index
     parts = image_parts(index, lambda o, n: frames[o : o + n], lambda o, n: base[o : o + n])
     return b"".join(bytes(p) for p in parts)
 
@@ -158,7 +158,7 @@ CRASHES = {
 @pytest.mark.parametrize("name", list(CRASHES))
 def test_a_codec_that_fails_is_passed_over(images: tuple[Path, Path], stub: object, name: str) -> None:
     old, new = images
-    child = PackingChild(new, old, timeout_s=20.0, module=stub(CRASHES[name], Codec.BSDIFF))  # type: ignore[operator]
+    child = PackingChild(new, old, timeout_s=20.0, module=stub(CRASHES[name], Codec.BSDIFF))
     job = PatchJob(290_000, 20_000, (ViewRange(280_000, 40_000),))
     try:
         made = child.patch(Codec.HDIFFPATCH, job)
@@ -177,7 +177,7 @@ def test_a_codec_that_fails_is_passed_over(images: tuple[Path, Path], stub: obje
 def test_a_pack_is_built_although_a_codec_always_crashes(images: tuple[Path, Path], stub: object) -> None:
     old, new = images
     jobs = [PatchJob(n * 10_000, 10_000, (ViewRange(n * 10_000, 20_000),)) for n in range(6)]
-    with PackingPool(new, old, 2, timeout_s=20.0, module=stub("os.abort()", Codec.HDIFFPATCH)) as pool:  # type: ignore[operator]
+    with PackingPool(new, old, 2, timeout_s=20.0, module=stub("os.abort()", Codec.HDIFFPATCH)) as pool:
         assert list(pool.map(lambda c, j: c.patch(Codec.HDIFFPATCH, j), jobs)) == [None] * 6
         assert pool.deaths == 6
         made = list(pool.map(lambda c, j: c.patch(Codec.BSDIFF, j), jobs))

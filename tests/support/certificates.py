@@ -104,7 +104,7 @@ class Fleet:
         """Key, certificate (with `chain` after it) and the CA that the device trusts, as files."""
         directory.mkdir(parents=True, exist_ok=True)
         key = ec.generate_private_key(ec.SECP256R1())
-        certificate = self.issue(key.public_key(), device, **(profile or {}))  # type: ignore[arg-type]
+        certificate = self.issue(key.public_key(), device, **(profile or {}))
         files = CredentialFiles(
             directory / f"{device}.key", directory / f"{device}.crt", directory / f"{device}.ca.crt"
         )

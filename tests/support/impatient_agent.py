@@ -46,8 +46,8 @@ def _count(kill_at: int) -> Callable[[], int]:
     os.pwrite = counted(os.pwrite)
     os.rename = counted(os.rename)
     os.replace = counted(os.replace)
-    Path.rename = counted(Path.rename)  # type: ignore[method-assign]
-    Path.replace = counted(Path.replace)  # type: ignore[method-assign]
+    Path.rename = counted(Path.rename)
+    Path.replace = counted(Path.replace)
     return lambda: done
 
 

@@ -72,7 +72,7 @@ def test_a_bad_frame_is_the_origins_fault_and_not_written(
     image: LocalImage, writer: MemoryWriter, pack: Digest, frames: list[bytes], damage: object
 ) -> None:
     with pytest.raises(ContentError):
-        image.store_frame(pack, 0, damage(frames[0]))  # type: ignore[operator]
+        image.store_frame(pack, 0, damage(frames[0]))
     assert not writer.done
     assert image.piece_bytes(pack, 0) is None or pack == FULL_NAME
     image.store_frame(pack, 0, frames[0])
@@ -85,9 +85,9 @@ def test_a_bad_piece_is_the_peers_fault_and_not_written(
 ) -> None:
     right = IMAGE[:CHUNK]
     with pytest.raises(ContentError, match="piece 0"):
-        image.store_piece(FULL_NAME, 0, damage(right), "d2")  # type: ignore[operator]
+        image.store_piece(FULL_NAME, 0, damage(right), "d2")
     with pytest.raises(ContentError, match="piece 0"):
-        image.store_piece(DELTA_NAME, 0, damage(DELTA_FRAMES[0]), "d2")  # type: ignore[operator]
+        image.store_piece(DELTA_NAME, 0, damage(DELTA_FRAMES[0]), "d2")
     assert not writer.done
     stored = image.store_piece(FULL_NAME, 0, right, "d2")
     assert (stored.how, stored.device, stored.pieces) == (How.PEER, "d2", (0,))

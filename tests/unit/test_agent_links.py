@@ -128,7 +128,7 @@ def make(net: MemoryNet, device: str, port: int, links_max: int = 8) -> Node:
 
 
 @contextlib.asynccontextmanager
-async def running(*nodes: Node):  # type: ignore[no-untyped-def]
+async def running(*nodes: Node):
     async with trio.open_nursery() as nursery:
         for node in nodes:
             await nursery.start(node.links.serve)

@@ -62,7 +62,7 @@ ROOT = need("3.root.json", "root", version=3)
 
 
 def source(asked: Asked, *, wan: bool = True) -> MetadataSource:
-    return MetadataSource(asked, asked, wan=wan)  # type: ignore[arg-type]
+    return MetadataSource(asked, asked, wan=wan)
 
 
 async def test_the_origin_is_asked_first_and_alone() -> None:

@@ -20,11 +20,11 @@ class Asking(Agent):
     def __init__(self) -> None:
         self._asked_at = float("-inf")
         self._asked_for = False
-        self._driver = SimpleNamespace(news=trio.Event(), news_from={})  # type: ignore[assignment]
-        self._trust = SimpleNamespace(versions={})  # type: ignore[assignment]
-        self._config = SimpleNamespace(swarm=SimpleNamespace(wan=True))  # type: ignore[assignment]
+        self._driver = SimpleNamespace(news=trio.Event(), news_from={})
+        self._trust = SimpleNamespace(versions={})
+        self._config = SimpleNamespace(swarm=SimpleNamespace(wan=True))
 
-    async def _decide(self, *, wan: bool) -> None:  # type: ignore[override]
+    async def _decide(self, *, wan: bool) -> None:
         await trio.sleep(ASKING_S)
 
     def _pass_on(self) -> None: ...
@@ -76,7 +76,7 @@ async def test_claims_heard_while_asking_count_unless_they_are_known_by_then(
 
 async def test_news_is_asked_for_once_and_not_in_quick_succession(autojump_clock: MockClock) -> None:
     agent = Asking()
-    agent._decide = lambda *, wan: trio.lowlevel.checkpoint()  # type: ignore[method-assign, assignment, return-value]
+    agent._decide = lambda *, wan: trio.lowlevel.checkpoint()
     agent.ask_now()
     await agent._ask()
     agent.ask_now()

@@ -67,7 +67,7 @@ class Interrupted(SystemFiles):
                 close()
                 self._now("read")
 
-            file.close = closing  # type: ignore[method-assign]
+            file.close = closing
         return file
 
     def rename(self, old: str, new: str) -> None:
@@ -381,7 +381,7 @@ print(list(slots.open_writer("b", DIGEST, len(NEW)).done))
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path):  # type: ignore[no-untyped-def]
+def small_disk(tmp_path: Path):
     if os.geteuid() != 0:
         pytest.skip("needs root to mount a tmpfs")
     place = tmp_path / "small"
@@ -421,12 +421,12 @@ def test_a_file_system_that_fills_up_meanwhile_fails_at_the_reservation(small_di
         check(slot, size)
         (small_disk / "other").write_bytes(bytes(100_000))
 
-    slots._check_space = fill_up  # type: ignore[method-assign]
+    slots._check_space = fill_up
     with pytest.raises(SlotFull, match="No space left"):
         slots.open_writer("b", sha256(NEW[:150_000]), 150_000)
     assert (small_disk / "a.img").read_bytes() == old
     (small_disk / "other").unlink()
-    slots._check_space = check  # type: ignore[method-assign]
+    slots._check_space = check
     install(slots, NEW[:150_000])
 
 

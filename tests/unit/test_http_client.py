@@ -180,7 +180,7 @@ def coded(body: bytes, coding: str = "gzip", step: int = 1 << 20) -> object:
 
 async def decoded(answer: object, size_max: int) -> bytes | str:
     """The body, or the reason of the refusal."""
-    async with scripted(answer) as server:  # type: ignore[arg-type]
+    async with scripted(answer) as server:
         client = HttpClient()
         try:
             async with client.request("GET", parse_url(server.url)) as response:
@@ -243,7 +243,7 @@ async def test_a_coding_is_accepted_only_where_it_was_asked_for() -> None:
 
 async def test_wire_counts_are_of_the_coded_bytes() -> None:
     text, body = bytes(100_000), gzip.compress(bytes(100_000))
-    async with scripted(coded(body)) as server:  # type: ignore[arg-type]
+    async with scripted(coded(body)) as server:
         client = HttpClient()
         async with client.request("GET", parse_url(server.url)) as response:
             assert await response.read_decoded(len(text)) == text
@@ -269,7 +269,7 @@ def redirecting(target: str, count: int = 1, status: int = 302) -> object:
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 async def test_three_redirects_are_followed_and_four_are_not(status: int) -> None:
     for count in (3, 4):
-        async with scripted(redirecting("/hop/{step}", count, status)) as server:  # type: ignore[arg-type]
+        async with scripted(redirecting("/hop/{step}", count, status)) as server:
             client = HttpClient()
             if count == 3:
                 assert await get(client, f"{server.url}/hop/0") == b"ok"
@@ -285,7 +285,7 @@ async def test_three_redirects_are_followed_and_four_are_not(status: int) -> Non
     "target", ["ftp://127.0.0.1/{step}", "http://a b/{step}", "http://[/{step}", "//u@x/"]
 )
 async def test_a_redirect_to_something_else_than_http_is_refused(target: str) -> None:
-    async with scripted(redirecting(target)) as server:  # type: ignore[arg-type]
+    async with scripted(redirecting(target)) as server:
         client = HttpClient()
         with pytest.raises(OriginError) as caught:
             await get(client, f"{server.url}/0")
@@ -294,7 +294,7 @@ async def test_a_redirect_to_something_else_than_http_is_refused(target: str) ->
 
 
 async def test_a_post_is_not_redirected() -> None:
-    async with scripted(redirecting("/hop/{step}")) as server:  # type: ignore[arg-type]
+    async with scripted(redirecting("/hop/{step}")) as server:
         client = HttpClient()
         async with client.request("POST", parse_url(f"{server.url}/0")) as response:
             assert response.status == 302
@@ -373,7 +373,7 @@ async def test_a_server_that_is_not_the_pinned_one_is_refused(tmp_path: Path, fa
 async def test_https_never_falls_back_to_http(tmp_path: Path) -> None:
     async with (
         scripted(ok) as plain,
-        scripted(redirecting(plain.url + "/{step}"), server_context(Fleet(), tmp_path)) as server,  # type: ignore[arg-type]
+        scripted(redirecting(plain.url + "/{step}"), server_context(Fleet(), tmp_path)) as server,
     ):
         client = HttpClient(ca_file=tmp_path / "ca.pem", now=lambda: NOW, connect_s=1.0)
         with pytest.raises(OriginError) as caught:
@@ -389,7 +389,7 @@ async def test_https_never_falls_back_to_http(tmp_path: Path) -> None:
 async def test_http_may_lead_to_https(tmp_path: Path) -> None:
     async with scripted(ok, server_context(Fleet(), tmp_path)) as server:
         target = f"{https(server.port)}{{step}}"
-        async with scripted(redirecting(target)) as plain:  # type: ignore[arg-type]
+        async with scripted(redirecting(target)) as plain:
             client = HttpClient(ca_file=tmp_path / "ca.pem", now=lambda: NOW)
             assert await get(client, f"{plain.url}/0") == b"ok"
             await client.aclose()

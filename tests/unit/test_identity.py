@@ -28,7 +28,7 @@ KEY = ec.generate_private_key(ec.SECP256R1())
 
 
 def issued(fleet: Fleet = FLEET, **profile: object) -> bytes:
-    certificate = fleet.issue(KEY.public_key(), "truck-17", **profile)  # type: ignore[arg-type]
+    certificate = fleet.issue(KEY.public_key(), "truck-17", **profile)
     return certificate.public_bytes(serialization.Encoding.DER)
 
 

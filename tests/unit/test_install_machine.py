@@ -268,7 +268,7 @@ def test_the_boot_environment_decides(
     rebooted: bool,
     event: Event | None,
 ) -> None:
-    finding = reconcile(replace(FULL, state=state), boot, images, rebooted=rebooted)  # type: ignore[arg-type]
+    finding = reconcile(replace(FULL, state=state), boot, images, rebooted=rebooted)
     assert (finding.event if finding else None) is event
 
 

@@ -73,7 +73,7 @@ class Device:
             self.asked = source.asked
 
     def reason(self, **arguments: object) -> str:
-        found = self.decide(**arguments)  # type: ignore[arg-type]
+        found = self.decide(**arguments)
         assert isinstance(found, Nothing), found
         return found.reason
 

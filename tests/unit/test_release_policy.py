@@ -32,7 +32,7 @@ def order_of(release: Manifest, sequence: int, **changes: object) -> Order:
         audience=EVERYBODY,
         phases=(Phase("bench", Audience(groups=("bench",))), Phase("all", EVERYBODY)),
     )
-    return replace(order, **changes)  # type: ignore[arg-type]
+    return replace(order, **changes)
 
 
 def opened(order: Order, count: int = 2, status: PhaseStatus = PhaseStatus.RUNNING) -> PhaseState:
@@ -152,7 +152,7 @@ def test_an_order_without_its_manifest_waits() -> None:
     [{"version": "1.3"}, {"counter": 3}],
 )
 def test_an_order_must_say_what_the_manifest_says(change: dict[str, object]) -> None:
-    order = replace(O2, **change)  # type: ignore[arg-type]
+    order = replace(O2, **change)
     assert reason(decision((order, opened(order)), manifests=(V2,))) == "manifest-mismatch"
     assert isinstance(decision((O2, opened(O2)), manifests=(V2,)), Meant)
 

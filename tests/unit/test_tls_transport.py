@@ -66,7 +66,7 @@ async def serving(
         trusted_now,
         host="127.0.0.1",
         refused=on_refused,
-        **options,  # type: ignore[arg-type]
+        **options,
     )
     server = Server(transport)
     try:
@@ -83,7 +83,7 @@ async def serving(
 async def connected(
     credentials: Credentials, server: Server, **options: object
 ) -> AsyncIterator[TlsPeerStream]:
-    transport = TlsTransport(credentials, trusted_now, host="127.0.0.1", **options)  # type: ignore[arg-type]
+    transport = TlsTransport(credentials, trusted_now, host="127.0.0.1", **options)
     try:
         stream = await transport.connect(server.address)
         try:

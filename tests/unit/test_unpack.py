@@ -74,7 +74,7 @@ def test_the_codec_never_sees_a_delta_with_another_digest(monkeypatch: pytest.Mo
 
     def spy(self: object, view: bytes, delta: bytes, target_length: int) -> bytes:
         seen.append(len(delta))
-        return real(CODECS[Codec.HDIFFPATCH], view, delta, target_length)  # type: ignore[arg-type]
+        return real(CODECS[Codec.HDIFFPATCH], view, delta, target_length)
 
     monkeypatch.setattr(type(CODECS[Codec.HDIFFPATCH]), "apply", spy)
     with pytest.raises(ContentError, match="PATCH frame: delta: wrong digest"):
@@ -98,7 +98,7 @@ def test_the_codec_never_sees_a_delta_with_another_digest(monkeypatch: pytest.Mo
 def test_an_index_that_describes_another_frame(change: dict[str, object], reason: str) -> None:
     entry, stored = patch()
     with pytest.raises(ContentError, match=reason):
-        unpack_patch(replace(entry, **change), stored, VIEW)  # type: ignore[arg-type]
+        unpack_patch(replace(entry, **change), stored, VIEW)
 
 
 def test_a_damaged_base_is_told_from_a_damaged_frame() -> None:

@@ -19,7 +19,7 @@ PATH = "/slots/rootfs-b.img"
 
 
 def machine(**options: int) -> Machine:
-    found = Machine(VirtualDisk(), **options)  # type: ignore[arg-type]
+    found = Machine(VirtualDisk(), **options)
     found.factory({PAYLOAD: (BASE, SIZE)})
     return found
 
