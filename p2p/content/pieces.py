@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from p2p.content.digests import Digest
-from p2p.content.index import Data, Frame, PackIndex, Patch
+from p2p.content.index import Data, Frame, PackIndex, Patch, decode
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,3 +80,8 @@ def _pieces(frames: tuple[Frame, ...]) -> Iterator[Piece]:
                     yield Piece(number, frame.number, offset, chunk.length, chunk.length, chunk.digest, False)
                     number += 1
                     offset += chunk.length
+
+
+def open_index(data: bytes) -> PieceMap:
+    """The pieces of an encoded index; raises `ContentError` as `index.decode` does."""
+    return PieceMap(decode(data))

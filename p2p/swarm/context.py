@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from types import MappingProxyType
 from typing import Protocol
 
 from p2p.content.digests import Digest
+from p2p.content.pieces import PieceMap
 from p2p.swarm.departure import Departed
 from p2p.swarm.events import Action, Disconnect, Send
 from p2p.swarm.ledger import Ledger
@@ -37,8 +38,19 @@ class Context:
     then at most more pieces are asked for. What follows from time alone waits for the next deadline.
     """
 
-    def __init__(self, device: str, site: str, policy: Policy, rng: Rng, *, wan: bool, weight: int) -> None:
+    def __init__(
+        self,
+        device: str,
+        site: str,
+        policy: Policy,
+        rng: Rng,
+        *,
+        wan: bool,
+        weight: int,
+        open_index: Callable[[bytes], PieceMap],
+    ) -> None:
         self.device = device
+        self.open_index = open_index
         self.site = site
         self.policy = policy
         self.rng = rng

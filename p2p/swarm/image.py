@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 
-from p2p.content import limits
 from p2p.content.digests import Digest
 from p2p.content.intervals import IntervalSet
 from p2p.content.manifest import PackRef
@@ -189,28 +188,6 @@ class ImageSwarm:
         if self.stale or self.route is None or self.context.now - self.planned_at >= REPLAN_S:
             self.replan = True
 
-    def lease_fits(self, pack: Digest, start: int, stop: int) -> bool:
-        """Whether frames `[start, stop)` are few enough, and in the pack (as far as it is known)."""
-        pieces = self.maps.get(pack)
-        if pieces is None:
-            return True
-        frames = pieces.index.frames[start:stop]
-        if stop > len(pieces.index.frames):
-            return False
-        return len(frames) < 2 or sum(f.stored_size for f in frames) <= limits.LEASE_BYTES_MAX
-
-    def run_stop(self, pack: Digest, start: int, stop: int) -> int:
-        """Where a fetch of frames `[start, stop)` ends at the latest: one frame, or what one may bring."""
-        pieces = self.maps.get(pack)
-        if pieces is None:
-            return stop
-        size = 0
-        for frame in pieces.index.frames[start:stop]:
-            size += frame.stored_size
-            if size > self.context.policy.run_bytes and frame.number > start:
-                return frame.number
-        return stop
-
     def _choose_route(self) -> PackRef:
         task = self.task
         own = task.pack_for(task.base) if task.base is not None else None
@@ -294,9 +271,9 @@ class ImageSwarm:
             for lease in remote.leases.values():
                 if lease.pack != name:
                     continue
-                if not self.lease_fits(name, lease.start, lease.stop):
+                if not self.indexes.lease_fits(name, lease.start, lease.stop):
                     self.context.ban(peer.device, "bad-lease")
-                lease.stop = self.run_stop(name, lease.start, lease.stop)
+                lease.stop = self.indexes.run_stop(name, lease.start, lease.stop)
 
     # Wanted pieces
 

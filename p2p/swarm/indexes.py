@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from weakref import WeakValueDictionary
-
-from p2p.content import index as pack_index
+from p2p.content import limits
 from p2p.content.digests import Digest
 from p2p.content.manifest import PackRef
 from p2p.content.pieces import PieceMap
@@ -17,9 +15,6 @@ from p2p.swarm.site_view import SiteView
 
 INDEX_RETRY_S = 5.0
 """An index that did not come is asked for again after this long."""
-
-_opened: WeakValueDictionary[Digest, PieceMap] = WeakValueDictionary()
-"""Indexes that somebody in this process holds, by digest: nodes of one process share what is immutable."""
 
 
 class Indexes:
@@ -57,16 +52,35 @@ class Indexes:
         pack = next((p for p in self._task.packs if p.index.sha256 == name), None)
         if pack is None or name in self.maps:
             return None
-        pieces = _opened.get(name)
-        if pieces is None:
-            try:
-                pieces = PieceMap(pack_index.decode(data))
-            except ContentError:
-                return None
-            _opened[name] = pieces
+        try:
+            pieces = self._context.open_index(data)
+        except ContentError:
+            return None
         index = pieces.index
         fits = (index.image, index.image_size, index.base) == (self._task.image, self._task.size, pack.base)
         if not fits or index.frames_size != pack.frames.size:
             return None
         self.maps[name] = pieces
         return pieces
+
+    def lease_fits(self, pack: Digest, start: int, stop: int) -> bool:
+        """Whether frames `[start, stop)` are few enough, and in the pack (as far as it is known)."""
+        pieces = self.maps.get(pack)
+        if pieces is None:
+            return True
+        frames = pieces.index.frames[start:stop]
+        if stop > len(pieces.index.frames):
+            return False
+        return len(frames) < 2 or sum(f.stored_size for f in frames) <= limits.LEASE_BYTES_MAX
+
+    def run_stop(self, pack: Digest, start: int, stop: int) -> int:
+        """Where a fetch of frames `[start, stop)` ends at the latest: one frame, or what one may bring."""
+        pieces = self.maps.get(pack)
+        if pieces is None:
+            return stop
+        size = 0
+        for frame in pieces.index.frames[start:stop]:
+            size += frame.stored_size
+            if size > self._context.policy.run_bytes and frame.number > start:
+                return frame.number
+        return stop

@@ -68,7 +68,7 @@ class Leases:
         old = remote.leases.get(message.slot)
         if old is None or message.pack != old.pack or message.start != old.start:
             return False
-        if self._image.run_stop(message.pack, message.start, message.stop) != old.stop:
+        if self._image.indexes.run_stop(message.pack, message.start, message.stop) != old.stop:
             return False
         if not self._believes(remote):
             return False
@@ -91,7 +91,7 @@ class Leases:
         image, now = self._image, self._context.now
         if not any(p.index.sha256 == message.pack for p in image.task.packs):
             return False
-        if not image.lease_fits(message.pack, message.start, message.stop):
+        if not image.indexes.lease_fits(message.pack, message.start, message.stop):
             self._context.ban(peer.device, "bad-lease")
             return False
         if message.start >= message.stop or not self._believes(remote):
@@ -99,7 +99,7 @@ class Leases:
         if len(remote.leases) >= self._context.policy.fetches_max:
             return False
         image.lessors[peer.device] = peer
-        stop = image.run_stop(message.pack, message.start, message.stop)
+        stop = image.indexes.run_stop(message.pack, message.start, message.stop)
         remote.leases[message.slot] = LeaseState(message.pack, message.start, stop, now, now, now)
         image.hearsay.touch(leases=True)
         image.stale |= peer.device not in image.site.gateways

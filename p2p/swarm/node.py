@@ -9,10 +9,12 @@ crosses the WAN in `gateway`, what is asked of peers in `rider`, the rule of the
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from p2p.content.digests import Digest
 from p2p.content.manifest import PackRef
+from p2p.content.pieces import PieceMap, open_index
 from p2p.swarm import events as e
 from p2p.swarm import messages as m
 from p2p.swarm.context import Context, Rng
@@ -44,6 +46,7 @@ class SwarmNode:
     """The swarm's side of one device.
 
     `weight` (0 to 1000) is how willing it is to be a gateway; `wan`: it can reach an origin now.
+    `open_index`: many nodes of one process may share what they open.
     """
 
     def __init__(
@@ -56,8 +59,11 @@ class SwarmNode:
         policy: Policy | None = None,
         wan: bool = True,
         weight: int = 100,
+        open_index: Callable[[bytes], PieceMap] = open_index,
     ) -> None:
-        self._context = Context(device, site, policy or Policy(), rng, wan=wan, weight=weight)
+        self._context = Context(
+            device, site, policy or Policy(), rng, wan=wan, weight=weight, open_index=open_index
+        )
         self._objects = ObjectExchange(self._context)
         self._pursuits = Pursuits(self._context, self._objects)
         self._inbox = Inbox(self._context, self._objects, self._pursuits)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from functools import cache
 from random import Random
 
 from p2p.content.digests import Digest
+from p2p.content.pieces import open_index
 from p2p.errors import OperatorError
 from p2p.swarm.events import Fetch
 from p2p.swarm.node import SwarmNode
@@ -74,6 +76,7 @@ class World:
         if scenario.polling.at_rest:
             self.kernel.now = -LEAD_S
         self.seams = seams or Seams()
+        self.open_index = cache(open_index)
         self.observer = observer
         self.flows = Flows(self.kernel)
         self.origin = OriginServer(scenario.origin, scenario.duration_s, tls=self.seams.tls)
