@@ -1,9 +1,7 @@
 """What a node fetches over the WAN for its site.
 
-Gateways split the missing frames of the plan's pack into stripes by rendezvous, walk their own in
-order and help with the others' at the end. They say what they fetch by leases, and leave to others
-what those fetch (`leases`). Correctness never depends on any of this: a node that sees no progress for
-long serves itself.
+Gateways say what they fetch by leases; which frames those are is for `choice` to say. Correctness never
+depends on any of this: a node that sees no progress for long serves itself.
 """
 
 from __future__ import annotations
@@ -12,26 +10,20 @@ import math
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
-from p2p.content import limits
 from p2p.content.digests import Digest
-from p2p.content.index import Frame
-from p2p.content.pieces import PieceMap
 from p2p.swarm import messages as m
+from p2p.swarm.choice import CONFLICT_S, Choice, target_of
 from p2p.swarm.context import Context
 from p2p.swarm.events import CancelFetch, Fetch
 from p2p.swarm.image import ImageSwarm
 from p2p.swarm.leases import RENEWALS, Leases
 from p2p.swarm.peer import Peer, PieceKey, RemoteImage
-from p2p.swarm.plan import rank, stripe_key
-from p2p.swarm.remnants import REMNANTS_MAX
+from p2p.swarm.plan import rank
 from p2p.swarm.solitude import Solitude
 from p2p.swarm.wan_rate import WanRate
 
 CONFLICT_FAR_S, YIELDS_MAX = 3.0, 4
-"""The same for those that know each other by hearsay only; so often, then claims are no longer yielded to."""
-
-CONFLICT_S = 0.25
-"""A fetch older than this no longer yields: two that began without knowing of each other find out sooner."""
+"""As `CONFLICT_S` for those that know each other by hearsay; so often are claims yielded to."""
 
 UNJUDGED = 4
 """Leases on packs whose frames are unknown are given so many times the usual time to bring something."""
@@ -41,9 +33,6 @@ BACKOFF_S = (1.0, 60.0)
 
 SPARES_MAX = 2
 """How many more gateways than usual a site has where nothing comes of those that there are."""
-
-BEGUN_S = 3.0
-"""So long after a lease brought something, what others have begun is left to them."""
 
 BREAK_S, ALIVE_S = 0.5, 1.5
 """The pause after a fetch that broke off while bytes came: within the last few moments before."""
@@ -75,11 +64,10 @@ class Gateway:
         self._running: dict[int, _Running] = {}
         self._failures = 0
         self._alone = Solitude(1 + image.context.rng.random())
-        self._idle_since: float | None = None
+        self._choice = Choice(image, self._leases, self._alone, self._running)
         self._frame_at = 0.0
         self._frame_s: float | None = None
         self._yielded = 0
-        self._begun: dict[tuple[Digest, int], None] = {}
         self._encouraged = False
         self._moved_at = -math.inf
         self._resume_at = -math.inf
@@ -105,7 +93,7 @@ class Gateway:
             return
         self._give_way()
         while len(self._running) < self._fetches_max():
-            run = self._next_run()
+            run = self._choice.next_run()
             if run is None:
                 self.dirty = False
                 return
@@ -219,7 +207,7 @@ class Gateway:
     def renewed_by(self, device: str, remote: RemoteImage, pack: Digest, pieces: Collection[int]) -> None:
         """A peer serves pieces that it did not serve before."""
         brought = self._leases.renewed_by(device, remote, pack, pieces)
-        if brought and self._begun and not self._encouraged:
+        if brought and self._choice.has_begun and not self._encouraged:
             # The WAN is there again: who has the beginning of a frame goes on with it before others do.
             self._encouraged = True
             soon = self._context.now + BACKOFF_S[0] * self._context.rng.random()
@@ -257,7 +245,7 @@ class Gateway:
         for key in unmade:
             image.want_again(key)
         if unmade and running.moved and error is not None:
-            self._note_begun(unmade[0])
+            self._choice.note_begun(unmade[0])
         if error is None or (running.cancelled and context.now - running.alive <= context.policy.stall_s):
             if error is None:
                 self._failures = 0
@@ -273,138 +261,11 @@ class Gateway:
         image.wan_blocked_until = context.now + pause
         image.announce()
 
-    def _note_begun(self, first: PieceKey) -> None:
-        """The first piece that a fetch did not bring: the beginning of its frame is kept."""
-        pieces = self._image.maps[first[0]]
-        frame = pieces[first[1]].frame
-        self._begun.pop((first[0], frame), None)
-        self._begun[first[0], frame] = None
-        if len(self._begun) > REMNANTS_MAX:
-            del self._begun[next(iter(self._begun))]
-
     def cancel_all(self) -> None:
         for number, running in self._running.items():
             if not running.cancelled:
                 running.cancelled = True
                 self._context.actions.append(CancelFetch(number))
-
-    # Choosing
-
-    def _next_run(self) -> tuple[Digest, int, int] | None:
-        image = self._image
-        run = self._shared_run()
-        if run is not None or not self._alone or image.route is None:
-            return run
-        moved_at = max(image.last_progress, self._leases.brought_at)
-        if self._context.now - moved_at < self._context.policy.help_s:
-            return None  # what others have or fetch may be arriving
-        return self._run_of(image.route, image.maps[image.route], selfish=True)
-
-    def _shared_run(self) -> tuple[Digest, int, int] | None:
-        """What is for this node to fetch for the site."""
-        image = self._image
-        full = image.task.full_pack.index.sha256
-        if len(image.repair) and full in image.maps and image.route != full:
-            run = self._run_of(full, image.maps[full], selfish=False, repair=True)
-            if run is not None:
-                return run
-        pack = image.site.plan.pack
-        if pack is None:
-            return None
-        name = pack.index.sha256
-        if name not in image.maps or image.route != name:
-            return None
-        begun = self._begun_run(name)
-        if begun is not None or self._context.device not in image.site.gateways:
-            return begun
-        return self._run_of(name, image.maps[name], selfish=False)
-
-    def _begun_run(self, name: Digest) -> tuple[Digest, int, int] | None:
-        """A frame of which this node has the beginning, whoever fetches for the site now."""
-        if not self._begun:
-            return None
-        pieces = self._image.maps[name]
-        leased = self._leases.covered(name, len(pieces.index.frames))
-        for pack, number in self._begun:
-            if pack == name and self._is_open(
-                name, pieces, pieces.index.frames[number], leased, selfish=False, repair=False
-            ):
-                return name, number, number + 1
-        return None
-
-    def _run_of(
-        self, name: Digest, pieces: PieceMap, *, selfish: bool, repair: bool = False
-    ) -> tuple[Digest, int, int] | None:
-        frames = pieces.index.frames
-        policy = self._context.policy
-        leased = self._leases.covered(name, len(frames), self._alone.defers_to if selfish else None)
-        open_frames = [f for f in frames if self._is_open(name, pieces, f, leased, selfish, repair)]
-        begun = self._leases.begun(name)
-        fresh = [f for f in open_frames if f.number not in begun]
-        if fresh or self._others_may_go_on(leased):
-            open_frames = fresh
-        if not open_frames:
-            return None
-        if selfish or repair or len(self._image.site.gateways) < 2:
-            first, mine = open_frames[0], None
-        else:
-            weights = dict.fromkeys(self._image.site.gateways, 100)
-            stripes = dict.fromkeys(f.stored_offset // policy.stripe_bytes for f in open_frames)
-            owners = {s: rank(stripe_key(self._image.task.image, s), weights)[0] for s in stripes}
-            own = [s for s in stripes if owners[s] == self._context.device]
-            if not own and not self._may_help():
-                return None
-            mine = own[0] if own else next(reversed(stripes))
-            first = next(f for f in open_frames if f.stored_offset // policy.stripe_bytes == mine)
-        stop, size = first.number, 0
-        for frame in open_frames[open_frames.index(first) :]:
-            other_stripe = mine is not None and frame.stored_offset // policy.stripe_bytes != mine
-            if frame.number != stop or other_stripe:
-                break
-            if size and size + frame.stored_size > min(policy.run_bytes, limits.LEASE_BYTES_MAX):
-                break
-            size += frame.stored_size
-            stop = frame.number + 1
-        return name, first.number, stop
-
-    def _others_may_go_on(self, leased: set[int]) -> bool:
-        """Whether those who have the beginnings of frames may still come: it shows by what others bring."""
-        under_way = bool(leased or self._running)
-        return under_way or self._context.now - self._leases.brought_at < BEGUN_S
-
-    def _may_help(self) -> bool:
-        """Whether this gateway has had nothing of its own to fetch for long enough to take another's."""
-        now = self._context.now
-        if self._running or self._idle_since is None:
-            self._idle_since = None if self._running else now
-            return False
-        if now - self._leases.ended_at < CONFLICT_S:
-            return False  # whose lease has just ended is about to begin the next
-        return now - self._idle_since >= self._context.policy.help_s
-
-    def _is_open(
-        self, name: Digest, pieces: PieceMap, frame: Frame, leased: set[int], selfish: bool, repair: bool
-    ) -> bool:
-        """Whether a frame has to be fetched by somebody and nobody is at it."""
-        image = self._image
-        stop = frame.target_offset + frame.target_length
-        if image.done.covers(frame.target_offset, stop):
-            return False
-        keys = [(name, n) for n in pieces.of_frame(frame.number)]
-        if any(key in image.fetching for key in keys):
-            return False
-        if all(key in image.storing or image.done.covers(*_target(pieces, key)) for key in keys):
-            return False
-        broken = list(image.repair.gaps(frame.target_offset, stop)) != [(frame.target_offset, stop)]
-        if broken != repair and name != image.task.full_pack.index.sha256:
-            return False
-        if repair and not broken:
-            return False
-        if frame.number in leased:
-            return False
-        if selfish:
-            return True
-        return not all(image.holders.count(key) or image.done.covers(*_target(pieces, key)) for key in keys)
 
     def _start(self, pack: Digest, start: int, stop: int) -> None:
         context, image = self._context, self._image
@@ -419,7 +280,7 @@ class Gateway:
         for frame in range(start, stop):
             for n in pieces.of_frame(frame):
                 key = (pack, n)
-                if not image.done.covers(*_target(pieces, key)):
+                if not image.done.covers(*target_of(pieces, key)):
                     running.keys.append(key)
                     image.fetching[key] = number
                     image.wanted.pop(key, None)
@@ -470,8 +331,3 @@ class Gateway:
 
     def _lease(self, running: _Running) -> m.Lease:
         return m.Lease(self._image.task.image, running.pack, running.lease, running.start, running.stop)
-
-
-def _target(pieces: PieceMap, key: PieceKey) -> tuple[int, int]:
-    piece = pieces[key[1]]
-    return piece.target_offset, piece.target_stop
