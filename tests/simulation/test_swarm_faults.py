@@ -244,6 +244,26 @@ def test_who_starts_anew_waits_for_those_that_the_roster_says_are_done() -> None
     assert site.wan_bytes - paid <= 2 * release.pack(None).index.size
 
 
+@pytest.mark.parametrize("was_here", [True, False])
+def test_who_saw_others_leave_complete_waits_for_them_when_it_begins(was_here: bool) -> None:
+    release = make_release(4 * MIB, {})
+    site = site_of(2, release)
+    later, first = site.honest
+    if was_here:
+        site.connect(later.device, first.device)
+    first.pursue()
+    assert site.run(site.now + 120, done=lambda: first.finished_at is not None)
+    site.run(site.now + 1)  # it says so before it leaves
+    paid = site.wan_bytes
+    if was_here:
+        site.disconnect(later.device, first.device)
+    later.pursue()
+    site.at(site.now + 30, lambda: site.connect(later.device, first.device))
+    assert site.run(site.now + 90, done=site.finished)
+    again = 0 if was_here else release.pack(None).frames.size
+    assert site.wan_bytes - paid == pytest.approx(again, abs=release.pack(None).index.size)
+
+
 @pytest.mark.parametrize("absent", [1, 6])
 def test_a_roster_that_names_absent_devices(absent: int) -> None:
     release = make_release(32 * MIB, {})

@@ -1,9 +1,16 @@
 """When a node that is done may go away."""
 
 import math
+import random
 
 from p2p.content.digests import sha256
+from p2p.content.manifest import ObjectRef, PackRef
+from p2p.swarm import ImageTask
+from p2p.swarm import events as e
+from p2p.swarm import messages as m
 from p2p.swarm.departure import DEVICES_MAX, IMAGES_MAX, LONGEST_S, QUIET_S, Departed, may_leave
+from p2p.swarm.node import SwarmNode
+from p2p.swarm.wire import PROTOCOL
 
 ONE = sha256(b"one")
 
@@ -52,3 +59,17 @@ def test_what_is_remembered_is_bounded() -> None:
     for n in range(IMAGES_MAX + 1):
         departed.note(sha256(bytes([n])), "a", 0.0)
     assert [bool(departed.take(sha256(bytes([n])))) for n in (0, 1, IMAGES_MAX)] == [False, True, True]
+
+
+def test_a_peer_that_has_not_begun_with_an_image_is_told_from_one_that_is_done() -> None:
+    node = SwarmNode(device="me", site="depot", port=7000, rng=random.Random(1))
+    pack = PackRef(ObjectRef(ONE, 10), ObjectRef(sha256(b"frames"), 100), None)
+    node.handle(e.Offer(ImageTask(ONE, 1000, None, (pack,))), 0.0)
+    assert node.all_begun(ONE)
+    node.handle(e.PeerConnected("peer", "10.0.0.1"), 0.0)
+    node.handle(e.Received("peer", m.Hello(PROTOCOL, "depot", 7000, True)), 0.0)
+    assert node.all_complete(ONE)
+    assert not node.all_begun(ONE)
+    node.handle(e.Received("peer", m.Join(ONE, None, True, 100, False)), 0.0)
+    assert node.all_begun(ONE)
+    assert not node.all_complete(ONE)

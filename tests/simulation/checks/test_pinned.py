@@ -28,6 +28,10 @@ FOUND = (
     ("phase-opens-while-they-reboot", 113, 1.001),
     # A device with a smaller delta came while another fetched its own pack, and that went on. (A 1.44)
     ("cheaper-base-comes-later", 157, 1.001),
+    # A smaller pack than the rest of the one under way was fetched beside it. (A 1.38)
+    ("packs-of-nearly-the-same-cost", 425, 1.001),
+    # Who could not know how large the frames of others are gave them 30 s, then fetched alone. (A 1.61)
+    ("patience-with-unknown-packs", 42, 1.001),
     # When the index of one pack came, leases on another were cut by its frames. (A 1.33)
     ("lease-cut-by-another-pack", 289, 1.001),
     # On a slow radio a gateway's signs of life came behind pieces, and it was taken for stalled. (A 1.5)
