@@ -257,6 +257,7 @@ def test_who_saw_others_leave_complete_waits_for_them_when_it_begins(was_here: b
     paid = site.wan_bytes
     if was_here:
         site.disconnect(later.device, first.device)
+        site.run(site.now + 1)
     later.pursue()
     site.at(site.now + 30, lambda: site.connect(later.device, first.device))
     assert site.run(site.now + 90, done=site.finished)
