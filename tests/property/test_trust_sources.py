@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
+import json
+
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from p2p.errors import TrustError
@@ -84,6 +86,7 @@ EXPECTED = update(TrustClient(ALONE, REPOSITORY.initial_root), Source(REPOSITORY
 
 
 @settings(max_examples=150)
+@example(script=[("extend", 0, ord("\t"))], restart=False)
 @given(script=st.lists(lies(), max_size=12), restart=st.booleans())
 def test_bad_sources_change_nothing_but_the_number_of_requests(
     script: list[tuple[str, int, int]], restart: bool
@@ -95,6 +98,8 @@ def test_bad_sources_change_nothing_but_the_number_of_requests(
     answer = Scripted(script)
     client = TrustClient(store, REPOSITORY.initial_root)
     assert update(client, answer) == EXPECTED
-    assert {name: store.values[name] for name in ALONE.values if name != "timestamp.json"} == {
-        name: value for name, value in ALONE.values.items() if name != "timestamp.json"
-    }
+    for name, value in ALONE.values.items():
+        if name.startswith("root"):  # no digest is known of it: space around what is signed may differ
+            assert json.loads(store.values[name]) == json.loads(value)
+        elif name != "timestamp.json":
+            assert store.values[name] == value
