@@ -209,7 +209,10 @@ def _delta(work: Path) -> list[Figure]:
     for row in json.loads(report.read_text()):
         ratio = "no other tool" if row["ratio"] is None else f"{row['ratio']:.3f} × best"
         measured = f"{row['pack']} B, {ratio}; {row['apply_rss'] / MIB:.0f} MiB"
-        others = ", ".join(f"{tool} {size}" for tool, size in row["others"].items() if size is not None)
+        others = ", ".join(
+            f"{tool} {row['notes'].get(tool, '-') if size is None else size}"
+            for tool, size in row["others"].items()
+        )
         reached = row["size_goal"] and row["memory_goal"]
         figures.append(Figure(f"delta: {row['pair']}", goal, measured, reached, others))
     return figures
