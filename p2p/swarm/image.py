@@ -151,7 +151,7 @@ class ImageSwarm:
             self.replan = self.stale = False
             self.planned_at = now
             self._make_plan()
-            if not self.complete:
+            if not self.complete and not self.site.waits:
                 self._follow(self._choose_route())
             if self._full_index_needed():
                 self.indexes.need(self.task.full_pack)
@@ -185,7 +185,8 @@ class ImageSwarm:
     def housekeeping(self) -> None:
         """Plan anew if something has changed, and now and then because time passes."""
         self.hearsay.refresh()
-        if self.stale or self.route is None or self.context.now - self.planned_at >= REPLAN_S:
+        old = self.context.now - self.planned_at >= REPLAN_S
+        if self.stale or self.route is None or self.site.waits or old:
             self.replan = True
 
     def _choose_route(self) -> PackRef:

@@ -15,6 +15,8 @@ class Policy:
       each other; `settle_silent_s` longer while the roster names devices that are silent.
     - `gather_s`: nor for this long after an image is taken up, unless all of the roster and all that are
       connected have taken it up too: nodes that have run for days hear of a release at almost the same time.
+    - `join_s`: so long after that, or after it connected, a peer that does not take part yet is waited for
+      if it may make a smaller pack possible: news reaches it, and it asks what is meant, in about this time.
     - `stall_s`: a lease or a fetch without progress for this long ends.
     - `fallback_s`: without any progress for this long (jittered, up to twice) a node serves itself.
     - `return_s`: a device that had the whole image and went away is counted on for this long, as it may only
@@ -42,6 +44,7 @@ class Policy:
     settle_s: float = 2.0
     settle_silent_s: float = 4.0
     gather_s: float = 1.0
+    join_s: float = 5.0
     stall_s: float = 8.0
     fallback_s: float = 30.0
     return_s: float = 60.0

@@ -1,8 +1,9 @@
 """The site as one node sees it for one image: who takes part, whom it believes, and the plan that follows.
 
-What others told of themselves is not all: the roster names devices that are still waking up, a node
-that calls itself complete but gives nothing must not keep the site from the WAN, and how a device
-kept its promises outlives its connections. `SiteView` turns all that into the arguments of the pure
+What others told of themselves is not all: the roster names devices that are still waking up, a peer that
+has yet to hear of the image may need less of the WAN than those that have, a node that calls itself complete
+but gives nothing must not keep the site from the WAN, and how a device kept its promises outlives its
+connections. `SiteView` turns all that into the arguments of the pure
 rule in `plan`, and holds its result. Not for the image itself (`image`) nor for what is fetched or
 asked for (`gateway`, `rider`).
 """
@@ -40,7 +41,8 @@ class SiteView:
     `first`: others who are told of to those that may not know them, the most important first.
     `keeper`: who fetches indexes for those that only hear of each other. `known`: nobody has to be
     waited for, as this node needs nothing of the image. `spare`: so many gateways more than usual, as
-    nothing has come of those that there are.
+    nothing has come of those that there are. `waits`: nothing is planned yet, as a peer that does not take
+    part yet may make a smaller pack possible.
     """
 
     def __init__(self, context: Context, task: ImageTask, hearsay: Hearsay, *, known: bool) -> None:
@@ -49,17 +51,19 @@ class SiteView:
         self.first: tuple[Participant, ...] = ()
         self.keeper: str | None = None
         self.spare = 0
+        self.waits = False
         self.ready_at: float | None = None
         self._hearsay = hearsay
         self._context = context
         self._task = task
         self._started = context.now
         self._gathered = known
+        self._begun = known
         self._conducts: dict[str, Conduct] = {}
         self._returning: dict[str, float] = {}
         self._awaits_until = -math.inf
         self._scores: dict[tuple[str, int], float] = {}
-        self._basis: tuple[list[Participant], dict[Digest, int], set[str]] | None = None
+        self._basis: tuple[list[Participant], list[Participant], dict[Digest, int], set[str]] | None = None
         self._ranked: list[str] = []
         departed = context.departed.take(task.image)
         for device, left_at in () if known else departed.items():
@@ -70,14 +74,19 @@ class SiteView:
         """Whether those who start together have been heard, so that the plan counts them."""
         context = self._context
         if not self._gathered:
-            if context.settled:
-                self._gathered = self._over()
-            else:
-                self._gathered = context.roster_known  # the plan counts those in who are still to join
-        ready = self._gathered and (context.settled or context.roster_known)
+            # By the roster alone, the plan counts those in who are still to join.
+            self._gathered = self._over() if context.settled else self._roster_known
+        ready = self._gathered and (context.settled or self._roster_known)
         if ready and self.ready_at is None:
             self.ready_at = context.now
         return ready
+
+    @property
+    def _roster_known(self) -> bool:
+        """Whether the roster tells all that the plan needs: of all who are still to join, what they hold."""
+        context, members = self._context, self._context.members(self._task.image)
+        expected = context.expected
+        return context.whole and bool(expected) and all(h or d in members for d, h in expected.items())
 
     def _over(self) -> bool:
         """Whether nobody has to be waited for any more; in a crowd, until no news comes from far away."""
@@ -105,13 +114,21 @@ class SiteView:
         if own.complete:
             self._basis = None
             self.plan, self.gateways, self.first, self.keeper = SitePlan(None), (), (), None
+            self.waits = False
             return
+        ways = self._task.packs
         participants = list(self._participants(own, packs))
         held = self._held(packs, serves, busy.values())
+        self._begun |= bool(busy) or any(held.get(p.index.sha256, 0) > p.index.size for p in ways)
+        outsiders = [] if self._begun else list(self._outsiders())
         stalled = {p.device for p, r in context.remotes(image) if r.conduct.stalled_until > context.now}
-        if (participants, held, stalled) != self._basis:
-            self._basis = participants, held, stalled
-            self.plan = make_plan(self._task.packs, participants, held)
+        if (participants, outsiders, held, stalled) != self._basis:
+            self._basis = participants, outsiders, held, stalled
+            self.plan = make_plan(ways, participants, held)
+            best = make_plan(ways, participants + outsiders, held) if outsiders else self.plan
+            self.waits = best.pack != self.plan.pack
+            if self.waits:
+                self.plan = SitePlan(None)
             self._ranked = self._rank(participants, stalled)
         order = self._ranked
         self.keeper = order[0] if order else None
@@ -200,11 +217,28 @@ class SiteView:
                 del self._returning[device]
         for device in self._resting() if context.settled else ():
             yield Participant(device, None, False, complete=True)
-        if not context.settled and context.roster_known:
+        if not context.settled and self._roster_known:
             for device, peer in context.peers.items():
                 known = peer.images.get(image)
                 if (known is None or known.participant is None) and device in context.expected:
                     yield self._expected(device, context.expected[device])
+
+    def _outsiders(self) -> Iterator[Participant]:
+        """Peers that do not take part, as they may be soon: those of the roster with what they held.
+
+        Others might hold anything. Each is waited for once, and no longer than news take to be heard.
+        """
+        context, join_s = self._context, self._context.policy.join_s
+        members = context.members(self._task.image)
+        smallest = min(self._task.packs, key=lambda pack: pack.wan_bytes)
+        for device, peer in context.peers.items():
+            since = max(self._started, peer.connected_at)
+            if device in members or context.now >= since + join_s or since > self._started + join_s:
+                continue
+            held = context.expected.get(device)
+            if held != self._task.image:
+                wan = peer.hello is None or peer.hello.wan
+                yield Participant(device, held or smallest.base, wan)
 
     def _believed(self, remote: RemoteImage, said: Participant, packs: Collection[Digest]) -> Participant:
         """A node that says it is complete but gives nothing does not keep the site from the WAN for long."""
