@@ -79,48 +79,39 @@ def test_devices_at_rest_that_hear_of_it_one_by_one_pay_the_smallest_pack(seed: 
     assert _amplification(site) <= 1.02
 
 
+def _alone_at_it(site: Site, knows: dict[str, Digest | None] | None = None) -> float:
+    """Seconds that the first device takes, as nobody else takes part; `knows`: its roster."""
+    one = site.honest[0]
+    for driver in site.honest:
+        driver.feed(e.Tick())
+    site.connect_all()
+    if knows is not None:
+        one.feed(e.Expect(knows, whole=True))
+    site.at(60, one.pursue)
+    assert site.run(120, done=lambda: one.finished_at is not None)
+    assert one.finished_at is not None
+    return one.finished_at - 60
+
+
 @pytest.mark.parametrize("held", [SMALL, None], ids=["the-roster-knows-it", "never-seen"])
 def test_who_never_takes_part_is_waited_for_once_and_not_for_long(held: Digest | None) -> None:
     """It may belong to a phase that is not open yet."""
     site = _site(1, FAST, [LARGE, SMALL])
-    one = site.honest[0]
-    for driver in site.honest:
-        driver.feed(e.Tick())
-    site.connect_all()
-    one.feed(e.Expect({"d1": held}, whole=True))
-    site.at(60, one.pursue)
-    assert site.run(120, done=lambda: one.finished_at is not None)
-    assert one.finished_at is not None
-    assert JOIN_S <= one.finished_at - 60 <= JOIN_S + 1
-    assert site.wan_bytes <= 1.02 * one.release.pack(LARGE).wan_bytes  # no index of a pack that nobody needed
+    assert JOIN_S <= _alone_at_it(site, {"d1": held}) <= JOIN_S + 1
+    assert site.wan_bytes <= 1.02 * site.honest[0].release.pack(LARGE).wan_bytes  # and no index for nobody
 
 
 def test_who_could_not_make_less_of_it_do_is_not_waited_for() -> None:
-    site = _site(1, FAST, [SMALL, LARGE])
-    one = site.honest[0]
-    for driver in site.honest:
-        driver.feed(e.Tick())
-    site.connect_all()
-    one.feed(e.Expect({"d1": LARGE}, whole=True))
-    site.at(60, one.pursue)
-    assert site.run(120, done=lambda: one.finished_at is not None)
-    assert one.finished_at is not None
-    assert one.finished_at - 60 <= Policy().gather_s + 1
+    assert _alone_at_it(_site(1, FAST, [SMALL, LARGE]), {"d1": LARGE}) <= Policy().gather_s + 1
 
 
 def test_those_that_come_and_go_do_not_hold_up_the_site() -> None:
     site = _site(1, FAST, [LARGE, SMALL, SMALL])
-    one = site.honest[0]
-    for driver in site.honest:
-        driver.feed(e.Tick())
     for n in range(60):  # one of the two is always there, and never for long
         other = f"d{1 + n % 2}"
         site.at(59 + n, lambda other=other: site.connect("d0", other))
         site.at(60.1 + n, lambda other=other: site.disconnect("d0", other))
-    site.at(60, one.pursue)
-    assert site.run(120, done=lambda: one.finished_at is not None)
-    assert one.finished_at is not None
-    assert one.finished_at - 60 <= 2 * JOIN_S + 1
+    assert _alone_at_it(site) <= 2 * JOIN_S + 1
 
 
 def test_what_is_being_fetched_is_not_put_off_for_a_newcomer() -> None:
