@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import secrets
 import shlex
 import time
@@ -22,7 +23,7 @@ FAILED_MAX = 20
 
 @click.command(name="soak")
 @click.option(
-    "--minutes", type=click.FloatRange(0), default=1.0, show_default=True, help="No run begins later."
+    "--minutes", type=click.FloatRange(0), help="No run begins later. Default: 1, or no end with --runs."
 )
 @click.option("--runs", type=click.IntRange(1), help="At most so many runs.")
 @click.option("--seed", type=click.IntRange(0), help="The first seed; the next ones follow. Default: any.")
@@ -37,7 +38,7 @@ FAILED_MAX = 20
 )
 @json_option
 def soak_command(
-    minutes: float,
+    minutes: float | None,
     runs: int | None,
     seed: int | None,
     faults: bool,
@@ -54,11 +55,13 @@ def soak_command(
     \b
     Examples:
       slipstream sim soak --minutes 10
-      slipstream sim soak --no-faults --runs 1000 --minutes 60 --seed 0
+      slipstream sim soak --no-faults --runs 1000 --seed 0 --jobs 2
       slipstream sim run soak/random-7.small.toml --seed 7
     """
     first = secrets.randbelow(10**9) if seed is None else seed
     seeds = itertools.count(first) if runs is None else iter(range(first, first + runs))
+    if minutes is None:
+        minutes = math.inf if runs else 1.0
     until = time.monotonic() + 60 * minutes
     summary = SoakSummary()
     failed: list[Failed] = []
