@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import trio
 
 BURST_S = 0.5
@@ -9,16 +11,22 @@ BURST_S = 0.5
 
 
 class RateBudget:
-    """At most `rate` bytes per second on average over all users of one budget; None is no limit."""
+    """At most `rate` bytes per second on average over all users of one budget; None is no limit.
 
-    def __init__(self, rate: int | None) -> None:
+    `spent` is called with every use, before it waits.
+    """
+
+    def __init__(self, rate: int | None, spent: Callable[[], None] | None = None) -> None:
         self.rate = rate
+        self._spent = spent
         self._tokens = float(rate or 0) * BURST_S
         self._at: float | None = None
         self._lock = trio.Lock()
 
     async def spend(self, size: int) -> None:
         """Wait until `size` bytes are allowed; those who wait are served in turn."""
+        if self._spent is not None:
+            self._spent()
         if self.rate is None:
             return
         async with self._lock:

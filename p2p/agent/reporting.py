@@ -20,6 +20,7 @@ from p2p.adapters.installer import Installer, Task
 from p2p.adapters.roster import RosterDiscovery
 from p2p.adapters.status import write_status
 from p2p.agent.driver import SwarmDriver
+from p2p.agent.metering import WanMeter
 from p2p.agent.updates import Updates
 from p2p.config import AgentConfig
 from p2p.errors import OriginError, StoreError
@@ -51,6 +52,7 @@ class Reporting:
         boot: Boot,
         driver: SwarmDriver,
         updates: Updates,
+        meter: WanMeter | None,
     ) -> None:
         self._config = config
         self._credentials = credentials
@@ -60,6 +62,7 @@ class Reporting:
         self._boot = boot
         self._driver = driver
         self._updates = updates
+        self._meter = meter
         self._written: dict[str, Any] | None = None
         self._left = False
         self.roster = RosterDiscovery(credentials.identity.device)
@@ -172,6 +175,8 @@ class Reporting:
                 for device in node.peers
             ],
         }
+        if self._meter is not None:
+            facts["wan"] = self._meter.facts()
         if status is not None:
             facts["progress"] = {"done": status.size - status.left, "total": status.size}
         return facts

@@ -30,6 +30,7 @@ from p2p.agent.budget import RateBudget
 from p2p.agent.driver import SwarmDriver
 from p2p.agent.links import PeerLinks
 from p2p.agent.metadata import MetadataSource
+from p2p.agent.metering import meter_of
 from p2p.agent.reporting import Reporting
 from p2p.agent.updates import RebootPendingError, Updates, explain
 from p2p.config import AgentConfig
@@ -137,6 +138,13 @@ class Agent:
             admit=lambda peer: self._links.admits(peer),
         )
         stack.callback(self._transport.close)
+        self._meter = meter_of(
+            config,
+            DirectoryBlobStore(state / "budget"),
+            self._crossed,
+            self._now,
+            changed=lambda is_open: self._driver.feed(e.WanChanged(True, closed=not is_open)),
+        )
         self._node = SwarmNode(
             device=identity.device,
             site=identity.site,
@@ -149,13 +157,14 @@ class Agent:
                 gateways_max=config.swarm.gateways_max,
             ),
             wan=config.swarm.wan,
+            closed=self._meter is not None and not self._meter.open,
             weight=config.swarm.weight,
         )
         self._driver = SwarmDriver(
             self._node,
             self._origin,
             spool=state / "spool",
-            wan=RateBudget(config.budgets.wan_rate_max),
+            wan=RateBudget(config.budgets.wan_rate_max, self._meter.wake if self._meter else None),
             failed=lambda image, error: self._updates.failed(image, error),
             found=lambda address: self._links.found(address),
             indexes=self._indexes,
@@ -188,6 +197,7 @@ class Agent:
             boot,
             self._driver,
             self._updates,
+            self._meter,
         )
         self._asked_at = -math.inf
         self._asked_for = False
@@ -203,6 +213,8 @@ class Agent:
             nursery.start_soon(source.run, self._links.found)
         if self._config.swarm.wan:
             nursery.start_soon(partial(self._reporting.check_in_always, once=once))
+        if self._meter is not None:
+            nursery.start_soon(self._meter.run)
         nursery.start_soon(self._reporting.write_status_always)
         outcome: SlipstreamError | None = None
         try:
@@ -337,6 +349,8 @@ class Agent:
                 await trio.sleep(min(1.0, patience_s / 8))
             last = self._driver.trouble
             why = last.message if last is not None else "no peer and no origin has what is missing"
+            if self._meter is not None and not self._meter.open:
+                why = f"no peer has what is missing, and the WAN is {self._meter.explain()}"
             outcome.append(
                 OriginError(
                     last.reason if last is not None else "stalled",
@@ -405,6 +419,11 @@ class Agent:
         return trusted_time(
             time.time(), build_time=self._config.trust.build_time or 0.0, signed_time=self._trust.time
         )
+
+    def _crossed(self) -> int:
+        """Bytes that this process has moved over its WAN, both ways."""
+        clients = {id(c): c for c in (self._client, self._api_client)}.values()
+        return sum(client.wire_received + client.wire_sent for client in clients)
 
     def _raise_floor(self, release: Release) -> None:
         self._floors.raise_to(release.product, release.counter)

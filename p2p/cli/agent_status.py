@@ -75,6 +75,7 @@ def show_status(facts: dict[str, Any]) -> None:
             ("release", install["installed"]),
             ("state", _state_line(install, agent_facts)),
             ("role", agent_facts.get("role")),
+            *([("WAN", _wan_line(agent_facts["wan"]))] if agent_facts.get("wan") else []),
             ("boot", _boot_line(boot)),
         ]
     )
@@ -130,6 +131,14 @@ def _state_line(install: dict[str, Any], agent_facts: dict[str, Any]) -> str:
     if progress.get("total"):
         line += f", {100 * progress.get('done', 0) / progress['total']:.0f} %"
     return line + (f" ({install['reason']})" if install["reason"] else "")
+
+
+def _wan_line(wan: dict[str, Any]) -> str:
+    """What the budgets allow."""
+    closed = {"window": "closed (budgets.wan_windows)", "quota": "closed (budgets.wan_month_max)"}
+    line = closed.get(wan["closed_by"], "open") + (f" until {wan['until']}" if wan["until"] else "")
+    most = f" of {size_text(wan['month_max'])}" if wan["month_max"] else ""
+    return f"{line}; {size_text(wan['month_used'])}{most} used in {wan['month']}"
 
 
 def _boot_line(boot: dict[str, Any]) -> str:

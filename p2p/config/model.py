@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import tzinfo
 from pathlib import Path
+
+from p2p.swarm.allowance import DailyWindow
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,10 +112,15 @@ class HealthConfig:
 
 @dataclass(frozen=True, slots=True)
 class BudgetsConfig:
-    """Bytes per second, None for no limit."""
+    """Rates in bytes per second, `wan_month_max` in bytes; None for no limit.
+
+    `wan_windows`: when frames may be fetched, in `zone`; empty for always."""
 
     wan_rate_max: int | None
     lan_rate_max: int | None
+    wan_month_max: int | None
+    wan_windows: tuple[DailyWindow, ...]
+    zone: tzinfo
 
 
 @dataclass(frozen=True, slots=True)

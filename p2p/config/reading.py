@@ -123,6 +123,9 @@ def _read(root: Table) -> AgentConfig | None:
     budgets_config = BudgetsConfig(
         wan_rate_max=budgets.optional("wan_rate_max", budgets.rate),
         lan_rate_max=budgets.optional("lan_rate_max", budgets.rate),
+        wan_month_max=budgets.optional("wan_month_max", budgets.size),
+        wan_windows=budgets.windows("wan_windows"),
+        zone=budgets.zone("time_zone", default="UTC"),
     )
     swarm = root.table("swarm")
     swarm_config = SwarmConfig(

@@ -8,18 +8,21 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Callable
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, tzinfo
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from p2p.config.model import Endpoint
 from p2p.content.fields import check_name
 from p2p.errors import ContentError
+from p2p.swarm.allowance import DailyWindow
 
 _T = TypeVar("_T")
 _UNITS = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30}
 _AMOUNT = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]+)", re.IGNORECASE)
+_WINDOW = re.compile(r"([01]?\d|2[0-3]):([0-5]\d)\s*[-–]\s*([01]?\d|2[0-3]):([0-5]\d)")
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?")
 
 
@@ -227,6 +230,22 @@ class Table:
         )
         return self._amount(key, what, _rate, 1, 1 << 50)
 
+    def size(self, key: str) -> int:
+        what = "bytes: a number or text such as '500MB', '2GB', '64MiB'; absent for no limit"
+        return self._amount(key, what, _size, 1, 1 << 60)
+
+    def windows(self, key: str) -> tuple[DailyWindow, ...]:
+        return self._each(key, "a list of daily windows such as '22:00-05:00'", _window)
+
+    def zone(self, key: str, *, default: str) -> tzinfo:
+        what = "the name of a time zone such as 'Europe/Berlin' or 'UTC'"
+        name = self.text(key, what=what, default=default) or default
+        try:
+            return UTC if name == "UTC" else ZoneInfo(name)
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            self.fault(key, f"must be {what}; this device knows no {_shown(name)} (is tzdata installed?)")
+            return UTC
+
     def quantity(
         self,
         key: str,
@@ -347,6 +366,14 @@ def _rate(value: str) -> float | None:
         size = _size(f"{bits[1]}{bits[2] or ''}B")
         return None if size is None else size / 8
     return _size(amount)
+
+
+def _window(value: str) -> DailyWindow | None:
+    match = _WINDOW.fullmatch(value.strip())
+    if match is None:
+        return None
+    start, stop = (3600 * int(h) + 60 * int(m) for h, m in (match.group(1, 2), match.group(3, 4)))
+    return DailyWindow(start, stop) if start != stop else None
 
 
 def _shown(value: object) -> str:

@@ -36,6 +36,7 @@ class Context:
 
     `stirred`: the event may change anything that this node does; whoever knows better takes it back, and
     then at most more pieces are asked for. What follows from time alone waits for the next deadline.
+    `wan`: this node may fetch for its site; `reachable`: and where not, signed documents for itself at least.
     """
 
     def __init__(
@@ -54,7 +55,7 @@ class Context:
         self.site = site
         self.policy = policy
         self.rng = rng
-        self.wan = wan
+        self.wan = self.reachable = wan
         self.weight = weight
         self.ledger = Ledger()
         self.window = Window(policy)

@@ -222,9 +222,13 @@ class PieceSent(NamedTuple):
 
 
 class WanChanged(NamedTuple):
-    """The origin became reachable or unreachable, or policy closed or opened the WAN."""
+    """The origin became reachable or unreachable, or policy opened or closed the WAN.
+
+    `closed`: of all that crosses it, only signed documents for this device itself still may.
+    """
 
     up: bool
+    closed: bool = False
 
 
 Event = (

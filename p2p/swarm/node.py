@@ -45,7 +45,8 @@ class ImageStatus:
 class SwarmNode:
     """The swarm's side of one device.
 
-    `weight` (0 to 1000) is how willing it is to be a gateway; `wan`: it can reach an origin now.
+    `weight` (0 to 1000) is how willing it is to be a gateway; `wan`: it can reach an origin now; `closed`: as
+    `WanChanged` has it.
     `open_index`: many nodes of one process may share what they open.
     """
 
@@ -58,12 +59,20 @@ class SwarmNode:
         rng: Rng,
         policy: Policy | None = None,
         wan: bool = True,
+        closed: bool = False,
         weight: int = 100,
         open_index: Callable[[bytes], PieceMap] = open_index,
     ) -> None:
         self._context = Context(
-            device, site, policy or Policy(), rng, wan=wan, weight=weight, open_index=open_index
+            device,
+            site,
+            policy or Policy(),
+            rng,
+            wan=wan and not closed,
+            weight=weight,
+            open_index=open_index,
         )
+        self._context.reachable = wan
         self._objects = ObjectExchange(self._context)
         self._pursuits = Pursuits(self._context, self._objects)
         self._inbox = Inbox(self._context, self._objects, self._pursuits)
@@ -190,11 +199,11 @@ class SwarmNode:
                 context.whole = event.whole
                 self._pursuits.changed()
             case e.WanChanged():
-                context.wan = event.up
+                context.wan, context.reachable = event.up and not event.closed, event.up
                 for pursuit in self._pursuits:
                     pursuit.gateway.dirty = True
                     pursuit.image.announce()
-                    if not event.up:
+                    if not context.wan:
                         pursuit.gateway.cancel_all()
             case e.WantObject():
                 self._objects.want(event.digest, event.size, for_agent=True)

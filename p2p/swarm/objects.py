@@ -274,6 +274,8 @@ class ObjectExchange:
         greeted = {d: 100 for d, p in context.peers.items() if p.hello is not None}
         able = {d: w for d, w in greeted.items() if (hello := context.peers[d].hello) and hello.wan}
         order = rank(digest, {**able, context.device: 100} if context.wan else able)
+        if not context.wan and context.reachable and wanted.for_agent:
+            order.append(context.device)
         if wanted.late >= LATE_MAX:
             order.sort(key=lambda d: d != context.device)
         order += [d for d in greeted if d not in able]  # they may have it, but cannot fetch it

@@ -272,6 +272,27 @@ def test_status_of_a_running_agent(agent: Command, config: Path) -> None:
     assert (told["running"], told["pid"]) == (False, None)
 
 
+@pytest.mark.parametrize(
+    ("wan", "line"),
+    [
+        (
+            {"closed_by": "quota", "until": "2026-12-01T00:00+00:00", "month_used": 1200, "month_max": 1000},
+            "closed (budgets.wan_month_max) until 2026-12-01T00:00+00:00; "
+            "1.2 kB (1200) of 1.0 kB (1000) used in 2026-11",
+        ),
+        (
+            {"closed_by": None, "until": None, "month_used": 7, "month_max": None},
+            "open; 7 B used in 2026-11",
+        ),
+    ],
+)
+def test_status_tells_of_budgets(agent: Command, config: Path, wan: dict[str, object], line: str) -> None:
+    path = read_config(config).status_path
+    path.parent.mkdir()
+    write_status(path, {"wan": {**wan, "month": "2026-11"}})
+    assert f"WAN      {line}\n" in agent("status")[1]
+
+
 def test_commands_that_change_a_device_wait_for_no_agent(agent: Command, config: Path) -> None:
     with AgentLock(read_config(config).device.state_dir):
         for name, *arguments in (

@@ -125,7 +125,14 @@ def fleet(fleet_template: Path, tmp_path: Path) -> FleetRig:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Agents of this process are impatient: what takes seconds in a depot takes tenths here."""
     policy = functools.partial(
-        Policy, request_s=0.8, hedge_s=0.3, help_s=0.1, object_s=0.5, have_batch_s=0.01, penalty_s=5.0
+        Policy,
+        join_s=0.5,
+        request_s=0.8,
+        hedge_s=0.3,
+        help_s=0.1,
+        object_s=0.5,
+        have_batch_s=0.01,
+        penalty_s=5.0,
     )
     monkeypatch.setattr(runtime, "Policy", policy)
     monkeypatch.setattr(

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import UTC
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import pytest
 
 from p2p.config import AgentConfig, Endpoint, parse_config, read_config
 from p2p.errors import ConfigError
+from p2p.swarm.allowance import DailyWindow
 
 HERE = Path("/etc/slipstream")
 SMALL = """\
@@ -117,6 +120,14 @@ def test_what_is_missing_is_named() -> None:
         ('[boot]\ndefault_slot = "c"', "line 14: boot.default_slot must be 'a' or 'b', not 'c'"),
         ('[budgets]\nwan_rate_max = "2MB"', "line 14: budgets.wan_rate_max must be bytes per second"),
         ('[budgets]\nwan_rate_max = 0', "line 14: budgets.wan_rate_max must be bytes per second"),
+        ('[budgets]\nwan_windows = "22:00-05:00"', "line 14: budgets.wan_windows must be a list of daily"),
+        ('[budgets]\nwan_windows = ["22-05"]', "line 14: budgets.wan_windows must be a list of daily"),
+        ('[budgets]\nwan_windows = ["22:00-24:00"]', "line 14: budgets.wan_windows must be a list of daily"),
+        ('[budgets]\nwan_windows = ["05:00-05:00"]', "line 14: budgets.wan_windows must be a list of daily"),
+        ('[budgets]\nwan_month_max = 0', "line 14: budgets.wan_month_max must be bytes"),
+        ('[budgets]\nwan_month_max = "2 GB/s"', "line 14: budgets.wan_month_max must be bytes"),
+        ('[budgets]\ntime_zone = "Mars/Olympus"', "line 14: budgets.time_zone must be the name of a"),
+        ('[budgets]\ntime_zone = "../../etc/passwd"', "line 14: budgets.time_zone must be the name of a"),
         ("[swarm]\ngateways_max = 4", "line 14: swarm.gateways_max must be a whole number of 1..3, not 4"),
         ("[swarm]\nstall_s = nan", "line 14: swarm.stall_s must be a number of 0.5..3600"),
         ('[trust]\nbuild_time = "yesterday"', "line 14: trust.build_time must be a date and time"),
@@ -140,6 +151,13 @@ def test_a_wrong_value_is_told_with_what_is_allowed(addition: str, fault: str) -
         ('[budgets]\nwan_rate_max = "16Mbit/s"', ("budgets.wan_rate_max", 2_000_000)),
         ('[budgets]\nlan_rate_max = "1.5 MiB/s"', ("budgets.lan_rate_max", 1_572_864)),
         ("[budgets]\nlan_rate_max = 1000", ("budgets.lan_rate_max", 1000)),
+        ('[budgets]\nwan_month_max = "2GB"', ("budgets.wan_month_max", 2_000_000_000)),
+        (
+            '[budgets]\nwan_windows = ["22:00-5:30", "12:00 - 13:00"]',
+            ("budgets.wan_windows", (DailyWindow(79_200, 19_800), DailyWindow(43_200, 46_800))),
+        ),
+        ('[budgets]\ntime_zone = "Europe/Berlin"', ("budgets.zone", ZoneInfo("Europe/Berlin"))),
+        ("[budgets]", ("budgets.zone", UTC)),
         ('[discovery]\npeers = ["10.0.0.1:1"]', ("discovery.peers", (Endpoint("10.0.0.1", 1),))),
         ('[discovery]\nmdns_interfaces = ["127.0.0.1"]', ("discovery.mdns_interfaces", ("127.0.0.1",))),
         (

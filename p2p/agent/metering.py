@@ -1,0 +1,186 @@
+"""Holds a device to its WAN allowance: counts what crosses, opens and closes its WAN, also over restarts.
+
+What is allowed is for `p2p.swarm.allowance` to say. The count is made durable a step ahead of what was
+used, so that a device that is switched off at any moment has never used more than it remembers. Between two
+looks a link may carry more than is left of a quota: at most `LOOK_S` of its rate.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+import trio
+
+from p2p.config import AgentConfig
+from p2p.content.fields import dump_object, load_object
+from p2p.errors import ContentError, StoreError
+from p2p.ports import BlobStore
+from p2p.swarm.allowance import Closed, Usage, Verdict, WanAllowance
+
+log = logging.getLogger(__name__)
+
+LOOK_S, REST_S = 1.0, 60.0
+"""How often is looked while bytes move, and while no images do (polls are few, and the clock may be set)."""
+
+AHEAD_MAX = 1 << 20
+"""The count that is kept is at most so many bytes ahead of what was used; less where a quota is small."""
+
+NAME = "wan-usage"
+DOCUMENT = "slipstream-wan-usage"
+VERSION = 1
+_SIZE_MAX = 4096
+_COUNT_MAX = 1 << 60
+
+
+class WanMeter:
+    """`crossed` gives the bytes that this process has moved over its WAN, both ways; `now` the local time.
+
+    `changed(open)` is called when the WAN opens or closes for frames.
+    """
+
+    def __init__(
+        self,
+        allowance: WanAllowance,
+        store: BlobStore,
+        crossed: Callable[[], int],
+        now: Callable[[], datetime],
+        changed: Callable[[bool], None],
+    ) -> None:
+        self._allowance = allowance
+        self._store = store
+        self._crossed = crossed
+        self._now = now
+        self._changed = changed
+        self._seen = 0
+        self._kept: Usage | None = None
+        self._woken = trio.Event()
+        self.verdict: Verdict = allowance.verdict(now())
+
+    @property
+    def open(self) -> bool:
+        """Whether frames may be fetched now, as of the last look."""
+        return self.verdict.closed is None
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        try:
+            while True:
+                self._woken = trio.Event()
+                resting = not self.look()
+                with trio.move_on_after(self._pause(resting=resting)):
+                    await (self._woken.wait() if resting else trio.sleep_forever())
+        finally:
+            self.look()
+            self._keep(self._allowance.usage(self._now()), ahead=0)
+
+    def wake(self) -> None:
+        """Bytes cross from now on, so look soon."""
+        self._woken.set()
+
+    def look(self) -> bool:
+        """Count what crossed since the last look and act on it; whether anything did."""
+        now, crossed = self._now(), self._crossed()
+        moved, self._seen = crossed - self._seen, crossed
+        usage = self._allowance.spend(moved, now)
+        kept = self._kept
+        if kept is None or kept.month != usage.month or usage.size > kept.size:
+            self._keep(usage, ahead=self._ahead)
+        before, self.verdict = self.verdict, self._allowance.verdict(now)
+        if before.closed != self.verdict.closed:
+            log.info("the WAN is %s", self.explain())
+            if (before.closed is None) is not self.open:
+                self._changed(self.open)
+        return moved > 0
+
+    def facts(self) -> dict[str, Any]:
+        """For the status file."""
+        usage = self._allowance.usage(self._now())
+        return {
+            "open": self.open,
+            "closed_by": self.verdict.closed,
+            "until": None if self.verdict.until is None else self.verdict.until.isoformat(timespec="minutes"),
+            "month": usage.month,
+            "month_used": usage.size + self._crossed() - self._seen,
+            "month_max": self._allowance.month_max,
+        }
+
+    def explain(self) -> str:
+        """Open or closed, why and until when, for people."""
+        until = (
+            "" if self.verdict.until is None else f" until {self.verdict.until:%Y-%m-%d %H:%M %Z}".rstrip()
+        )
+        match self.verdict.closed:
+            case Closed.WINDOW:
+                return f"closed for updates by budgets.wan_windows{until}"
+            case Closed.QUOTA:
+                return f"closed for updates{until}: the quota of budgets.wan_month_max is used up"
+            case _:
+                return f"open for updates{until}"
+
+    # Inside
+
+    @property
+    def _ahead(self) -> int:
+        most = self._allowance.month_max
+        return AHEAD_MAX if most is None else min(AHEAD_MAX, most // 64)
+
+    def _pause(self, *, resting: bool) -> float:
+        longest = REST_S if resting else LOOK_S
+        until = self.verdict.until
+        if until is None:
+            return longest
+        return min(longest, max(0.0, (until - self._now()).total_seconds()) + 0.01)
+
+    def _keep(self, usage: Usage, *, ahead: int) -> None:
+        kept = Usage(usage.month, usage.size + ahead)
+        try:
+            self._store.write(NAME, _encode(kept))
+        except StoreError as error:
+            log.warning("the month's WAN bytes are not kept: %s", error.message)
+        else:
+            self._kept = kept
+
+
+def meter_of(
+    config: AgentConfig,
+    store: BlobStore,
+    crossed: Callable[[], int],
+    now: Callable[[], float],
+    changed: Callable[[bool], None],
+) -> WanMeter | None:
+    """The meter of a device; None where nothing is to be kept to. `now`: trusted time, seconds since 1970."""
+    budgets = config.budgets
+    if not config.swarm.wan or (budgets.wan_month_max is None and not budgets.wan_windows):
+        return None
+    allowance = WanAllowance(budgets.wan_windows, budgets.wan_month_max, kept_usage(store))
+    return WanMeter(allowance, store, crossed, lambda: datetime.fromtimestamp(now(), budgets.zone), changed)
+
+
+def kept_usage(store: BlobStore) -> Usage | None:
+    """What an earlier run counted; a count that cannot be read is none, and is told."""
+    try:
+        data = store.read(NAME)
+        return None if data is None else _decode(data)
+    except (StoreError, ContentError) as error:
+        log.warning("the month's WAN bytes are counted anew: %s", error)
+        return None
+
+
+def _encode(usage: Usage) -> bytes:
+    return dump_object({"_type": DOCUMENT, "spec": VERSION, "month": usage.month, "size": usage.size})
+
+
+def _decode(data: bytes) -> Usage:
+    fields = load_object(data, "wan usage", _SIZE_MAX)
+    fields.constant("_type", DOCUMENT)
+    fields.constant("spec", VERSION)
+    usage = Usage(fields.text("month", length_max=7), fields.integer("size", 0, _COUNT_MAX))
+    try:
+        datetime.strptime(usage.month, "%Y-%m")
+    except ValueError:
+        raise ContentError(f"wan usage.month: {usage.month!r} is no month") from None
+    fields.finish()
+    return usage

@@ -1,0 +1,94 @@
+"""Budgets of real agents: windows and quotas close the WAN for images, and for nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from p2p.errors import OriginError
+from tests.support.fleet import Device, FleetRig, until
+from tests.support.hostile_origin import HostileOrigin
+from tests.support.puppet import Puppet
+
+pytestmark = pytest.mark.usefixtures("quick")
+
+
+@pytest.fixture
+async def origin(fleet: FleetRig) -> AsyncIterator[HostileOrigin]:
+    async with HostileOrigin(fleet.repository.directory).serving() as serving:
+        yield serving
+
+
+def window(*, is_open: bool) -> str:
+    """Two hours around now, or beginning in two hours, in UTC."""
+    start = datetime.now(UTC) + timedelta(hours=-1 if is_open else 2)
+    return f'[budgets]\nwan_windows = ["{start:%H:%M}-{start + timedelta(hours=2):%H:%M}"]'
+
+
+def objects_sent(fleet: FleetRig, origin: HostileOrigin) -> int:
+    """Bytes of frames and indexes that crossed the WAN."""
+    packs = fleet.manifest("2.0").payloads[0].packs
+    names = [ref.sha256.hex() for pack in packs for ref in (pack.frames, pack.index)]
+    return sum(origin.sent[f"objects/{name}"] for name in names)
+
+
+def alone(fleet: FleetRig, origin: HostileOrigin, budgets: str) -> Device:
+    fleet.order("2.0")
+    return fleet.device("d1", origin=origin.url, extra=budgets)
+
+
+async def test_outside_its_windows_a_device_says_so_and_fetches_nothing(
+    fleet: FleetRig, origin: HostileOrigin
+) -> None:
+    device = alone(fleet, origin, window(is_open=False))
+    outcome = await device.once()
+    assert isinstance(outcome, OriginError)
+    assert "closed for updates by budgets.wan_windows until" in outcome.message
+    assert objects_sent(fleet, origin) == 0
+    assert device.running_version() == "1.0"
+    assert device.status["wan"]["closed_by"] == "window"
+
+
+async def test_within_them_it_updates(fleet: FleetRig, origin: HostileOrigin) -> None:
+    device = alone(fleet, origin, window(is_open=True))
+    assert await device.once() is None
+    assert device.running_version() == "2.0"
+    assert device.status["wan"]["open"] is True
+
+
+async def test_peers_give_at_any_time(fleet: FleetRig, origin: HostileOrigin) -> None:
+    fleet.order("2.0")
+    good = Puppet(fleet.device("good"))
+    device = fleet.device("d1", origin=origin.url, peers=(good.device,), extra=window(is_open=False))
+    async with good.serving(), device.running() as run:
+        await run.committed("2.0")
+    assert objects_sent(fleet, origin) == 0
+    assert device.running_version() == "2.0"
+
+
+async def test_a_quota_that_is_used_up_ends_what_is_fetched_and_keeps_it(
+    fleet: FleetRig, origin: HostileOrigin
+) -> None:
+    """What was verified stays; when there is room again the device goes on from it."""
+    frames = fleet.pack("2.0", None).frames.size
+    fleet.order("2.0")
+    small = f'[budgets]\nwan_month_max = {frames // 2}\nwan_rate_max = "{frames // 3}B/s"'
+    device = fleet.device("d1", origin=origin.url, holds=None, extra=small)
+    async with device.running():
+        await until(lambda: device.status.get("wan", {}).get("closed_by") == "quota", "quota used up")
+        kept = device.status["progress"]["done"]
+    assert device.valid_slots() == {}
+    sent = objects_sent(fleet, origin)
+    assert sent < frames
+    again = device.config_file.read_text().replace(
+        f"wan_month_max = {frames // 2}", f"wan_month_max = {3 * frames}"
+    )
+    device.config_file.write_text(again)
+    async with device.running() as run:
+        await run.committed("2.0")
+    assert device.running_version() == "2.0"
+    assert device.status["wan"]["month_used"] >= frames  # of both runs
+    assert kept > 0
+    assert objects_sent(fleet, origin) - sent < frames

@@ -1,0 +1,176 @@
+"""A device's WAN bytes are counted, remembered over restarts, and close its WAN in time (virtual time)."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from p2p.adapters.durable import DirectoryBlobStore
+from p2p.agent import metering
+from p2p.agent.metering import LOOK_S, NAME, WanMeter, kept_usage
+from p2p.errors import StoreError
+from p2p.ports import BlobStore
+from p2p.swarm.allowance import Closed, DailyWindow, Usage, WanAllowance
+
+START = datetime(2026, 11, 28, 12, 0, tzinfo=UTC)
+MIB = 1 << 20
+
+
+class Device:
+    """A device whose WAN carries `rate` bytes a second while its meter says that it is open."""
+
+    def __init__(
+        self, store: BlobStore, *, windows: tuple[DailyWindow, ...] = (), month_max: int | None = None
+    ) -> None:
+        self.crossed = 0
+        self.changes: list[bool] = []
+        self.began = trio.current_time()
+        self.start = START
+        allowance = WanAllowance(windows, month_max, kept_usage(store))
+        self.meter = WanMeter(allowance, store, lambda: self.crossed, self.now, self.changes.append)
+
+    def now(self) -> datetime:
+        return self.start + timedelta(seconds=trio.current_time() - self.began)
+
+    async def fetch(self, seconds: float, rate: int) -> None:
+        """For so long, in steps of a tenth of a second."""
+        for _ in range(round(seconds * 10)):
+            if self.meter.open:
+                self.crossed += rate // 10
+                self.meter.wake()
+            await trio.sleep(0.1)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> DirectoryBlobStore:
+    return DirectoryBlobStore(tmp_path / "budget")
+
+
+async def test_a_quota_ends_a_fetch_within_one_look(
+    autojump_clock: MockClock, store: DirectoryBlobStore
+) -> None:
+    device = Device(store, month_max=50 * MIB)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(device.meter.run)
+        await device.fetch(120, MIB)
+        nursery.cancel_scope.cancel()
+    assert device.changes == [False]
+    assert 50 * MIB <= device.crossed <= 50 * MIB + (LOOK_S + 0.2) * MIB
+    assert device.meter.facts() == {
+        "open": False, "closed_by": "quota", "until": "2026-12-01T00:00+00:00",
+        "month": "2026-11", "month_used": device.crossed, "month_max": 50 * MIB,
+    }  # fmt: skip
+    assert "closed for updates until 2026-12-01 00:00 UTC" in device.meter.explain()
+
+
+async def test_whoever_is_killed_has_never_used_more_than_it_remembers(
+    autojump_clock: MockClock, store: DirectoryBlobStore
+) -> None:
+    device = Device(store, month_max=100 * MIB)
+    for _ in range(400):
+        device.crossed += 100_000
+        device.meter.look()
+        kept = kept_usage(store)
+        assert kept is not None
+        assert device.crossed <= kept.size <= device.crossed + MIB  # a kill at this moment costs no more
+
+
+async def test_a_second_run_goes_on_counting(autojump_clock: MockClock, store: DirectoryBlobStore) -> None:
+    for _ in range(2):
+        device = Device(store, month_max=50 * MIB)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(device.meter.run)
+            await device.fetch(20, MIB)
+            nursery.cancel_scope.cancel()
+        assert not device.changes
+    assert kept_usage(store) == Usage("2026-11", 2 * device.crossed)  # ended in order: nothing ahead
+    third = Device(store, month_max=50 * MIB)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(third.meter.run)
+        await third.fetch(20, MIB)
+        nursery.cancel_scope.cancel()
+    assert third.changes == [False]
+
+
+async def test_windows_open_and_close_on_time(autojump_clock: MockClock, store: DirectoryBlobStore) -> None:
+    device = Device(store, windows=(DailyWindow(13 * 3600, 14 * 3600),))
+    assert not device.meter.open
+    assert device.meter.verdict.closed is Closed.WINDOW
+    seen = []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(device.meter.run)
+        for _ in range(4 * 360):
+            await trio.sleep(10)
+            if not seen or seen[-1][1] is not device.meter.open:
+                seen.append((trio.current_time() - device.began, device.meter.open))
+        nursery.cancel_scope.cancel()
+    assert device.changes == [True, False]
+    assert [now for now, _ in seen[1:]] == pytest.approx([3600, 7200], abs=10.1)
+
+
+async def test_a_clock_that_is_set_is_noticed(autojump_clock: MockClock, store: DirectoryBlobStore) -> None:
+    device = Device(store, windows=(DailyWindow(13 * 3600, 14 * 3600),))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(device.meter.run)
+        await trio.sleep(10)
+        device.start += timedelta(hours=1)
+        await trio.sleep(metering.REST_S + 1)
+        nursery.cancel_scope.cancel()
+    assert device.changes == [True]
+
+
+async def test_a_new_month_opens_again(autojump_clock: MockClock, store: DirectoryBlobStore) -> None:
+    store.write(NAME, metering._encode(Usage("2026-11", 1000)))
+    device = Device(store, month_max=1000)
+    assert not device.meter.open
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(device.meter.run)
+        await trio.sleep(2.5 * 86_400 + 1)
+        nursery.cancel_scope.cancel()
+    assert device.changes == [True]
+    assert kept_usage(store) == Usage("2026-12", 0)
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [b"", b"{", b"null", b'{"_type":"slipstream-wan-usage","spec":1,"month":"2026-13","size":1}\n',
+     b'{"_type":"slipstream-wan-usage","spec":1,"month":"2026-11","size":-1}\n',
+     b'{"_type":"slipstream-wan-usage","spec":2,"month":"2026-11","size":1}\n'],
+)  # fmt: skip
+async def test_a_count_that_cannot_be_read_is_begun_anew_and_told(
+    damaged: bytes, store: DirectoryBlobStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    store.write(NAME, damaged)
+    assert kept_usage(store) is None
+    assert "counted anew" in caplog.text
+    store.write(NAME, metering._encode(Usage("2026-11", 7)))
+    assert kept_usage(store) == Usage("2026-11", 7)
+
+
+class FullStore:
+    """A state directory without room."""
+
+    def read(self, name: str) -> bytes | None:
+        return None
+
+    def write(self, name: str, value: bytes) -> None:
+        raise StoreError("no room")
+
+    def delete(self, name: str) -> None:
+        raise StoreError("no room")
+
+
+async def test_a_disk_without_room_is_told_and_the_quota_still_holds(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    device = Device(FullStore(), month_max=5 * MIB)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(device.meter.run)
+        await device.fetch(20, MIB)
+        nursery.cancel_scope.cancel()
+    assert device.changes == [False]
+    assert "not kept: no room" in caplog.text
