@@ -295,6 +295,7 @@ class SwarmNode:
         peer = self._context.peers.get(event.device)
         if peer is not None:
             peer.serving = max(0, peer.serving - 1)
+            peer.served_at = self._context.now
         if event.size:
             self._context.ledger.to_peer(event.device, event.size)
 

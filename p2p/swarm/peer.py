@@ -122,6 +122,8 @@ class RemoteImage:
 class Peer:
     """One connection. `rate` is bytes per second, smoothed over answers; `answered_at`: of the last piece.
 
+    `serving`: requests of its own that are being answered; `served_at`: when the last answer had been sent.
+
     `parted_for`: why this node parted with it, or what the peer said when it did.
     """
 
@@ -133,6 +135,7 @@ class Peer:
     asked: dict[int, Asked] = field(default_factory=dict)
     images: dict[Digest, RemoteImage] = field(default_factory=dict)
     serving: int = 0
+    served_at: float = -math.inf
     claimed: int = 0
     news: tuple[int, int] | None = None
     objects_late: bool = False

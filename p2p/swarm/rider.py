@@ -166,7 +166,8 @@ class Rider:
                 age = context.now - asked.at
                 if age <= policy.hedge_s:
                     continue
-                silence = context.now - max(asked.at, peer.answered_at)
+                heard_at = context.now if peer.serving else peer.served_at  # requests wait behind our answers
+                silence = context.now - max(asked.at, peer.answered_at, heard_at)
                 patience = policy.request_s + 2 * max(peer.answers_in(asked.size), context.window.answer_s)
                 if silence > patience or age > WITHHELD * patience:
                     context.abandon(peer, number)
