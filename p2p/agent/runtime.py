@@ -1,8 +1,8 @@
 """The running agent: what is opened at the start, and the tasks that go on until the end.
 
-`Agent` holds one device's adapters and wires them to the node, starts discovery and reporting, and
-polls for what is meant. A poll that fails changes nothing: the device
-goes on with what it has, and peers may bring news that the origin does not.
+`Agent` holds one device's adapters and wires them to the node, starts discovery and reporting, and installs
+what is meant (`asking` finds out). A poll that fails changes nothing: the device goes on with what it has,
+and peers may bring news that the origin does not.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from p2p.adapters.installer import ReleaseBlockedError
 from p2p.adapters.origin import HttpOrigin
 from p2p.adapters.roster import StaticDiscovery
 from p2p.adapters.tls import TlsTransport
+from p2p.agent.asking import Asking
 from p2p.agent.budget import RateBudget
 from p2p.agent.driver import SwarmDriver
 from p2p.agent.links import PeerLinks
-from p2p.agent.metadata import MetadataSource
 from p2p.agent.metering import meter_of
 from p2p.agent.reporting import Reporting
 from p2p.agent.updates import RebootPendingError, Updates, explain
@@ -48,16 +48,12 @@ from p2p.install import Release
 from p2p.ports import Discovery
 from p2p.swarm import Policy, SwarmNode
 from p2p.swarm import events as e
-from p2p.trust import Decision, Meant, Pace, ReleaseFloors, TrustClient, release_for, run_async, trusted_time
+from p2p.trust import Decision, Meant, Pace, ReleaseFloors, TrustClient, trusted_time
 
 log = logging.getLogger(__name__)
 
-STATUS_S = 0.5
 ONCE_PATIENCE_S = 30.0
 """With `--once`: how long neither origin nor peers may tell anything."""
-
-NEWS_PAUSE_S = 2.0
-"""Claims of news lead to no more than one question in this time."""
 
 RETRY_S = (1.0, 60.0)
 
@@ -199,8 +195,7 @@ class Agent:
             self._updates,
             self._meter,
         )
-        self._asked_at = -math.inf
-        self._asked_for = False
+        self._asking = Asking(config, self._member, self._trust, self._floors, self._origin, self._driver)
         self._told = ""
 
     async def run(self, nursery: trio.Nursery, *, once: bool, linger_s: float) -> SlipstreamError | None:
@@ -235,8 +230,7 @@ class Agent:
 
     def ask_now(self) -> None:
         """Do not wait for the next poll, nor be content with a question that is under way."""
-        self._asked_for = True
-        self._driver.news.set()
+        self._asking.ask_now()
 
     # Polling
 
@@ -245,13 +239,13 @@ class Agent:
         pause, longest = RETRY_S
         while True:
             try:
-                decision = await self._ask()
+                decision = await self._asking.ask()
             except TrustError as error:
                 return error
             except (OriginError, PeerError) as error:
                 if trio.current_time() - started > ONCE_PATIENCE_S:
                     return error
-                await self._wait_for_news(pause)
+                await self._asking.wait_for_news(pause)
                 pause = min(longest, pause * 1.5)
                 continue
             if not isinstance(decision, Meant):
@@ -271,7 +265,7 @@ class Agent:
         pace = Pace(RETRY_S)
         while True:
             try:
-                decision = await self._ask()
+                decision = await self._asking.ask()
                 if isinstance(decision, Meant):
                     if self._updates.is_current(decision):
                         self._commit_seen(decision)
@@ -288,49 +282,7 @@ class Agent:
                 log.warning("%s", error.diagnostics())
                 lasting = isinstance(error, TrustError | ReleaseBlockedError)
                 wait = pace.after_trouble(self._reporting.poll_s, random.random(), lasting=lasting)
-            await self._wait_for_news(wait)
-
-    async def _ask(self) -> Decision:
-        """Refresh the metadata from origin or peers and decide what this device should run."""
-        self._asked_at = trio.current_time()
-        self._asked_for = False
-        self._driver.news = trio.Event()
-        decision = await self._decide(wan=self._config.swarm.wan)
-        version = self._trust.versions.get("timestamp", 0)
-        if any(claimed > version for _, claimed in self._driver.news_from.values()):
-            # An origin that lags behind (a stale cache, a replay): peers can bring forward, never back.
-            try:
-                decision = await self._decide(wan=False)
-            except (TrustError, OriginError, PeerError) as error:
-                log.info("what peers claim to know: %s", error.message)
-        version = self._trust.versions.get("timestamp", 0)
-        if not self._asked_for and all(claimed <= version for _, claimed in self._driver.news_from.values()):
-            self._driver.news = trio.Event()  # what was heard meanwhile is known now
-        self._pass_on()
-        return decision
-
-    async def _decide(self, *, wan: bool) -> Decision:
-        config = self._config
-        source = MetadataSource(self._driver, self._origin, wan=wan)
-        floor = self._floors.get(config.device.product)
-        return await run_async(
-            release_for(
-                self._trust, self._member, config.device.product, config.device.hardware, time.time(),
-                floor=floor,
-            ),
-            source.answer,
-        )  # fmt: skip
-
-    def _pass_on(self) -> None:
-        """Let peers have the mutable metadata that is trusted now."""
-        versions = self._trust.versions
-        for version in range(max(2, versions.get("root", 1) - 8), versions.get("root", 1) + 1):
-            root = self._trust.held_root(version)
-            if root is not None:
-                self._driver.feed(e.HoldMetadata(f"{version}.root.json", version, root))
-        timestamp = self._trust.held_timestamp()
-        if timestamp is not None:
-            self._driver.feed(e.HoldMetadata("timestamp.json", versions["timestamp"], timestamp))
+            await self._asking.wait_for_news(wait)
 
     @property
     def _patience_s(self) -> float:
@@ -362,9 +314,9 @@ class Agent:
         async def watch(scope: trio.CancelScope) -> None:
             nonlocal changed
             while True:
-                await self._wait_for_news(self._reporting.poll_s * (0.5 + random.random()))
+                await self._asking.wait_for_news(self._reporting.poll_s * (0.5 + random.random()))
                 try:
-                    decision = await self._ask()
+                    decision = await self._asking.ask()
                 except SlipstreamError as error:
                     log.info("%s", error.message)
                     continue
@@ -402,15 +354,6 @@ class Agent:
         """The device runs what is meant (it may have been flashed with it)."""
         self._floors.raise_to(meant.manifest.product, meant.manifest.counter)
         self._updates.serve(meant)
-
-    async def _wait_for_news(self, seconds: float) -> None:
-        """Wait, but not longer than until a peer has newer metadata (which it may only claim).
-
-        What came while the last question was under way, and was not answered by it, counts.
-        """
-        with trio.move_on_after(seconds):
-            await self._driver.news.wait()
-            await trio.sleep_until(self._asked_at + NEWS_PAUSE_S)
 
     # Inside
 

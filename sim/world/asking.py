@@ -1,7 +1,7 @@
 """A device asks what is meant for it: the real trust client, stepped at the agent's pace.
 
-As `p2p.agent.runtime` asks: at its start, now and then, after trouble, and when a peer has news. What
-follows from a decision is the `lifecycle`'s; where files come from is `metadata`'s.
+As `p2p.agent.asking` and `p2p.agent.runtime` do: at its start, now and then, after trouble, and when a peer
+has news. What follows from a decision is the `lifecycle`'s; where files come from is `metadata`'s.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from sim.world.trust import DeviceClock
 from sim.world.witness import Swarm, Time
 
 NEWS_PAUSE_S = 2.0
-"""As in `p2p.agent.runtime`: claims of news lead to no more than one question in this time."""
+"""As in `p2p.agent.asking`: claims of news lead to no more than one question in this time."""
 
 ROOTS_HELD = 8
 

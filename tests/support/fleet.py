@@ -41,7 +41,7 @@ from p2p.adapters.device import boot_of, install_record, slots_of
 from p2p.adapters.http import HttpClient
 from p2p.adapters.identity import Credentials, load_credentials, make_key, signing_request
 from p2p.adapters.status import read_status
-from p2p.agent import runtime
+from p2p.agent import asking, runtime
 from p2p.agent.runtime import Agent
 from p2p.config import AgentConfig, parse_config
 from p2p.content.digests import Digest, sha256
@@ -140,7 +140,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     monkeypatch.setattr(runtime, "ONCE_PATIENCE_S", 1.0)
     monkeypatch.setattr(runtime, "RETRY_S", (0.1, 0.5))
-    monkeypatch.setattr(runtime, "NEWS_PAUSE_S", 0.3)
+    monkeypatch.setattr(asking, "NEWS_PAUSE_S", 0.3)
     monkeypatch.setattr(gateway, "BACKOFF_S", (0.1, 0.5))
     monkeypatch.setattr(indexes, "INDEX_RETRY_S", 0.3)
 

@@ -8,14 +8,15 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from p2p.agent.runtime import NEWS_PAUSE_S, Agent
+from p2p.agent import asking
+from p2p.agent.asking import NEWS_PAUSE_S
 
 ASKING_S = 5.0
 POLL_S = 60.0
 
 
-class Asking(Agent):
-    """An agent of which only the asking is there; a question takes `ASKING_S`."""
+class Asking(asking.Asking):
+    """The asking without an agent; a question takes `ASKING_S`."""
 
     def __init__(self) -> None:
         self._asked_at = float("-inf")
@@ -50,8 +51,8 @@ async def test_who_is_told_to_ask_does_so_also_while_it_is_asking(
                 agent.ask_now()
 
         nursery.start_soon(tell)
-        await agent._ask()
-        await agent._wait_for_news(POLL_S)
+        await agent.ask()
+        await agent.wait_for_news(POLL_S)
         assert trio.current_time() == pytest.approx(asked_again_s)
 
 
@@ -69,8 +70,8 @@ async def test_claims_heard_while_asking_count_unless_they_are_known_by_then(
             agent._driver.news.set()
 
         nursery.start_soon(claim)
-        await agent._ask()
-        await agent._wait_for_news(POLL_S)
+        await agent.ask()
+        await agent.wait_for_news(POLL_S)
         assert trio.current_time() == pytest.approx(asked_again_s)
 
 
@@ -78,10 +79,10 @@ async def test_news_is_asked_for_once_and_not_in_quick_succession(autojump_clock
     agent = Asking()
     agent._decide = lambda *, wan: trio.lowlevel.checkpoint()
     agent.ask_now()
-    await agent._ask()
+    await agent.ask()
     agent.ask_now()
-    await agent._wait_for_news(POLL_S)
+    await agent.wait_for_news(POLL_S)
     assert trio.current_time() == pytest.approx(NEWS_PAUSE_S)
-    await agent._ask()
-    await agent._wait_for_news(POLL_S)
+    await agent.ask()
+    await agent.wait_for_news(POLL_S)
     assert trio.current_time() == pytest.approx(NEWS_PAUSE_S + POLL_S)

@@ -1,0 +1,104 @@
+"""What is meant for this device: the question to the trust client, and when it is asked again.
+
+A question goes to the origin, and to peers that claim to know more. What follows from the answer is the
+agent's (`runtime`); what the answer may be is for `p2p.trust` to say.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+
+import trio
+
+from p2p.agent.driver import SwarmDriver
+from p2p.agent.metadata import MetadataSource
+from p2p.config import AgentConfig
+from p2p.content.order import Member
+from p2p.errors import OriginError, PeerError, TrustError
+from p2p.ports import Origin
+from p2p.swarm import events as e
+from p2p.trust import Decision, ReleaseFloors, TrustClient, release_for, run_async
+
+log = logging.getLogger(__name__)
+
+NEWS_PAUSE_S = 2.0
+"""Claims of news lead to no more than one question in this time."""
+
+
+class Asking:
+    """The questions of one device."""
+
+    def __init__(
+        self,
+        config: AgentConfig,
+        member: Member,
+        trust: TrustClient,
+        floors: ReleaseFloors,
+        origin: Origin,
+        driver: SwarmDriver,
+    ) -> None:
+        self._config = config
+        self._member = member
+        self._trust = trust
+        self._floors = floors
+        self._origin = origin
+        self._driver = driver
+        self._asked_at = -math.inf
+        self._asked_for = False
+
+    def ask_now(self) -> None:
+        """Do not wait for the next poll, nor be content with a question that is under way."""
+        self._asked_for = True
+        self._driver.news.set()
+
+    async def ask(self) -> Decision:
+        """Refresh the metadata from origin or peers and decide what this device should run."""
+        self._asked_at = trio.current_time()
+        self._asked_for = False
+        self._driver.news = trio.Event()
+        decision = await self._decide(wan=self._config.swarm.wan)
+        version = self._trust.versions.get("timestamp", 0)
+        if any(claimed > version for _, claimed in self._driver.news_from.values()):
+            # An origin that lags behind (a stale cache, a replay): peers can bring forward, never back.
+            try:
+                decision = await self._decide(wan=False)
+            except (TrustError, OriginError, PeerError) as error:
+                log.info("what peers claim to know: %s", error.message)
+        version = self._trust.versions.get("timestamp", 0)
+        if not self._asked_for and all(claimed <= version for _, claimed in self._driver.news_from.values()):
+            self._driver.news = trio.Event()  # what was heard meanwhile is known now
+        self._pass_on()
+        return decision
+
+    async def wait_for_news(self, seconds: float) -> None:
+        """Wait, but not longer than until a peer has newer metadata (which it may only claim).
+
+        What came while the last question was under way, and was not answered by it, counts.
+        """
+        with trio.move_on_after(seconds):
+            await self._driver.news.wait()
+            await trio.sleep_until(self._asked_at + NEWS_PAUSE_S)
+
+    # Inside
+
+    async def _decide(self, *, wan: bool) -> Decision:
+        device = self._config.device
+        source = MetadataSource(self._driver, self._origin, wan=wan)
+        floor = self._floors.get(device.product)
+        return await run_async(
+            release_for(self._trust, self._member, device.product, device.hardware, time.time(), floor=floor),
+            source.answer,
+        )
+
+    def _pass_on(self) -> None:
+        """Let peers have the mutable metadata that is trusted now."""
+        versions = self._trust.versions
+        for version in range(max(2, versions.get("root", 1) - 8), versions.get("root", 1) + 1):
+            root = self._trust.held_root(version)
+            if root is not None:
+                self._driver.feed(e.HoldMetadata(f"{version}.root.json", version, root))
+        timestamp = self._trust.held_timestamp()
+        if timestamp is not None:
+            self._driver.feed(e.HoldMetadata("timestamp.json", versions["timestamp"], timestamp))
