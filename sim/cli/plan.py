@@ -14,7 +14,7 @@ from coordinator.publishing.files import make_directory, write_atomic
 from p2p.cli.output import json_option, print_json
 from p2p.errors import OperatorError
 from sim.fleet.bill import reckon
-from sim.fleet.outcome import MARKS, Estimate, GroupEstimate, ModelError, PlanOutcome, Way
+from sim.fleet.outcome import MARKS, Estimate, GroupEstimate, ModelError, Off, PlanOutcome, Way
 from sim.fleet.parameters import fitted
 from sim.fleet.plans import OWN, read_plans
 from sim.runs.progress import bar, time_text
@@ -170,11 +170,15 @@ def _asking(estimate: Estimate, sites: int) -> list[str]:
 
 def _error(error: ModelError) -> list[str]:
     return [
-        f"the model against runs of the real code on {error.held_out} sites that it was not fitted to: "
-        f"bytes {error.bytes_median:.1%} off (median; 90 % of the sites at most {error.bytes_p90:.1%}, "
-        f"worst {error.bytes_worst:.1%}), time {error.time_median:.1%} ({error.time_p90:.1%}, "
-        f"{error.time_worst:.1%})"
+        f"the model against runs of the real code, on {error.held_out} sites that it was not fitted to "
+        "(median, 90 % of the sites at most, worst):",
+        f"  one run of each: bytes {_off(error.bytes_once)}, time {_off(error.time_once)}",
+        f"  mean of {error.seeds} runs: bytes {_off(error.bytes_mean)}, time {_off(error.time_mean)}",
     ]
+
+
+def _off(off: Off) -> str:
+    return f"{off.median:.1%}, {off.p90:.1%}, {off.worst:.1%}"
 
 
 def _factor(factor: float | None) -> str:

@@ -2,8 +2,9 @@
 
 As in `sim.world`: a poll asks for the next root, which is not there, and for the timestamp; a check-in
 brings the roster of the site. Both come at the pace of `Polling`, whatever is published. What a release
-makes devices ask beyond that (a phase that opens is news to all of a site) is the release's:
-`published`. Bytes are bytes on the wire of a site's WAN. Not for what is fetched then (`model`).
+makes devices ask beyond that is the release's: a phase that opens is news to all of a site (`published`),
+and who installs asks when told, after the restart and after the commit (`updating`). Bytes are bytes on the
+wire of a site's WAN. Not for what is fetched then (`site_bytes`).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import numpy as np
 from sim.fleet.curve import DAY_S, Curve, Floats
 from sim.fleet.setting import Setting
 from sim.scenario.model import DeviceClass, Polling
+from sim.world.living import HEALTH_S
 from sim.world.orders import ABSENT, CHECKIN_DOWN, CHECKIN_UP, ROSTER_ENTRY, ROSTER_MAX, TIMESTAMP
 from sim.world.uplink import KEEP_ALIVE_S
 from sim.world.wire import HttpCosts
@@ -25,6 +27,10 @@ PUBLISHED = (869, 473, 120)
 
 RESET = 0.5
 """Polls that a poll out of turn adds in the long run: it begins the interval anew, half of it gone."""
+
+BUSY_S, BUSY_RAMP_S = HEALTH_S + 0.1, 0.28
+"""A check-in at a restart that takes longer than from there to the poll after the commit is still under way
+then, and the poll needs a connection of its own; those of one site do not all take equally long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +42,9 @@ class Asked:
 
     def plus(self, other: Asked) -> Asked:
         return Asked(self.down + other.down, self.up + other.up)
+
+    def times(self, factor: Floats | float) -> Asked:
+        return Asked(self.down * factor, self.up * factor)
 
 
 def standing(setting: Setting, curve: Curve, until_s: float) -> Asked:
@@ -57,7 +66,14 @@ def first(setting: Setting) -> Asked:
     """The first questions of all devices of each site with WAN: a poll and a check-in, on one connection."""
     if setting.polling.at_rest:
         return _nothing(setting)
-    return _times(setting, setting.devices.total(setting.devices.wan), connections=0.5)
+    return _priced(setting, polls=1.0, check_ins=1.0, connections=1.0).times(_able(setting))
+
+
+def begun(setting: Setting) -> Floats:
+    """Bytes down that the devices of each site ask for when it begins, before anything else comes."""
+    if not setting.polling.at_rest:
+        return first(setting).down
+    return _priced(setting, polls=1.0, check_ins=0.0, connections=1.0).times(_able(setting)).down
 
 
 def published(setting: Setting, phases: int, *, shared: bool) -> Asked:
@@ -81,7 +97,40 @@ def published(setting: Setting, phases: int, *, shared: bool) -> Asked:
     )
 
 
+def updating(setting: Setting, curve: Curve, known_s: Floats) -> Asked:
+    """What installing makes the devices of each site ask.
+
+    One that is at rest is told, and polls. Whoever has restarted checks in; committed, it checks in again
+    and polls. `known_s`: when each device knows of the order; those that know at once restart at once, and
+    their check-ins share the link.
+    """
+    devices, polling = setting.devices, setting.polling
+    told = 1.0 if polling.at_rest else 0.0
+    anew = told * (1.0 - min(1.0, KEEP_ALIVE_S / polling.every_s))
+    able = _able(setting)
+    costs = HttpCosts()
+    first_down = costs.connect()[0] + _check_in(setting)[0]
+    finite = np.where(devices.wan & np.isfinite(known_s), known_s, np.nan)
+    with np.errstate(invalid="ignore"):
+        spread = np.fmax.reduceat(finite, devices.offsets[:-1]) - np.fmin.reduceat(
+            finite, devices.offsets[:-1]
+        )
+    rate = curve.rate_max
+    together = able * first_down / rate - np.nan_to_num(spread) if rate > 0 else np.zeros(devices.sites)
+    trips = costs.connect()[2] + 1
+    delay = 2 * setting.group.wan.delay_s if setting.group.wan is not None else 0.0
+    takes = trips * delay + np.maximum(together, 0.0)
+    another = np.clip((takes - BUSY_S) / BUSY_RAMP_S, 0.0, 1.0)
+    found = _priced(setting, polls=1.0 + told, check_ins=2.0, connections=1.0 + anew + another)
+    return found.times(able)
+
+
 # Inside
+
+
+def _able(setting: Setting) -> Floats:
+    """Devices of each site that can ask."""
+    return setting.devices.total(setting.devices.wan)
 
 
 def _regular(setting: Setting, curve: Curve, until_s: float) -> Asked:
@@ -91,7 +140,8 @@ def _regular(setting: Setting, curve: Curve, until_s: float) -> Asked:
     span = usable.work(np.full(1, until_s))[0] - usable.work(np.minimum(devices.start_s, until_s))
     pace = devices.per_class([asks_per_s(c, polling) for c in devices.classes])
     asks = devices.total(np.where(devices.wan, pace * span, 0.0))
-    return _times(setting, asks, connections=1.0 - min(1.0, KEEP_ALIVE_S / polling.every_s))
+    anew = 1.0 - min(1.0, KEEP_ALIVE_S / polling.every_s)
+    return _priced(setting, polls=1.0, check_ins=1.0, connections=2.0 * anew).times(asks)
 
 
 def _first(setting: Setting, curve: Curve, until_s: float) -> Asked:
@@ -114,16 +164,24 @@ def asks_per_s(kind: DeviceClass, polling: Polling) -> float:
     return 1.0 / (-math.expm1(-polling.every_s / on) * (on + kind.uptime.off_mean_s))
 
 
-def _times(setting: Setting, asks: Floats, *, connections: float) -> Asked:
-    """So many polls and as many check-ins per site, on so many new connections for each of them."""
-    costs = HttpCosts()
-    connect_down, connect_up, _ = costs.connect()
+def _priced(setting: Setting, *, polls: float, check_ins: float, connections: Floats | float) -> Asked:
+    """What so many polls, check-ins and new connections cost a device of each site."""
+    connect_down, connect_up, _ = HttpCosts().connect()
     poll_down, poll_up = _poll()
-    others = np.minimum(setting.devices.sizes - 1, ROSTER_MAX).astype(float)
-    checkin = costs.down(CHECKIN_DOWN)
-    down = poll_down + checkin + ROSTER_ENTRY * others + 2 * connections * connect_down
-    up = poll_up + costs.up(CHECKIN_UP, answer=checkin) + 2 * connections * connect_up
-    return Asked(asks * down, asks * up)
+    check_in_down, check_in_up = _check_in(setting)
+    return Asked(
+        polls * poll_down + check_ins * check_in_down + connections * connect_down,
+        polls * poll_up + check_ins * check_in_up + connections * connect_up,
+    )
+
+
+def _check_in(setting: Setting) -> tuple[Floats, Floats]:
+    """Bytes down and up of a check-in on an open connection, per site: its answer is the roster."""
+    costs = HttpCosts()
+    others = np.minimum(setting.devices.sizes - 1, ROSTER_MAX)
+    down = np.asarray([costs.down(CHECKIN_DOWN + ROSTER_ENTRY * n) for n in range(ROSTER_MAX + 1)], float)
+    up = np.asarray([costs.up(CHECKIN_UP, answer=round(size)) for size in down], float)
+    return down[others], up[others]
 
 
 def _poll() -> tuple[int, int]:

@@ -5,7 +5,7 @@ Draws the fleet once, so that ways and plans are compared on the same sites and 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,9 +17,9 @@ from sim.fleet.packs import Packs
 from sim.fleet.parameters import Parameters
 from sim.fleet.plans import Plan
 from sim.fleet.setting import Setting, transfers
-from sim.fleet.times import CROWDED_S, site_times
+from sim.fleet.training import SIZE_MAX, WIRELESS_MAX
 from sim.outcome import Series
-from sim.scenario.model import Scenario
+from sim.scenario.model import LanKind, Scenario
 
 POINTS = 400
 """Points of a series over time."""
@@ -58,10 +58,9 @@ def reckon(
         drawn = [draw.draw_devices(scenario, group, seed) for group in scenario.sites]
     total = len(plans) * len(ways)
     estimates = []
-    crowded: dict[str, int] = {}
     for plan in plans:
         for way in ways:
-            estimates.append(_estimate(scenario, drawn, packs, plan, way, parameters, crowded))
+            estimates.append(_estimate(scenario, drawn, packs, plan, way, parameters))
             if progress is not None:
                 progress(len(estimates), total)
     return PlanOutcome(
@@ -75,7 +74,7 @@ def reckon(
         plans={plan.name: plan.describe() for plan in plans},
         estimates=tuple(estimates),
         error=parameters.error,
-        notes=(*notes(scenario, plans), *_crowds(crowded, parameters)),
+        notes=(*notes(scenario, plans), *untested(scenario, drawn)),
     )
 
 
@@ -88,20 +87,32 @@ def notes(scenario: Scenario, plans: Sequence[Plan]) -> tuple[str, ...]:
         found.append(f"only the last of {len(scenario.orders)} orders is reckoned")
     if any(stop.site for group in scenario.sites for stop in group.timetable):
         found.append("what vehicles bring to the sites they visit is left out: only their own links count")
+    end_s = scenario.duration_s
+    for plan in plans:
+        late = [p for p in plan.phases if p.opens_s >= end_s]
+        if late:
+            found.append(
+                f"plan {plan.name!r} opens to {late[-1].share:.0%} only at or after the end of the scenario "
+                f"({end_s / 3600:.4g} h), where all is counted: make its `duration` longer"
+            )
     if any(plan.quota and plan.origin for plan in plans):
         found.append("under a quota the origin's capacity is shared as if there were none")
     return tuple(found)
 
 
-def _crowds(crowded: Mapping[str, int], parameters: Parameters) -> list[str]:
-    error = parameters.error
-    return [
-        f"{count} sites of {group} have a radio channel that takes over {CROWDED_S:.0f} s for all "
-        f"copies (in some way or plan): on such sites the model was up to "
-        f"{error.outside_bytes_worst:.0%} off in bytes, {error.outside_time_worst:.0%} in time"
-        for group, count in crowded.items()
-        if count
-    ]
+def untested(scenario: Scenario, drawn: Sequence[draw.Devices]) -> list[str]:
+    """Which sites are larger than all that the model was held against."""
+    found = []
+    for group, devices in zip(scenario.sites, drawn, strict=True):
+        most = WIRELESS_MAX if group.lan.kind is LanKind.WIFI else SIZE_MAX
+        count = int(np.count_nonzero(devices.sizes > most))
+        if count:
+            medium = " on one radio channel" if group.lan.kind is LanKind.WIFI else ""
+            found.append(
+                f"{count:,} sites of {group.name} have more devices{medium} than any that the model was "
+                f"tested on ({most}): its error there is not known"
+            )
+    return found
 
 
 def _estimate(
@@ -111,7 +122,6 @@ def _estimate(
     plan: Plan,
     way: Way,
     parameters: Parameters,
-    crowded: dict[str, int],
 ) -> Estimate:
     shared = way in (Way.SHARED, Way.SLIPSTREAM)
     usable = packs if way in (Way.DELTA, Way.SLIPSTREAM) else packs.without_deltas()
@@ -142,10 +152,6 @@ def _estimate(
         loads.append(load)
         jobs.append(load.jobs(curve))
         links.append(curve)
-        if shared:
-            times = site_times(setting, usable, load.pack, load.down, curve.rate_max)
-            found = int(np.count_nonzero(times.crowded))
-            crowded[group.name] = max(crowded.get(group.name, 0), found)
     curves = origin.shared(jobs, plan.origin, scenario.duration_s)
     results = [
         _result(setting, load, curve, packs, scenario.duration_s)
@@ -172,7 +178,7 @@ def _result(setting: Setting, load: model.Load, curve: Curve, packs: Packs, hori
         finished,
         down * share,
         up * share,
-        model.floors(setting, packs, load),
+        model.floors(setting, packs, load, horizon_s),
     )
 
 

@@ -8,15 +8,15 @@ sites that were held out.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sim.fleet import asking, draw, model
+from sim.fleet import asking, draw, model, site_bytes
 from sim.fleet.curve import Curve, Floats, of_wan
 from sim.fleet.draw import Devices, base_names
-from sim.fleet.outcome import ModelError
+from sim.fleet.outcome import NO_ERROR, ModelError, Off
 from sim.fleet.packs import Packs, of_synthetic
 from sim.fleet.parameters import BYTE_TERMS, TIME_TERMS, Parameters
 from sim.fleet.setting import Setting, transfers
@@ -25,7 +25,6 @@ from sim.outcome import RunOutcome
 from sim.scenario.model import Scenario, SyntheticRelease
 
 ROUNDS = 60
-NO_ERROR = ModelError(0, 0.0, 0.0, 0.0, 0.0, "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +81,7 @@ def sample(scenario: Scenario, outcome: RunOutcome) -> Sample:
     packs = of_synthetic(release)
     known = draw.known(devices, scenario.polling, np.zeros(count), _curve(setting), gossip=True)
     site = outcome.sites[0]
-    cheapest = min(model.on_the_wire(packs.for_base(d.base)) for d in ran)
+    cheapest = min(site_bytes.on_the_wire(packs.for_base(d.base)) for d in ran)
     return Sample(
         setting, packs, known, float(site.wan_down), float(site.wan_up), max(finished) - float(known.min()),
         float((site.floor_bytes or cheapest) - cheapest),
@@ -92,7 +91,8 @@ def sample(scenario: Scenario, outcome: RunOutcome) -> Sample:
 def byte_terms(one: Sample) -> Floats:
     """The terms of `BYTE_TERMS` for a site."""
     setting, load = one.loaded(_unit())
-    return np.asarray([float(values[0]) for values in model.shared_terms(setting, load).values()])
+    found = site_bytes.terms(setting, one.packs, load.pack, load.payload, alone=load.alone)
+    return np.asarray([float(found[name][0]) for name in BYTE_TERMS])
 
 
 def time_row(one: Sample, parameters: Parameters) -> tuple[Floats, float]:
@@ -102,7 +102,7 @@ def time_row(one: Sample, parameters: Parameters) -> tuple[Floats, float]:
     """
     setting, load = one.loaded(parameters)
     curve = _curve(setting)
-    times = site_times(setting, one.packs, load.pack, load.down, curve.rate_max)
+    times = site_times(setting, one.packs, load.pack, load.work, curve.rate_max)
     bound = max(float(times.wan[0]), float(times.local[0]))
     row = np.asarray([bound, *(float(times.terms[name][0]) for name in TIME_TERMS[1:])])
     late = float(one.known_s.max() - one.known_s.min())
@@ -112,7 +112,7 @@ def time_row(one: Sample, parameters: Parameters) -> tuple[Floats, float]:
 def fit(samples: Sequence[Sample], command: str) -> Parameters:
     """Constants for these sites, without an error; see `measure`."""
     rows = np.stack([byte_terms(s) for s in samples])
-    asked = [asking.first(s.setting) for s in samples]
+    asked = [_asked(s) for s in samples]
     whole_down, whole_up = np.asarray([s.down for s in samples]), np.asarray([s.up for s in samples])
     rest_down = whole_down - np.asarray([float(a.down[0]) for a in asked])
     rest_up = whole_up - np.asarray([float(a.up[0]) for a in asked])
@@ -126,49 +126,53 @@ def fit(samples: Sequence[Sample], command: str) -> Parameters:
     seconds = np.asarray([samples[n].seconds for n in usable])
     fixed = np.asarray([found[n][1] for n in usable])
     time = _named(TIME_TERMS, nonnegative(matrix, seconds - fixed, scale=seconds))
-    return Parameters(down, up, time, metadata, ModelError(0, 0.0, 0.0, 0.0, 0.0, command))
+    return Parameters(down, up, time, metadata, replace(NO_ERROR, command=command))
 
 
-def measure(samples: Mapping[int, Sample], parameters: Parameters) -> ModelError:
-    """The model's relative errors on these sites, by seed: bytes down and up together, and time."""
-    inside = {n: errors(s, parameters) for n, s in samples.items() if not crowded(s, parameters)}
-    outside = [errors(s, parameters) for s in samples.values() if crowded(s, parameters)]
-    in_bytes = {abs(in_bytes): n for n, (in_bytes, _) in inside.items()}
-    in_time = {abs(in_time): n for n, (_, in_time) in inside.items()}
-    b50, b90, b100 = (round(float(q), 4) for q in np.quantile(list(in_bytes), (0.5, 0.9, 1.0)))
-    t50, t90, t100 = (round(float(q), 4) for q in np.quantile(list(in_time), (0.5, 0.9, 1.0)))
+def measure(sites: Mapping[int, Sequence[Sample]], parameters: Parameters) -> ModelError:
+    """The model's relative errors on these sites, by seed, each with one or more runs: bytes down and up
+    together, and time. The first run of a site is the one that stands for one."""
+    once = {seed: errors(runs[:1], parameters) for seed, runs in sites.items()}
+    mean = {seed: errors(runs, parameters) for seed, runs in sites.items()}
     return ModelError(
-        held_out=len(inside),
-        bytes_median=b50,
-        bytes_worst=b100,
-        time_median=t50,
-        time_worst=t100,
+        held_out=len(sites),
+        seeds=min(map(len, sites.values())),
+        bytes_once=_off({seed: in_bytes for seed, (in_bytes, _) in once.items()}),
+        time_once=_off({seed: in_time for seed, (_, in_time) in once.items()}),
+        bytes_mean=_off({seed: in_bytes for seed, (in_bytes, _) in mean.items()}),
+        time_mean=_off({seed: in_time for seed, (_, in_time) in mean.items()}),
         command=parameters.error.command,
-        outside=len(outside),
-        outside_bytes_worst=round(max((abs(b) for b, _ in outside), default=0.0), 4),
-        outside_time_worst=round(max((abs(t) for _, t in outside), default=0.0), 4),
-        bytes_p90=b90,
-        time_p90=t90,
-        bytes_worst_seed=in_bytes[max(in_bytes)],
-        time_worst_seed=in_time[max(in_time)],
     )
 
 
-def crowded(one: Sample, parameters: Parameters) -> bool:
-    """Whether a site's radio channel decides; see `times.SiteTimes.crowded`."""
-    setting, load = one.loaded(parameters)
-    rate = _curve(setting).rate_max
-    return bool(site_times(setting, one.packs, load.pack, load.down, rate).crowded[0])
+def _off(errors: Mapping[int, float]) -> Off:
+    sizes = {seed: abs(error) for seed, error in errors.items()}
+    median, p90, worst = (round(float(q), 4) for q in np.quantile(list(sizes.values()), (0.5, 0.9, 1.0)))
+    return Off(median, p90, worst, max(sizes, key=lambda seed: sizes[seed]))
 
 
-def errors(one: Sample, parameters: Parameters) -> tuple[float, float]:
-    """Relative errors of a site's WAN bytes and of its time; positive: the model says more."""
+def errors(runs: Sequence[Sample], parameters: Parameters) -> tuple[float, float]:
+    """Relative errors of a site's WAN bytes and of its time, both as means of these runs of it; positive:
+    the model says more."""
+    found = np.asarray([reckoned(one, parameters) for one in runs]).mean(axis=0)
+    ran = np.asarray([(one.down + one.up, one.seconds) for one in runs]).mean(axis=0)
+    in_bytes, in_time = found / ran - 1.0
+    return float(in_bytes), float(in_time)
+
+
+def reckoned(one: Sample, parameters: Parameters) -> tuple[float, float]:
+    """WAN bytes and seconds of a site by the model."""
     setting, load = one.loaded(parameters)
     finished = model.finish(setting, load, _curve(setting))
-    seconds = float(finished.max() - one.known_s.min())
     asked = asking.first(setting)
     total = float((load.down + load.up + asked.down + asked.up)[0])
-    return total / (one.down + one.up) - 1.0, seconds / one.seconds - 1.0
+    return total, float(finished.max() - one.known_s.min())
+
+
+def _asked(one: Sample) -> asking.Asked:
+    """What is reckoned and not fitted: the first questions, and those that installing brings about."""
+    setting = one.setting
+    return asking.first(setting).plus(asking.updating(setting, _curve(setting), one.known_s))
 
 
 def nonnegative(matrix: Floats, values: Floats, *, scale: Floats | None = None) -> Floats:

@@ -12,7 +12,6 @@ origin leaves of each link (`origin.shared`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,11 +20,11 @@ from sim.fleet import asking, queue
 from sim.fleet.curve import Curve, Floats
 from sim.fleet.draw import Devices, Ints
 from sim.fleet.origin import Jobs
-from sim.fleet.packs import Pack, Packs
+from sim.fleet.packs import Packs
+from sim.fleet.presence import Presence, expected, presence
 from sim.fleet.setting import Setting, up_share
-from sim.fleet.times import device_times, installing, last_patch, latency, number, riding, site_times
-from sim.world.orders import ROSTER_MAX
-from sim.world.wire import HttpCosts
+from sim.fleet.site_bytes import dot, on_the_wire, own_fetches, site_plan, terms
+from sim.fleet.times import device_times, installing, last_patch, latency, reading, riding, site_times
 
 MONTH_S = 30 * 86_400.0
 
@@ -35,8 +34,9 @@ class Load:
     """What crosses the WANs of a group. With sharing there is one job per site, without one per device.
 
     `offsets` tells the jobs of each site. `down` and `up` are wire bytes of each job, `payload` those of
-    them that are packs; `start_s` is infinite for jobs that cannot be. `known_s`: when each device knows of
-    the order. `pack`: number of the pack of each job.
+    them that are packs, `work` those of `down` that an image waits for (not what is asked after it);
+    `start_s` is infinite for jobs that cannot be. `known_s`: when each device knows of the order; `served_s`:
+    when somebody can be there to serve it. `pack`: number of the pack of each job.
     """
 
     shared: bool
@@ -46,9 +46,13 @@ class Load:
     payload: Floats
     down: Floats
     up: Floats
+    work: Floats
     pack: Ints
     known_s: Floats
+    served_s: Floats
     opens_s: Floats
+    alone: Floats | None = None
+    """With sharing: how many devices of each site start while all others are away."""
 
     def per_site(self, values: Floats) -> Floats:
         """Sums of a value of the jobs that can be, per site."""
@@ -76,15 +80,14 @@ def load(
     pack = _own_pack(devices, packs)
     payload = np.asarray([p.wan_bytes for p in packs.packs], float)[pack]
     start = np.where(devices.wan & (not curve.idle), known_s, np.inf)
-    ones = np.ones(len(devices))
-    terms = _byte_terms(setting, payload, ones, 0 * ones)
-    extra = asking.published(setting, setting.openings, shared=False)
-    each = 1.0 / np.maximum(devices.total(start < np.inf), 1.0)
+    found = terms(setting, packs, pack, payload, alone=None)
+    asked = asking.published(setting, setting.openings, shared=False)
+    asked = asked.plus(asking.updating(setting, curve, known_s))
+    each = 1.0 / np.maximum(devices.total(devices.wan), 1.0)
+    down, up = dot(setting.parameters.down, found), dot(setting.parameters.up, found)
     return Load(
-        False, packs, devices.offsets, start, payload,
-        dot(setting.parameters.down, terms) + (extra.down * each)[devices.site],
-        dot(setting.parameters.up, terms) + (extra.up * each)[devices.site],
-        pack, known_s, opens_s,
+        False, packs, devices.offsets, start, payload, down + (asked.down * each)[devices.site],
+        up + (asked.up * each)[devices.site], down, pack, known_s, known_s, opens_s,
     )  # fmt: skip
 
 
@@ -99,7 +102,7 @@ def finish(setting: Setting, load: Load, curve: Curve) -> Floats:
         fetched = curve.when(ends)
         if setting.quota:
             begun = devices.least(load.start_s)[devices.site]
-            done_work = np.minimum(ends - curve.work(begun), load.per_site(load.down)[devices.site])
+            done_work = np.minimum(ends - curve.work(begun), load.per_site(load.work)[devices.site])
             fetched = np.maximum(fetched, metered(curve, begun, done_work, setting.quota))
         time = setting.parameters.time
         disk, patching = device_times(setting, load.packs, load.pack)
@@ -119,102 +122,70 @@ def finish(setting: Setting, load: Load, curve: Curve) -> Floats:
 def _load_shared(setting: Setting, packs: Packs, known_s: Floats, opens_s: Floats, curve: Curve) -> Load:
     devices = setting.devices
     start = devices.least(np.where(devices.wan & (not curve.idle), known_s, np.inf))
-    pack, payload = site_plan(devices, packs, known_s, start, curve)
-    payload = payload + _while_restarting(setting, packs, known_s, start, payload, curve)
-    sizes = devices.sizes.astype(float)
-    others = np.minimum(sizes - 1, ROSTER_MAX)
-    terms = _byte_terms(setting, payload, sizes, sizes * others)
-    extra = asking.published(setting, setting.openings, shared=True)
+    pack, payload = _planned(setting, packs, known_s, start, curve)
+    who = _presence(setting, packs, known_s, start, pack, payload, curve)
+    payload = payload + own_fetches(setting, packs, who, start, curve)
+    alone = devices.total(who.alone & devices.wan)
+    found = terms(setting, packs, pack, payload, alone=alone)
+    asked = asking.published(setting, setting.openings, shared=True)
+    asked = asked.plus(asking.updating(setting, curve, known_s))
+    down, up = dot(setting.parameters.down, found), dot(setting.parameters.up, found)
     offsets = np.arange(devices.sites + 1, dtype=np.int64)
-    parameters = setting.parameters
     return Load(
-        True, packs, offsets, start, payload, dot(parameters.down, terms) + extra.down,
-        dot(parameters.up, terms) + extra.up, pack, known_s, opens_s,
+        True, packs, offsets, start, payload, down + asked.down, up + asked.up, down, pack, known_s,
+        np.maximum(known_s, who.served_s), opens_s, alone,
     )  # fmt: skip
 
 
-def _while_restarting(
-    setting: Setting, packs: Packs, known_s: Floats, start_s: Floats, payload: Floats, curve: Curve
-) -> Floats:
-    """Payload bytes of devices that come while all that have the image restart into it, per site.
-
-    Such a device finds no peer that gives anything, begins to fetch by itself, and stops when they are back.
-    """
-    devices, classes = setting.devices, setting.devices.classes
-    real = np.isfinite(start_s)
-    fetched = curve.finish(np.where(real, start_s, 0.0), payload) + latency(setting)
-    disk = devices.most(devices.per_class([packs.size / c.storage.write_rate for c in classes]))
-    read = devices.least(devices.per_class([packs.size / c.storage.read_rate for c in classes]))
-    gone = np.maximum(fetched, start_s + disk) + read
-    back = gone + devices.least(devices.per_class([c.reboot_s for c in classes]))
-    between = (known_s >= gone[devices.site]) & (known_s < back[devices.site]) & devices.wan
-    if not between.any():
-        return np.zeros(devices.sites)
-    first = devices.least(np.where(between, known_s, np.inf)) + latency(setting)
-    costs = np.asarray([packs.for_base(name).wan_bytes for name in devices.bases], float)
-    cheapest = devices.least(np.where(between, costs[devices.base], np.inf))
-    late = np.isfinite(first) & np.isfinite(back)
-    room = curve.work(np.where(late, back, 0.0)) - curve.work(np.where(late, first, 0.0))
-    return np.asarray(np.where(late, np.minimum(np.maximum(room, 0.0), cheapest), 0.0))
-
-
-def shared_terms(setting: Setting, load: Load) -> dict[str, Floats]:
-    """What the bytes of each site that shares are made of, by the names of `parameters.BYTE_TERMS`."""
-    sizes = setting.devices.sizes.astype(float)
-    return _byte_terms(setting, load.payload, sizes, sizes * np.minimum(sizes - 1, ROSTER_MAX))
-
-
-def _byte_terms(setting: Setting, payload: Floats, sizes: Floats, pairs: Floats) -> dict[str, Floats]:
-    run = setting.policy.run_bytes
-    rest = setting.polling.at_rest
-    return {
-        "payload": payload * (HttpCosts().down(run) / run),
-        "site": np.ones(len(payload)),
-        "rest": sizes if rest else 0 * sizes,
-        "fresh": 0 * sizes if rest else sizes,
-        "rest pairs": pairs if rest else 0 * pairs,
-        "fresh pairs": 0 * pairs if rest else pairs,
-        "piece": np.ceil(payload / run),
-    }
-
-
-def site_plan(
-    devices: Devices, packs: Packs, present_s: Floats, start_s: Floats, curve: Curve
+def _planned(
+    setting: Setting, packs: Packs, known_s: Floats, start_s: Floats, curve: Curve
 ) -> tuple[Ints, Floats]:
-    """Number of the pack that each site ends with, and the payload bytes that cross its WAN.
+    """The pack of each site, and the payload bytes to be expected.
 
-    The cheapest pack of those present at `start_s`; a device that comes later with a cheaper one than
-    what is still missing changes the plan, and what was fetched by then is spent.
+    Who comes first waits longer for others if the roster names some that have been heard of lately: more come
+    while nothing is fetched yet. The pack is the one of the likelier case.
     """
-    costs = [float(p.wan_bytes) for p in packs.packs]
-    arrives = np.full((len(costs), devices.sites), np.inf)
-    for n, pack in enumerate(packs.packs):
-        can = devices.wan
-        if pack.base is not None:
-            can = can & (devices.base == number(devices, pack.base))
-        arrives[n] = np.maximum(devices.least(np.where(can, present_s, np.inf)), start_s)
-    order = np.argsort(arrives, axis=0, kind="stable")
-    chosen = order[0].astype(np.int64)
-    every = np.arange(devices.sites)
-    left, spent = np.asarray(costs)[chosen], np.zeros(devices.sites)
-    now = curve.work(np.where(np.isfinite(start_s), start_s, 0.0))
-    for k in range(1, len(costs)):
-        other = order[k]
-        at = arrives[other, every]
-        comes = np.isfinite(at)
-        then = np.where(comes, curve.work(np.where(comes, at, 0.0)), now)
-        moved = np.clip(then - now, 0.0, left)
-        spent, left, now = spent + moved, left - moved, np.maximum(now, then)
-        better = comes & (left > 0) & (np.asarray(costs)[other] < left)
-        chosen = np.where(better, other, chosen)
-        left = np.where(better, np.asarray(costs)[other], left)
-    return chosen, spent + left
+    devices, policy = setting.devices, setting.policy
+    brief = policy.settle_s
+    first, payload = site_plan(devices, packs, known_s, start_s, curve, together_s=brief)
+    heard = expected(devices, setting.polling, start_s, brief)
+    if not heard.any():
+        return first, payload
+    longer = brief + policy.settle_silent_s + policy.gather_s
+    second, more = site_plan(devices, packs, known_s, start_s, curve, together_s=longer)
+    return np.where(heard > 0.5, second, first), (1 - heard) * payload + heard * more
+
+
+def _presence(
+    setting: Setting,
+    packs: Packs,
+    known_s: Floats,
+    start_s: Floats,
+    pack: Ints,
+    payload: Floats,
+    curve: Curve,
+) -> Presence:
+    """Who starts while all others restart into the image, by when each has it and how long it is away."""
+    devices = setting.devices
+    real = np.isfinite(start_s)
+    fetched = np.where(real, curve.finish(np.where(real, start_s, 0.0), payload), np.inf)
+    rides, away = (
+        riding(setting, packs, pack[devices.site]),
+        devices.per_class([c.reboot_s for c in devices.classes]),
+    )
+    done = np.maximum(fetched[devices.site], known_s + rides) + latency(setting) + reading(setting, packs)
+    who = presence(devices, done, done + away)
+    if not who.alone.any():
+        return who
+    # Who waits for others is there itself meanwhile.
+    done = np.maximum(done, who.served_s + rides + reading(setting, packs))
+    return presence(devices, done, done + away)
 
 
 def _finish_shared(setting: Setting, load: Load, curve: Curve) -> Floats:
     devices, time = setting.devices, setting.parameters.time
-    times = site_times(setting, load.packs, load.pack, load.down, curve.rate_max)
-    work = load.down * time["bound"]
+    times = site_times(setting, load.packs, load.pack, load.work, curve.rate_max)
+    work = load.work * time["bound"]
     fetched = curve.finish(load.start_s, work + _stretched_by(setting, work, curve))
     if setting.quota:
         fetched = np.maximum(fetched, metered(curve, load.start_s, work, setting.quota))
@@ -222,17 +193,11 @@ def _finish_shared(setting: Setting, load: Load, curve: Curve) -> Floats:
     tail = sum((time[name] * values for name, values in times.terms.items()), np.zeros(devices.sites))
     last = devices.luck >= devices.most(devices.luck)[devices.site]
     there = bound[devices.site] + tail[devices.site] * np.where(last, 1.0, (1.0 + devices.luck) / 2)
-    late = load.known_s + latency(setting) + riding(setting, load.packs, load.pack[devices.site])
+    late = load.served_s + latency(setting) + riding(setting, load.packs, load.pack[devices.site])
     return np.maximum(there, late) + installing(setting, load.packs)
 
 
 # What both have in common
-
-
-def dot(coefficients: Mapping[str, float], terms: Mapping[str, Floats]) -> Floats:
-    """The sum of the terms, each times its coefficient."""
-    total = sum((coefficients[name] * values for name, values in terms.items()), np.zeros(1))
-    return np.asarray(total)
 
 
 def metered(curve: Curve, start_s: Floats, work: Floats, quota: float) -> Floats:
@@ -284,7 +249,7 @@ def _stretched_by(setting: Setting, work: Floats, curve: Curve) -> Floats:
 
 def _stretched(setting: Setting, load: Load, curve: Curve) -> Floats:
     """The work of each job, the time that its device is off counted as work."""
-    return load.down * setting.parameters.time["bound"] / np.maximum(up_share(setting), 1e-3)
+    return load.work * setting.parameters.time["bound"] / np.maximum(up_share(setting), 1e-3)
 
 
 def _asleep(setting: Setting, done: Floats) -> Floats:
@@ -298,16 +263,13 @@ def _asleep(setting: Setting, done: Floats) -> Floats:
     return np.asarray(np.where(sleeps, -np.log(rest) * off, 0.0))
 
 
-def on_the_wire(pack: Pack) -> int:
-    """Bytes down of a WAN that a pack costs at least, as `sim.world` counts them."""
-    costs = HttpCosts()
-    return costs.down(pack.index) + costs.down(pack.frames)
+def floors(setting: Setting, packs: Packs, load: Load, horizon_s: float) -> Floats:
+    """The fewest bytes that any one device of each site could have needed, metadata included, per site.
 
-
-def floors(setting: Setting, packs: Packs, load: Load) -> Floats:
-    """The fewest bytes that any one device of each site could have needed, metadata included, per site."""
+    Of those that the order is open for before the horizon.
+    """
     devices = setting.devices
     costs = np.asarray([on_the_wire(packs.for_base(name)) for name in devices.bases], float)
-    cheapest = devices.least(np.where(np.isfinite(load.opens_s), costs[devices.base], np.inf))
+    cheapest = devices.least(np.where(load.opens_s < horizon_s, costs[devices.base], np.inf))
     metadata = setting.parameters.metadata
     return np.asarray(np.where(np.isfinite(cheapest), cheapest + metadata, 0.0))

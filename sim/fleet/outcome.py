@@ -18,7 +18,7 @@ from p2p.errors import ContentError
 from sim.outcome import Series
 
 FORMAT = "slipstream-plan"
-VERSION = 2
+VERSION = 3
 MARKS = (0.5, 0.9, 0.99, 1.0)
 """Shares of the devices that a time is told for."""
 
@@ -109,29 +109,45 @@ class Estimate:
 
 
 @dataclass(frozen=True, slots=True)
-class ModelError:
-    """How far the model was from runs of the real code, on sites that it was not fitted to.
+class Off:
+    """Relative errors over sites: the middle one, what nine of ten do not exceed, and the worst."""
 
-    Relative errors of a site's WAN bytes and of the time until its last device finished.
+    median: float
+    p90: float
+    worst: float
+    worst_seed: int
+    """The site of the worst, as `sim.fleet.training` makes it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelError:
+    """How far the model was from runs of the real code, on `held_out` sites that it was not fitted to.
+
+    Of a site's WAN bytes and of the time until its last device finished: against one run of each site
+    (`bytes_once`, `time_once`), and of the model's mean against the mean of `seeds` runs (`bytes_mean`,
+    `time_mean`). Runs of a site differ in who has which base and who comes first, of which the model is told,
+    and in who is faster by milliseconds, of which it is not.
     """
 
     held_out: int
-    bytes_median: float
-    bytes_worst: float
-    time_median: float
-    time_worst: float
+    seeds: int
+    bytes_once: Off
+    time_once: Off
+    bytes_mean: Off
+    time_mean: Off
     command: str
     """What fitted the model and measured this."""
-    outside: int = 0
-    """Further held-out sites, those whose radio channel decides (`sim.fleet.times.CROWDED_S`)."""
-    outside_bytes_worst: float = 0.0
-    outside_time_worst: float = 0.0
-    bytes_p90: float = 0.0
-    """Nine of ten sites are at most so far off."""
-    time_p90: float = 0.0
-    bytes_worst_seed: int = 0
-    """The site that the worst error is of, as `sim.fleet.training` makes it."""
-    time_worst_seed: int = 0
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> ModelError:
+        """What `asdict` made `document` of; raises `KeyError`, `TypeError`."""
+        names = ("bytes_once", "time_once", "bytes_mean", "time_mean")
+        return cls(**{**document, **{name: Off(**document[name]) for name in names}})
+
+
+NOT_OFF = Off(0.0, 0.0, 0.0, 0)
+NO_ERROR = ModelError(0, 0, NOT_OFF, NOT_OFF, NOT_OFF, NOT_OFF, "")
+"""Of constants that nobody has measured yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +193,7 @@ class PlanOutcome:
                 **{
                     **facts,
                     "estimates": tuple(_estimate(e) for e in facts["estimates"]),
-                    "error": ModelError(**facts["error"]),
+                    "error": ModelError.from_json(facts["error"]),
                     "notes": tuple(facts["notes"]),
                 }
             )

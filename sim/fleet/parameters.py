@@ -6,25 +6,36 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.resources import files
 from typing import Any
 
 from p2p.errors import ContentError
 from sim.fleet.outcome import ModelError
 
-VERSION = 2
-BYTE_TERMS = ("payload", "site", "rest", "fresh", "rest pairs", "fresh pairs", "piece")
-TIME_TERMS = ("bound", "second", "constant", "fresh", "delay", "pieces", "patching", "devices", "chunks")
+VERSION = 3
+BYTE_TERMS = (
+    "payload", "requests", "index", "index rest", "fresh", "rest", "rest together", "alone", "devices",
+)  # fmt: skip
+TIME_TERMS = (
+    "bound",
+    "second",
+    "asked",
+    "constant",
+    "fresh",
+    "delay",
+    "pieces",
+    "patching",
+    "devices",
+    "chunks",
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
     """Coefficients by name of the terms that `sim.fleet.model` reckons a site by.
 
-    `down`, `up`: bytes per payload byte on the wire, per site, per device that runs when the order comes
-    (`rest`) or starts then (`fresh`), per pair of such devices (rosters) and per requested run; what
-    `sim.fleet.asking` reckons is not in them. `time`: what
+    `down`, `up`: see `site_bytes.terms`; what `sim.fleet.asking` reckons is not in them. `time`: what
     the terms of a site's time count, see `model.site_times`. `metadata`: signed files that every floor
     includes, in bytes.
     """
@@ -43,7 +54,7 @@ class Parameters:
             "up": dict(self.up),
             "time": dict(self.time),
             "metadata": self.metadata,
-            "error": {name: getattr(self.error, name) for name in ModelError.__slots__},
+            "error": asdict(self.error),
         }
 
     @classmethod
@@ -57,7 +68,7 @@ class Parameters:
                 {name: float(document["up"][name]) for name in BYTE_TERMS},
                 {name: float(document["time"][name]) for name in TIME_TERMS},
                 float(document["metadata"]),
-                ModelError(**document["error"]),
+                ModelError.from_json(document["error"]),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise ContentError(f"fitted constants: {error!r}") from error

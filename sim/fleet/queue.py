@@ -62,7 +62,7 @@ def _share(arrival: Floats, work: Floats, weight: Floats) -> Floats:
         return _together(arrival, work, weight)
     done = np.full((rows, width), np.inf)
     target = np.full((rows, width), np.inf)  # in attained service per job
-    now = arrival[:, 0].copy()
+    now = np.where(np.isfinite(arrival[:, 0]), arrival[:, 0], 0.0)
     service = np.zeros(rows)
     arrived = np.zeros(rows, dtype=np.int64)
     load = np.zeros(rows)

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sim.fleet import asking
 from sim.fleet.curve import Floats
-from sim.fleet.draw import Devices, Flags, Ints
-from sim.fleet.packs import Packs
+from sim.fleet.draw import Devices, Ints
+from sim.fleet.packs import Pack, Packs
 from sim.fleet.setting import Setting
 from sim.scenario.model import LanKind
 
@@ -21,11 +22,9 @@ FRAME_TARGET = 4 * 1024 * 1024
 """Target bytes that one patch frame covers at most."""
 
 PIECE = 128 * 1024
-OVERLAP = 0.5
-"""The share of the WAN's time in which chunks cross the LAN already."""
-
-CROWDED_S = 20.0
-"""Sites with a radio channel that takes longer than this (and than the WAN) for all copies are told apart."""
+OVERLAP, RADIO_OVERLAP = 0.5, 0.75
+"""The share of the WAN's time in which chunks cross the LAN already: on a switch they wait for those who make
+them, a radio channel is busy with them for most of the time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +36,6 @@ class SiteTimes:
     disk: Floats
     patching: Floats
     terms: Mapping[str, Floats]
-    wireless: bool
-
-    @property
-    def crowded(self) -> Flags:
-        """Sites whose radio channel decides: what errors the model makes there is told apart."""
-        lan = self.lan + self.terms["chunks"]
-        return np.asarray(self.wireless & (lan > CROWDED_S) & (lan > self.wan))
 
     @property
     def local(self) -> Floats:
@@ -69,22 +61,28 @@ def site_times(setting: Setting, packs: Packs, pack: Ints, down: Floats, rate: f
     riders = np.where(made, 0.0, others)
     copies = alike * frames + riders * packs.size
     lan_rate = lan.rate * (1.0 - lan.loss)
+    piece = np.asarray([piece_bytes(p) for p in packs.packs])[pack]
     largest = np.where(riders > 0, float(packs.size), np.where(alike > 0, frames, 0.0))
     if lan.kind is LanKind.WIFI:
-        spread, hop = 2 * copies / lan_rate, 2 * PIECE / lan_rate
-        served = 2 * others * packs.size / lan_rate
+        spread, hop = (down + 2 * copies) / lan_rate, 2 * piece / lan_rate
+        served = spread + 2 * others * packs.size / lan_rate
     else:
-        spread, hop = np.maximum(largest, copies / sizes) / lan_rate, PIECE / lan_rate
+        spread, hop = np.maximum(largest, copies / sizes) / lan_rate, piece / lan_rate
         served = np.maximum(1.0, others / np.maximum(same, 1.0)) * packs.size / lan_rate
     disk, patching = device_times(setting, packs, pack[devices.site])
     wan = down / rate if rate > 0 else np.full(devices.sites, np.inf)
     disk_site, patch_site = devices.most(disk), devices.most(patching)
-    after = np.maximum(served, disk_site) - OVERLAP * wan
+    hidden = np.maximum(RADIO_OVERLAP * wan, spread) if lan.kind is LanKind.WIFI else OVERLAP * wan
+    after = np.maximum(served, disk_site) - hidden
     chunks = np.where(made, np.maximum(after, 0.0), 0.0)
     ranked = np.sort(np.stack([wan, spread, disk_site, patch_site]), axis=0)
     delay = group.wan.delay_s if group.wan is not None else 0.0
+    asked = asking.begun(setting) / rate if rate > 0 else np.full(devices.sites, np.inf)
+    if not setting.polling.at_rest:
+        asked = np.maximum(asked - setting.policy.settle_s, 0.0)
     terms = {
         "second": ranked[-2],
+        "asked": asked,
         "constant": np.ones(devices.sites),
         "fresh": np.full(devices.sites, 0.0 if setting.polling.at_rest else setting.policy.settle_s),
         "delay": np.full(devices.sites, 2 * delay),
@@ -93,7 +91,14 @@ def site_times(setting: Setting, packs: Packs, pack: Ints, down: Floats, rate: f
         "devices": np.where(others > 0, sizes, 0.0),
         "chunks": chunks,
     }
-    return SiteTimes(wan, spread, disk_site, patch_site, terms, lan.kind is LanKind.WIFI)
+    return SiteTimes(wan, spread, disk_site, patch_site, terms)
+
+
+def piece_bytes(pack: Pack) -> float:
+    """Bytes that peers pass on at once: a patch frame, or a run of chunks of the full pack."""
+    if not pack.patched:
+        return float(min(pack.frames, PIECE))
+    return pack.frames * min(1.0, FRAME_TARGET / pack.patched)
 
 
 def riding(setting: Setting, packs: Packs, pack: Ints) -> Floats:
@@ -107,10 +112,15 @@ def riding(setting: Setting, packs: Packs, pack: Ints) -> Floats:
     return np.asarray(np.maximum(np.maximum(size / rate, disk), patching))
 
 
+def reading(setting: Setting, packs: Packs) -> Floats:
+    """Seconds of reading the image back, per device."""
+    return setting.devices.per_class([packs.size / c.storage.read_rate for c in setting.devices.classes])
+
+
 def installing(setting: Setting, packs: Packs) -> Floats:
     """Seconds of reading back and of restarting, per device."""
-    classes = setting.devices.classes
-    return setting.devices.per_class([packs.size / c.storage.read_rate + c.reboot_s for c in classes])
+    reboot = setting.devices.per_class([c.reboot_s for c in setting.devices.classes])
+    return reading(setting, packs) + reboot
 
 
 def latency(setting: Setting) -> float:

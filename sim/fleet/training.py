@@ -32,6 +32,9 @@ BASES = ("old", "older", "oldest")
 SWITCHED = (12_500_000, 125_000_000)
 """Rates of switched LANs, bytes per second."""
 
+SIZE_MAX = 64
+"""Devices of a site at most."""
+
 WIRELESS_MAX = 10
 """Devices that share one radio channel at most: every copy crosses it twice."""
 
@@ -39,7 +42,7 @@ IDEAL_MAX_S = 4 * 3600.0
 """A site takes at most this long at the rate of its link, so that a fit does not take days."""
 
 
-def training_scenario(seed: int, *, size_max: int = 64) -> Scenario:
+def training_scenario(seed: int, *, size_max: int = SIZE_MAX) -> Scenario:
     """A scenario of one random site, the first, and one more device that ends last."""
     rng = random.Random(f"fleet model/{seed}")
     devices = _log_uniform(rng, 1, size_max)

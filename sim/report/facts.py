@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from sim.fleet.outcome import MARKS, Estimate, PlanOutcome
+from sim.fleet.outcome import MARKS, Estimate, Off, PlanOutcome
 from sim.report.subjects import Subject
 from sim.report.units import count_text, money_text, rate_text, ratio_text, share_text, size_text, time_text
 from sim.runs.summary import PERCENTILES, Expectation, Summary, summarise_groups
@@ -77,9 +77,14 @@ def plan_tables(plan: PlanOutcome) -> list[Table]:
         ("seed", str(plan.seed)),
         ("release", f"{plan.release}, an image of {size_text(plan.image_bytes)}"),
         ("fleet", f"{count_text(plan.devices, 'device')} in {count_text(plan.sites, 'site')}"),
-        ("model error, bytes", _off(error.bytes_median, error.bytes_p90, error.bytes_worst)),
-        ("model error, time", _off(error.time_median, error.time_p90, error.time_worst)),
-        ("of the real code's", f"on {count_text(error.held_out, 'site')} held out of the fit"),
+        ("model error, bytes", _off(error.bytes_once)),
+        ("model error, time", _off(error.time_once)),
+        (
+            "of the real code's",
+            f"in one run of each of {error.held_out} sites held out of the fit",
+        ),
+        ("bytes, of the mean", f"{_off(error.bytes_mean)} against the mean of {error.seeds} runs of each"),
+        ("time, of the mean", f"{_off(error.time_mean)} against the same"),
         ("measured by", error.command),
         ("horizon", time_text(plan.horizon_s)),
         *((f"plan {name}", words) for name, words in plan.plans.items()),
@@ -109,10 +114,10 @@ def plan_tables(plan: PlanOutcome) -> list[Table]:
     return found
 
 
-def _off(median: float, most: float, worst: float) -> str:
+def _off(off: Off) -> str:
     return (
-        f"median {share_text(median)}, 90 % of the sites at most {share_text(most)}, "
-        f"worst {share_text(worst)}"
+        f"median {share_text(off.median)}, 90 % of the sites at most {share_text(off.p90)}, "
+        f"worst {share_text(off.worst)}"
     )
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from sim.fleet import draw, model
 from sim.fleet.curve import of_wan
-from sim.fleet.outcome import ModelError
+from sim.fleet.outcome import NO_ERROR
 from sim.fleet.packs import Pack, Packs
 from sim.fleet.parameters import BYTE_TERMS, TIME_TERMS, Parameters
 from sim.fleet.setting import Setting
@@ -40,7 +40,7 @@ def plain(**changes: Mapping[str, float]) -> Parameters:
         up=nothing | changes.get("up", {}),
         time=dict.fromkeys(TIME_TERMS, 0.0) | {"bound": 1.0} | changes.get("time", {}),
         metadata=0.0,
-        error=ModelError(0, 0.0, 0.0, 0.0, 0.0, ""),
+        error=NO_ERROR,
     )
 
 

@@ -15,6 +15,9 @@ from sim.fleet.outcome import Way
 from sim.fleet.plans import read_plans
 from sim.fleet.setting import Setting
 from sim.scenario.model import Outage, Phase, Polling, Scenario, Uptime, Wan, Window
+from sim.world.orders import ABSENT, CHECKIN_DOWN, ROSTER_ENTRY, TIMESTAMP
+from sim.world.uplink import KEEP_ALIVE_S
+from sim.world.wire import HttpCosts
 from tests.unit.fleet.fleets import PACKS, fleet, plain
 
 HOURLY = Polling(every_s=3600.0)
@@ -79,6 +82,35 @@ def test_every_further_phase_costs_the_same_again(shared: bool, at_rest: bool) -
     assert three.down == pytest.approx(3 * one.down)
     assert (one.down > 0).all() and (one.up > 0).all()
     assert asking.published(setting, 0, shared=shared).down.sum() == 0
+
+
+def installs(scenario: Scenario, *, apart_s: float = 0.0) -> float:
+    """Bytes down that the devices of one site ask for as they install."""
+    setting, link = met(scenario)
+    known = np.linspace(0.0, apart_s, len(setting.devices))
+    return float(asking.updating(setting, link, known).down[0])
+
+
+def test_who_installs_asks_when_told_restarted_and_committed() -> None:
+    costs = HttpCosts()
+    poll, check_in = costs.down(ABSENT) + costs.down(TIMESTAMP), costs.down(CHECKIN_DOWN + 3 * ROSTER_ENTRY)
+    connect = costs.connect()[0]
+    started = 4 * (poll + 2 * check_in + connect)
+    assert installs(fleet(polling=HOURLY)) == pytest.approx(started)
+    told = 1 - KEEP_ALIVE_S / 3600  # polls so far apart find the connection closed
+    at_rest = installs(fleet(polling=Polling(every_s=3600.0, at_rest=True)))
+    assert at_rest == pytest.approx(started + 4 * (poll + told * connect))
+    assert installs(fleet(polling=Polling(every_s=60.0, at_rest=True))) == pytest.approx(started + 4 * poll)
+    assert installs(fleet(polling=HOURLY, has_wan=0.0)) == 0
+
+
+def test_a_check_in_that_takes_longer_than_the_commit_costs_another_connection() -> None:
+    connect = HttpCosts().connect()[0]
+    near, thin = fleet(polling=HOURLY), fleet(polling=HOURLY, wan=Wan(5e3))
+    another = installs(near) + 4 * connect
+    assert installs(fleet(polling=HOURLY, wan=Wan(1e6, delay_s=0.3))) == pytest.approx(another)
+    assert installs(thin) == pytest.approx(another), "as all share the link"
+    assert installs(thin, apart_s=60.0) == pytest.approx(installs(near)), "and not one after the other"
 
 
 def test_phases_are_counted_that_devices_do_not_know_from_the_beginning() -> None:

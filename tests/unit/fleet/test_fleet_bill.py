@@ -13,6 +13,8 @@ from sim.fleet.bill import reckon
 from sim.fleet.outcome import MARKS, PlanOutcome, Way
 from sim.fleet.plans import OWN, read_plans
 from sim.scenario.model import Fault, FaultKind, Lan, LanKind, Origin, Phase, SiteSize, SizeKind, Wan
+from sim.world.orders import ABSENT, CHECKIN_DOWN, TIMESTAMP
+from sim.world.wire import HttpCosts
 from tests.unit.fleet.fleets import MB, PACKS, fleet, plain
 
 SCENARIO = fleet(
@@ -28,6 +30,13 @@ def bill(*plans: str, scenario: object = SCENARIO) -> PlanOutcome:
     return reckon(scenario, PACKS, read_plans(plans, scenario), 3, plain())
 
 
+def asked(devices: int) -> float:
+    """Bytes down that so many devices at rest ask for as they install, rosters left out."""
+    costs = HttpCosts()
+    poll = costs.down(ABSENT) + costs.down(TIMESTAMP)
+    return devices * (2 * poll + 2 * costs.down(CHECKIN_DOWN) + 2 * costs.connect()[0])
+
+
 def test_four_ways_are_compared_on_one_fleet_and_slipstream_costs_least() -> None:
     outcome = bill()
     costs = {way: outcome.of(way).wan_bytes for way in Way}
@@ -35,7 +44,8 @@ def test_four_ways_are_compared_on_one_fleet_and_slipstream_costs_least() -> Non
     assert costs[Way.SLIPSTREAM] < costs[Way.DELTA] < costs[Way.FULL]
     assert {e.devices for e in outcome.estimates} == {outcome.devices}
     assert all(e.finished == outcome.devices for e in outcome.estimates)
-    assert outcome.of(Way.SLIPSTREAM).amplification == pytest.approx(1.0, rel=0.01)
+    ours = outcome.of(Way.SLIPSTREAM)
+    assert (ours.wan_down - asked(outcome.devices)) / ours.floor_bytes == pytest.approx(1.0, rel=0.001)
 
 
 def test_money_groups_and_sites_add_up() -> None:
@@ -81,12 +91,31 @@ def test_what_does_not_fit_the_horizon_is_not_called_finished_nor_paid() -> None
     assert full.wan_down <= 60 * 20.0 * 1e6 * 1.01
 
 
+def test_what_opens_after_the_end_is_told_and_in_no_floor() -> None:
+    outcome = bill("late: phases=50%@0h,100%@1000h", "in time: phases=50%@0h,100%@200h")
+    late, in_time = (outcome.of(Way.SLIPSTREAM, name) for name in ("late", "in time"))
+    assert late.finished < in_time.finished == outcome.devices
+    assert late.amplification is not None and late.amplification >= 1.0
+    assert late.floor_bytes <= in_time.floor_bytes
+    (note,) = outcome.notes
+    assert "'late' opens to 100% only at or after the end" in note and "277.8 h" in note
+
+
 def test_what_is_left_out_is_said() -> None:
     scenario = replace(SCENARIO, faults=(Fault(FaultKind.CRASH, 1.0),))
     assert any("faults" in note for note in bill(scenario=scenario).notes)
     assert bill().notes == ()
-    crowded = replace(SCENARIO, sites=(replace(SCENARIO.sites[0], lan=Lan(LanKind.WIFI, rate=1e6)),))
-    assert any("radio" in note for note in bill(scenario=crowded).notes)
+
+
+def test_sites_larger_than_all_that_the_model_was_tested_on_are_told() -> None:
+    group = SCENARIO.sites[0]  # of up to 12 devices
+    radio = replace(SCENARIO, sites=(replace(group, lan=Lan(LanKind.WIFI)),))
+    (note,) = bill(scenario=radio).notes
+    assert "sites of site have more devices on one radio channel" in note and "(10)" in note
+    large = replace(SCENARIO, sites=(replace(group, count=2, size=SiteSize(low=65, high=65)),))
+    (note,) = bill(scenario=large).notes
+    assert note.startswith("2 sites of site have more devices than any") and "(64)" in note
+    assert bill(scenario=replace(large, sites=(replace(group, size=SiteSize(low=64, high=64)),))).notes == ()
 
 
 def test_an_outcome_survives_json() -> None:

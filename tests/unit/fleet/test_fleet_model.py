@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from p2p.content.digests import Digest
 from p2p.content.manifest import ObjectRef, PackRef
 from p2p.swarm.plan import Participant, make_plan
-from sim.fleet import draw, model
-from sim.fleet.packs import Packs
+from sim.fleet import asking, draw, model
+from sim.fleet.packs import Pack, Packs
+from sim.fleet.site_bytes import on_the_wire, site_plan
+from sim.fleet.times import PIECE
 from sim.scenario.model import DeviceClass, Phase, Polling, SiteSize, SizeKind, Uptime, Wan
 from sim.world.wire import HttpCosts
 from tests.unit.fleet.fleets import MB, PACKS, fleet, plain, spread
@@ -64,7 +66,7 @@ def test_a_slow_lan_or_disk_decides_when_it_is_the_slowest() -> None:
 def test_a_quota_of_a_month_takes_as_many_months_as_it_must() -> None:
     scenario = fleet(size=SiteSize(low=1, high=1))
     _, load, finished = spread(scenario, shared=True, quota=load_bytes() / 2.5)
-    assert load.down == pytest.approx([load_bytes()])
+    assert load.work == pytest.approx([load_bytes()])
     assert finished == pytest.approx([2 * model.MONTH_S + 0.2 * 4 * WIRE])
 
 
@@ -72,7 +74,7 @@ def load_bytes() -> float:
     return 4 * MB * WIRE
 
 
-def test_a_cheaper_base_that_comes_late_changes_the_plan_only_if_it_saves() -> None:
+def test_a_cheaper_base_that_comes_late_changes_the_plan_only_if_it_saves_much() -> None:
     scenario = fleet(
         bases={"a": 0.5, "b": 0.5},
         size=SiteSize(low=2, high=2),
@@ -80,15 +82,20 @@ def test_a_cheaper_base_that_comes_late_changes_the_plan_only_if_it_saves() -> N
         uptime=Uptime(start_spread_s=20.0),
         polling=Polling(every_s=1e9),
     )
-    setting, load, _ = spread(scenario, shared=True)
+    packs = Packs("new", 100 * MB, (*PACKS.packs[:2], Pack("b", 0, 24 * MB, 0)))
+    setting, load, _ = spread(scenario, shared=True, packs=packs)
     devices = setting.devices
     start = devices.start_s.reshape(-1, 2)
     base = devices.base.reshape(-1, 2)
     order = start.argsort(axis=1)
     first, second = (np.take_along_axis(base, order[:, n : n + 1], 1)[:, 0] for n in (0, 1))
     gap = np.diff(np.sort(start, axis=1), axis=1)[:, 0] * 1e6  # bytes of b's pack that are there by then
-    switches = (first == 1) & (second == 0) & (10 * MB - gap > 4 * MB)
-    expected = np.where(first == 0, 4 * MB, np.where(switches, gap + 4 * MB, 10 * MB))
+    together = gap <= scenario.policy.settle_s * 1e6
+    pieces = np.floor(gap / PIECE) * PIECE  # of b's pack, which is passed on in these
+    switches = (first == 1) & (second == 0) & (24 * MB - pieces > 8 * MB) & ~together
+    least = np.where((first == 0) | (together & (second == 0)), 4 * MB, 24 * MB)
+    expected = np.where(switches, gap + 4 * MB, least)
+    assert min(together.sum(), (~switches & ~together & (first == 1) & (second == 0)).sum()) > 2
     assert switches.sum() > 20
     assert load.payload == pytest.approx(expected)
 
@@ -117,7 +124,7 @@ def test_the_pack_is_the_one_that_the_site_plan_chooses(bases: list[str], wan: l
     if not any(wan[:count]):
         return
     curve = model.Curve.of_steps([0.0], [1e6])
-    chosen, payload = model.site_plan(devices, PACKS, np.zeros(count), np.zeros(1), curve)
+    chosen, payload = site_plan(devices, PACKS, np.zeros(count), np.zeros(1), curve, together_s=2.0)
     digest = {name: Digest(bytes([n + 1] * 32)) for n, name in enumerate(("a", "b"))}
     refs = [
         PackRef(
@@ -204,17 +211,43 @@ def test_news_wait_for_the_window() -> None:
 
 
 def test_the_constants_are_what_a_device_and_a_site_cost() -> None:
-    parameters = plain(down={"site": 1000.0, "rest": 10.0, "rest pairs": 1.0}, up={"rest": 7.0})
+    constants = {"rest": 1000.0, "rest together": 200.0, "devices": 10.0, "fresh": 1e9}
+    parameters = plain(down=constants, up={"rest": 7.0})
     scenario = fleet(size=SiteSize(low=5, high=5))
-    _, shared, _ = spread(scenario, shared=True, parameters=parameters)
-    assert shared.down == pytest.approx([4 * MB * WIRE + 1000 + 50 + 20])
-    assert shared.up == pytest.approx([35.0])
+    setting, shared, _ = spread(scenario, shared=True, parameters=parameters)
+    asked = asking.updating(setting, model.Curve.of_steps([0.0], [1e6]), np.zeros(5))
+    assert shared.work == pytest.approx([4 * MB * WIRE + 1000 + 200 + 40])
+    assert shared.down == pytest.approx(shared.work + asked.down)
+    assert shared.up == pytest.approx(7.0 + asked.up)
     _, alone, _ = spread(scenario, shared=False, parameters=parameters)
-    assert alone.down == pytest.approx([4 * MB * WIRE + 1010] * 5)
+    assert alone.work == pytest.approx([4 * MB * WIRE + 1000] * 5)
+    assert alone.down.sum() == pytest.approx(alone.work.sum() + asked.down.sum())
+
+
+def test_indexes_are_those_of_the_pack_and_of_the_full_pack_where_chunks_are_exchanged() -> None:
+    packs = Packs("new", 100 * MB, (Pack(None, 5000, 50 * MB, 0), Pack("a", 300, 4 * MB, 0)))
+    parameters = plain(down={"index": 1.0, "index rest": 1.0})
+    own, full = (HttpCosts().down(p.index) for p in (packs.packs[1], packs.full))
+
+    def index(size: int, *, mixed: bool, rest: bool, shared: bool = True) -> float:
+        scenario = fleet(
+            bases={"a": 0.5, "none": 0.5} if mixed else None,
+            size=SiteSize(low=size, high=size), polling=Polling(at_rest=rest),
+        )  # fmt: skip
+        setting, load, _ = spread(scenario, shared=shared, packs=packs, parameters=parameters)
+        assert np.unique(setting.devices.base).size == 1 + mixed
+        return float(load.work[0] - 4 * MB * WIRE)
+
+    assert index(1, mixed=False, rest=True) == pytest.approx(own)
+    assert index(40, mixed=False, rest=True) == pytest.approx(own)
+    assert index(40, mixed=True, rest=True) == pytest.approx(own + full)
+    assert index(40, mixed=False, rest=False) == pytest.approx(own + full), "until the plan is known"
+    assert index(40, mixed=False, rest=False, shared=False) == pytest.approx(own)
 
 
 def test_floors_are_those_of_the_device_that_needs_least() -> None:
     setting, load, _ = spread(fleet(bases={"b": 1.0}, count=3), shared=True)
     cheapest = PACKS.for_base("b")
-    assert model.floors(setting, PACKS, load) == pytest.approx([model.on_the_wire(cheapest)] * 3)
+    assert model.floors(setting, PACKS, load, 1.0) == pytest.approx([on_the_wire(cheapest)] * 3)
+    assert model.floors(setting, PACKS, load, 0.0) == pytest.approx([0.0] * 3), "open to nobody by then"
     assert Packs("x", 1, PACKS.packs[:1]).for_base("b") is PACKS.packs[0]

@@ -70,3 +70,11 @@ def test_the_server_is_busy_as_long_as_there_is_work(sites: list[list[tuple[floa
     spans = sorted(zip(begins.tolist(), work.tolist(), strict=True))
     if len(sites) == 1:
         assert all(a + w <= b + 1e-6 for (a, w), (b, _) in itertools.pairwise(spans))
+
+
+def test_a_site_where_nobody_comes_is_of_no_concern_to_others() -> None:
+    offsets = np.array([0, 2, 4])
+    arrival, work = np.array([np.inf, np.inf, 0.0, 1.0]), np.ones(4)
+    done = processor_sharing(offsets, arrival, work)
+    assert np.isinf(done[:2]).all()
+    assert done[2:] == pytest.approx([1.0, 2.0])

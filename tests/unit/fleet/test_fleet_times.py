@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from sim.fleet.times import OVERLAP, SiteTimes, site_times
+from sim.fleet.packs import Pack
+from sim.fleet.times import FRAME_TARGET, OVERLAP, PIECE, RADIO_OVERLAP, SiteTimes, piece_bytes, site_times
 from sim.scenario.model import Lan, LanKind, SiteSize, Wan
 from tests.unit.fleet.fleets import MB, PACKS, fleet, spread
 
@@ -21,7 +22,7 @@ def times(
     scenario = fleet(bases=bases, size=SiteSize(low=devices, high=devices), wan=Wan(wan))
     group = replace(scenario.sites[0], lan=Lan(kind, rate=LAN))
     setting, load, _ = spread(replace(scenario, sites=(group,)), shared=True)
-    return site_times(setting, PACKS, load.pack, load.down, wan)
+    return site_times(setting, PACKS, load.pack, load.work, wan)
 
 
 def makers(found: SiteTimes, devices: int) -> int:
@@ -45,7 +46,21 @@ def test_on_a_radio_channel_every_copy_crosses_it_twice() -> None:
     found = times(200, 0.9, kind=LanKind.WIFI)
     copies = float(found.terms["chunks"][0]) * LAN / (2 * 100 * MB)
     assert copies == pytest.approx(20, abs=10)
-    assert found.crowded.all()
+    # So do the frames for those alike, and what comes over the WAN crosses it once.
+    assert found.lan == pytest.approx([(2 * (199 - copies) + 1) * 4 * MB / LAN], rel=0.01)
+
+
+def test_while_a_radio_channel_is_busy_with_frames_it_carries_no_chunks() -> None:
+    fast, slow = (times(200, 0.9, kind=LanKind.WIFI, wan=w) for w in (4e9, 2e4))
+    assert float(slow.lan[0]) < RADIO_OVERLAP * float(slow.wan[0])
+    saved = float(fast.terms["chunks"][0] - slow.terms["chunks"][0])
+    assert saved == pytest.approx(RADIO_OVERLAP * float(slow.wan[0]) - float(fast.lan[0]), rel=0.01)
+
+
+def test_a_piece_is_a_patch_frame_or_a_run_of_chunks() -> None:
+    assert piece_bytes(Pack(None, 0, 50 * MB, 0)) == PIECE
+    assert piece_bytes(Pack("a", 0, 4 * MB, 8 * FRAME_TARGET)) == 4 * MB / 8
+    assert piece_bytes(Pack("a", 0, 4 * MB, FRAME_TARGET // 2)) == 4 * MB
 
 
 def test_what_crosses_the_lan_while_the_wan_is_busy_is_not_waited_for() -> None:

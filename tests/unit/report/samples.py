@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from sim.fleet.outcome import MARKS, Asking, Estimate, GroupEstimate, ModelError, PlanOutcome, Way
+from sim.fleet.outcome import MARKS, Asking, Estimate, GroupEstimate, ModelError, Off, PlanOutcome, Way
 from sim.outcome import DeviceOutcome, RunOutcome, Series, SiteOutcome, Span
 
 DIGEST = "5a" * 32
@@ -122,7 +122,13 @@ def plan(*names: str) -> PlanOutcome:
         plans={name: f"the plan {name}" for name in chosen},
         estimates=tuple(estimate(way, name, size) for name in chosen for way, size in sizes.items()),
         error=ModelError(
-            120, 0.004, 0.021, 0.05, 0.13, "python benchmarks/fleet_model.py", bytes_p90=0.012, time_p90=0.101
+            120,
+            5,
+            Off(0.004, 0.012, 0.021, 7),
+            Off(0.05, 0.101, 0.13, 8),
+            Off(0.003, 0.011, 0.02, 7),
+            Off(0.04, 0.09, 0.12, 9),
+            "python benchmarks/fleet_model.py",
         ),
         notes=("clocks are right",),
     )

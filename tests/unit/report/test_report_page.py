@@ -144,7 +144,11 @@ def test_the_models_error_is_in_every_page_of_a_plan() -> None:
     facts = document(plan()).facts()
     assert facts["model error, bytes"] == "median 0.4 %, 90 % of the sites at most 1.2 %, worst 2.1 %"
     assert facts["model error, time"] == "median 5 %, 90 % of the sites at most 10.1 %, worst 13 %"
-    assert facts["of the real code's"] == "on 120 sites held out of the fit"
+    assert facts["of the real code's"] == "in one run of each of 120 sites held out of the fit"
+    assert facts["bytes, of the mean"] == (
+        "median 0.3 %, 90 % of the sites at most 1.1 %, worst 2 % against the mean of 5 runs of each"
+    )
+    assert facts["time, of the mean"].startswith("median 4 %")
     assert facts["left out"] == "clocks are right"
 
 
