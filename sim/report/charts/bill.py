@@ -19,6 +19,9 @@ WAYS = tuple(way.value for way in Way)
 COLOURS = dict(zip(WAYS, (SERIES[7], SERIES[4], SERIES[3], SERIES[0]), strict=True))
 PANEL = 230
 
+COMPARABLE = 0.99
+"""Bytes of two ways can be compared if the one serves at least so many of the devices that the other does."""
+
 
 def pictures(plan: PlanOutcome, prefix: str) -> list[Picture]:
     """All pictures of a plan; their names begin with `prefix`."""
@@ -43,17 +46,16 @@ def cost(plan: PlanOutcome, name: str) -> Picture | None:
     """WAN bytes, money and times of every way under every plan."""
     if not plan.estimates:
         return None
-    several = len(plan.plans) > 1
     bytes_unit = size_unit(max(e.wan_bytes for e in plan.estimates))
     times = [t for e in plan.estimates for t in e.marks_s if t is not None]
     unit = time_unit(max(times, default=0.0))
-    data = [_row(e, bytes_unit.size, several) for e in plan.estimates]
+    data = [_row(e, bytes_unit.size, plan) for e in plan.estimates]
     order = [row["row"] for row in data]
     names = alt.Axis(title=None, labelLimit=300)
     bars = [
         _bar(data, order, "size", f"over the WANs ({bytes_unit.name})", names),
         *([_bar(data, order, "money", "money", None)] if any(e.money for e in plan.estimates) else []),
-        _times(plan, order, several, unit.size, unit.name),
+        _times(plan, order, unit.size, unit.name),
     ]
     chart = alt.hconcat(*bars, spacing=28).resolve_scale(y="independent")
     return picture(name, _title(plan), _caption(plan), chart)
@@ -132,14 +134,17 @@ def _egress(e: Estimate, label: str, plan: PlanOutcome) -> Curve:
     return Curve(label, e.origin_egress, plan.horizon_s, COLOURS.get(label, ""))
 
 
-def _key(e: Estimate, several: bool) -> str:
-    return f"{e.plan}: {e.way.value}" if several else e.way.value
+def _key(e: Estimate, plan: PlanOutcome) -> str:
+    """What a row is called. What serves far fewer devices than others do cannot be compared, and says so."""
+    few = e.finished < COMPARABLE * max(other.finished for other in plan.estimates)
+    part = f" ({share_text(e.finished / e.devices)} done)" if few else ""
+    return f"{e.plan}: {e.way.value}{part}" if len(plan.plans) > 1 else f"{e.way.value}{part}"
 
 
-def _row(e: Estimate, unit: float, several: bool) -> dict[str, Any]:
+def _row(e: Estimate, unit: float, plan: PlanOutcome) -> dict[str, Any]:
     ratio = e.amplification
     return {
-        "row": _key(e, several),
+        "row": _key(e, plan),
         "way": e.way.value,
         "size": e.wan_bytes / unit,
         "size_text": size_text(e.wan_bytes),
@@ -174,10 +179,10 @@ def _bar(
     return alt.layer(bars, text).properties(width=PANEL, height=max(90, 26 * len(order)))
 
 
-def _times(plan: PlanOutcome, order: list[str], several: bool, size: float, unit: str) -> Drawn:
+def _times(plan: PlanOutcome, order: list[str], size: float, unit: str) -> Drawn:
     data = [
         {
-            "row": _key(e, several),
+            "row": _key(e, plan),
             "way": e.way.value,
             "t": time / size,
             "mark": share_text(mark),

@@ -20,6 +20,9 @@ LINES_MAX = 8
 BAND_POINTS = 300
 MARKED = (0.5, 0.9, 1.0)
 HEIGHT = 320
+THICKEST = 4.0
+"""Of several lines the first is thicker by so much at most than the last, which is drawn over it: where lines
+are on top of each other, the edges of all are seen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +63,11 @@ def completion(name: str, curves: Sequence[Curve], whose: str) -> Picture | None
         ended = [Curve(c.label, c.series, until) for c in drawn]
         data, thinned = _points(ended, unit, 1.0)
         layers = [_lines(data, drawn, x_title, y_title, "%", shares=True)]
-        caption = f"A line per {whose}." if len(drawn) > 1 else "Marked: half, nine tenths and all devices."
+        caption = (
+            f"A line per {whose}; of lines that run together the thicker lies below."
+            if len(drawn) > 1
+            else "Marked: half, nine tenths and all devices."
+        )
         caption += thinned
         if len(drawn) == 1:
             layers += _marks(drawn[0], until, unit)
@@ -106,7 +113,7 @@ def egress(name: str, curves: Sequence[Curve], whose: str) -> Picture | None:
         caption += ", and pale the highest moment in each."
     else:
         chart = _lines(data, shown, x_title, y_title, PLAIN, shares=False)
-        caption += "."
+        caption += ", which level short peaks."
     if len(shown) < len(drawn):
         caption += f" Shown: the {len(shown)} of {len(drawn)} {whose}s with the highest peaks."
     highest = [c.label for c in drawn if max(c.series.values) > 0.99 * peak]
@@ -165,7 +172,15 @@ def _lines(
             scale=alt.Scale(domain=list(labels), range=colours),
             legend=alt.Legend(orient="top", title=None, columns=columns, symbolType="stroke"),
         )
-        return alt.Chart(rows(data)).mark_line(interpolate="step-after").encode(**encodings)
+        step = min(1.5, THICKEST / (len(labels) - 1))
+        return alt.layer(
+            *(
+                alt.Chart(rows([row for row in data if row["of"] == label]))
+                .mark_line(interpolate="step-after", strokeWidth=2 + step * (len(labels) - 1 - n))
+                .encode(**encodings)
+                for n, label in enumerate(labels)
+            )
+        )
     if shares:
         return alt.Chart(rows(data)).mark_line(interpolate="step-after", color=SERIES[0]).encode(**encodings)
     return alt.Chart(rows(data)).mark_area(interpolate="step-after", color=SERIES[0]).encode(**encodings)

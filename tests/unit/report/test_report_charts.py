@@ -278,6 +278,17 @@ def test_plans_are_compared_too() -> None:
     assert {"plan-plans-completion", "plan-plans-egress"} <= set(found)
     assert {r["of"] for r in data(found["plan-plans-completion"])} == {"as written", "nights"}
     assert {r["row"] for r in data(found["plan-cost"])} >= {"nights: slipstream", "as written: full, shared"}
+    lines = found["plan-plans-completion"].spec["layer"][0]["layer"]
+    widths = [line["mark"]["strokeWidth"] for line in lines]
+    assert widths == [3.5, 2], "the first is seen beside the one that is drawn over it"
+
+
+def test_a_plan_that_reaches_far_fewer_devices_says_so_beside_its_bytes() -> None:
+    compared = plan("as written", "nights")
+    few = replace(compared.estimates[-1], finished=107)
+    shown = drawn(replace(compared, estimates=(*compared.estimates[:-1], few)))["plan-cost"]
+    labels = {r["row"] for r in data(shown)}
+    assert "nights: slipstream (10.7 % done)" in labels and "as written: slipstream" in labels
 
 
 def test_sites_of_a_plan_are_drawn_with_the_floor() -> None:
