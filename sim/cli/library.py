@@ -35,7 +35,7 @@ def list_scenarios(as_json: bool) -> None:
         click.echo(line)
 
 
-@click.command()
+@click.command(short_help="Show what a scenario says, and check it.")
 @click.argument("scenario")
 @click.option("--toml", is_flag=True, help="Print the document itself, to start one of your own from.")
 @json_option

@@ -24,7 +24,7 @@ from sim.runs.scenarios import named, read_scenario
 PLAN_FILE = "plan.json"
 
 
-@click.command()
+@click.command(short_help="Reckon what a release costs a whole fleet, by a model of each site.")
 @click.argument("scenario", required=False)
 @click.option("--fleet", type=click.Path(dir_okay=False, path_type=Path), help="The fleet: a scenario file.")
 @click.option("--repo", type=click.Path(file_okay=False, path_type=Path), help="Take the release from here.")
@@ -122,7 +122,7 @@ def lines(outcome: PlanOutcome) -> list[str]:
             "done", "money", "a site", "asking, a day",
         )  # fmt: skip
         found += [*table(heads, [_group_row(group) for group in groups]), ""]
-    found += [f"left out: {note}" for note in outcome.notes]
+    found += [f"note: {note}" for note in outcome.notes]
     return [*found, *_error(outcome.error)]
 
 

@@ -16,7 +16,7 @@ from sim.runs.one import run_one
 from sim.runs.progress import run_progress
 
 
-@click.command()
+@click.command(short_help="Run kept runs again, and compare their traces.")
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILE|DIR...")
 @json_option
 def replay(paths: tuple[Path, ...], as_json: bool) -> None:

@@ -11,7 +11,7 @@ from sim.fleet.outcome import PlanOutcome
 from sim.report import read, write
 
 
-@click.command()
+@click.command(short_help="Make one HTML page, and PNGs, of kept runs and plans.")
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="DIR|FILE...")
 @click.option(
     "--out", type=click.Path(file_okay=False, path_type=Path),

@@ -17,7 +17,7 @@ from sim.scenario.model import Scenario
 from sim.scenario.timetables import place_problem, site_names
 
 
-@click.command()
+@click.command(short_help="Run a scenario, and hold it to what it expects.")
 @click.argument("scenario")
 @click.option("--seed", type=click.IntRange(0), default=1, show_default=True, help="What chance comes from.")
 @click.option(

@@ -21,7 +21,7 @@ FAILED_MAX = 20
 """After so many failing runs, a soak ends: they have most likely one cause."""
 
 
-@click.command(name="soak")
+@click.command(name="soak", short_help="Run random small fleets, held to every rule.")
 @click.option(
     "--minutes", type=click.FloatRange(0), help="No run begins later. Default: 1, or no end with --runs."
 )

@@ -26,7 +26,9 @@ class RunsFailed(SlipstreamError):  # noqa: N818 (a verdict)
     """Some runs of a sweep have no outcome."""
 
 
-@click.command(name="sweep")
+@click.command(
+    name="sweep", short_help="Run scenarios with many seeds and values, on all cores or a cluster."
+)
 @click.argument("scenarios", nargs=-1, required=True)
 @click.option(
     "--seeds", default="1-10", show_default=True, metavar="LIST", help="Such as `1-100` or `3,7,20-29`."

@@ -82,7 +82,7 @@ def notes(scenario: Scenario, plans: Sequence[Plan]) -> tuple[str, ...]:
     """What the model leaves out of this scenario and these plans."""
     found = []
     if scenario.faults:
-        found.append(f"{len(scenario.faults)} faults of the scenario are left out: the model knows no faults")
+        found.append(f"faults of the scenario ({len(scenario.faults)}) are left out: the model knows none")
     if len(scenario.orders) > 1:
         found.append(f"only the last of {len(scenario.orders)} orders is reckoned")
     if any(stop.site for group in scenario.sites for stop in group.timetable):

@@ -266,10 +266,11 @@ def _asleep(setting: Setting, done: Floats) -> Floats:
 def floors(setting: Setting, packs: Packs, load: Load, horizon_s: float) -> Floats:
     """The fewest bytes that any one device of each site could have needed, metadata included, per site.
 
-    Of those that the order is open for before the horizon.
+    Of those that the order is open for before the horizon, and 0 where nothing can come over a WAN.
     """
     devices = setting.devices
     costs = np.asarray([on_the_wire(packs.for_base(name)) for name in devices.bases], float)
     cheapest = devices.least(np.where(load.opens_s < horizon_s, costs[devices.base], np.inf))
     metadata = setting.parameters.metadata
-    return np.asarray(np.where(np.isfinite(cheapest), cheapest + metadata, 0.0))
+    served = np.isfinite(np.minimum.reduceat(load.start_s, load.offsets[:-1]))
+    return np.asarray(np.where(served & np.isfinite(cheapest), cheapest + metadata, 0.0))

@@ -46,10 +46,8 @@ class Plan:
         phases = ", ".join(f"{100 * p.share:.3g} % from {_hours(p.opens_s)}" for p in self.phases)
         parts = [f"open to {phases}"]
         if self.windows is not None:
-            parts.append(
-                "windows "
-                + ", ".join(f"{_clock(w.start_of_day)}-{_clock(w.stop_of_day)}" for w in self.windows)
-            )
+            spans = (f"{_clock(w.start_of_day)}-{_clock(w.stop_of_day)}" for w in self.windows)
+            parts.append("windows " + (", ".join(spans) or "none: the WAN may be used at any time"))
         if self.origin:
             parts.append(f"origin {self.origin * 8 / 1e6:.4g} Mbit/s")
         if self.quota:

@@ -88,7 +88,7 @@ def plan_tables(plan: PlanOutcome) -> list[Table]:
         ("measured by", error.command),
         ("horizon", time_text(plan.horizon_s)),
         *((f"plan {name}", words) for name, words in plan.plans.items()),
-        *(("left out", note) for note in plan.notes),
+        *(("note", note) for note in plan.notes),
     ]
     found = [Table("The plan", (), tuple(facts))]
     if plan.estimates:

@@ -250,4 +250,7 @@ def test_floors_are_those_of_the_device_that_needs_least() -> None:
     cheapest = PACKS.for_base("b")
     assert model.floors(setting, PACKS, load, 1.0) == pytest.approx([on_the_wire(cheapest)] * 3)
     assert model.floors(setting, PACKS, load, 0.0) == pytest.approx([0.0] * 3), "open to nobody by then"
+    for shared in (True, False):
+        isolated, nothing, _ = spread(fleet(has_wan=0.0), shared=shared)
+        assert model.floors(isolated, PACKS, nothing, 1.0) == pytest.approx([0.0])
     assert Packs("x", 1, PACKS.packs[:1]).for_base("b") is PACKS.packs[0]

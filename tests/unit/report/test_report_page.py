@@ -149,7 +149,7 @@ def test_the_models_error_is_in_every_page_of_a_plan() -> None:
         "median 0.3 %, 90 % of the sites at most 1.1 %, worst 2 % against the mean of 5 runs of each"
     )
     assert facts["time, of the mean"].startswith("median 4 %")
-    assert facts["left out"] == "clocks are right"
+    assert facts["note"] == "clocks are right"
 
 
 @pytest.mark.parametrize("where", ["device", "site", "scenario", "message", "replay"])
