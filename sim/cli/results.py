@@ -84,7 +84,7 @@ def verdict(run: KeptRun, again: str) -> SlipstreamError | None:
     if outcome.violations:
         first = outcome.violations[0]
         return RuleViolated(
-            f"{outcome.scenario}, seed {outcome.seed}: {len(outcome.violations)} violations, "
+            f"{outcome.scenario}, seed {outcome.seed}: violations: {len(outcome.violations)}, "
             f"the first of {first.check!r} at {first.at_s:.3f} s: {first.message}",
             next_step=again,
         )
@@ -167,7 +167,7 @@ def _value(expectation: Expectation, value: float | None) -> str:
 
 
 def _violation_lines(violations: Sequence[Violation]) -> list[str]:
-    found = [f"{len(violations)} VIOLATIONS"]
+    found = [f"{len(violations)} VIOLATION{'S' * (len(violations) > 1)}"]
     for v in violations[:VIOLATIONS_SHOWN]:
         where = " ".join(part for part in (v.site, v.device) if part)
         found.append(f"  {v.at_s:.3f} s  {v.check}{f' at {where}' if where else ''}: {v.message}")

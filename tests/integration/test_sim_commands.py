@@ -164,7 +164,7 @@ def test_a_broken_rule_has_its_exit_code_and_the_command_that_repeats_it(
     changed(lambda outcome: replace(outcome, violations=(violation,)))
     assert slipstream(["sim", "run", str(tiny), "--seed", "5"]) == 12
     captured = capsys.readouterr()
-    assert "1 VIOLATIONS\n  3.250 s  verified-only at home/0 home-0-1: stored what" in captured.out
+    assert "1 VIOLATION\n  3.250 s  verified-only at home/0 home-0-1: stored what" in captured.out
     assert f"next: slipstream sim run {tiny} --seed 5\n" in captured.err
 
 

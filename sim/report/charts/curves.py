@@ -20,7 +20,7 @@ LINES_MAX = 8
 BAND_POINTS = 300
 MARKED = (0.5, 0.9, 1.0)
 HEIGHT = 320
-THICKEST = 4.0
+THICKEST = 3.0
 """Of several lines the first is thicker by so much at most than the last, which is drawn over it: where lines
 are on top of each other, the edges of all are seen."""
 
@@ -172,7 +172,7 @@ def _lines(
             scale=alt.Scale(domain=list(labels), range=colours),
             legend=alt.Legend(orient="top", title=None, columns=columns, symbolType="stroke"),
         )
-        step = min(1.5, THICKEST / (len(labels) - 1))
+        step = min(1.5, THICKEST / (len(labels) - 1)) if shares else 0.0  # peaks stay thin
         return alt.layer(
             *(
                 alt.Chart(rows([row for row in data if row["of"] == label]))

@@ -186,14 +186,18 @@ def amplification(subjects: Sequence[Subject]) -> Picture | None:
         f"{over:,} of {count_text(count, 'run')} took more than {SLACK} × the floor: median "
         f"{ratio_text(median)}, worst {ratio_text(ratios[-1])} ({worst.label})"
     )
-    caption = f"Each dot is a run. Dashed: the goal of {SLACK}. The worst again: {worst.replay}"
+    goal = f" Dashed: the goal of {SLACK}." if _near(ratios[0], ratios[-1]) else ""
+    caption = f"Each dot is a run.{goal} The worst again: {worst.replay}"
     return picture("amplification", title, caption, chart)
+
+
+def _near(low: float, high: float) -> bool:
+    return low <= SLACK * 1.5 and high >= 1 + (SLACK - 1) / 4
 
 
 def _goal(low: float, high: float) -> Drawn:
     """The rule at the goal, where it would not squeeze the data."""
-    near = low <= SLACK * 1.5 and high >= 1 + (SLACK - 1) / 4
-    data = [{"ratio": SLACK}] if near else []
+    data = [{"ratio": SLACK}] if _near(low, high) else []
     return alt.Chart(rows(data)).mark_rule(strokeDash=[6, 3], color=ink("c2")).encode(x="ratio:Q")
 
 

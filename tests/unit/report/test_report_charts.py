@@ -169,6 +169,11 @@ def test_the_worst_seed_is_named_with_its_command() -> None:
     assert shown.caption.endswith("slipstream sim run depot-night --seed 7")
     assert [r["share"] for r in data(shown) if "run" in r][-1] == 1.0
     assert wan.amplification(runs[:1]) is None
+    assert "Dashed: the goal of 1.05" in shown.caption
+    near = wan.amplification([subject(depot(seed=n, down=1_000_000 + n)) for n in range(7)])
+    assert near is not None and "Dashed" not in near.caption, (
+        "it would be far from all dots, and is not drawn"
+    )
 
 
 def test_more_runs_than_points_keep_both_ends() -> None:
