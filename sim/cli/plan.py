@@ -86,6 +86,8 @@ def plan(
     if release is not None:
         found = with_release(found, release)
     packs = packs_of(found)
+    if out is not None:
+        make_directory(out)  # before anything is reckoned
     compared = read_plans(plans, found)
     with bar("{task.completed} of {task.total} estimates") as shown:
         task = shown.add_task(found.name, total=len(compared) * len(Way))
@@ -203,7 +205,6 @@ def _keep(outcome: PlanOutcome, directory: Path) -> list[Path]:
     # Charts take a second to import, which most plans do not need.
     from sim.report import write
 
-    make_directory(directory)
     path = directory / PLAN_FILE
     write_atomic(path, json.dumps(outcome.to_json(), indent=1).encode() + b"\n")
     return [path, write([outcome], directory).html]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from coordinator.publishing.files import make_directory
 from p2p.cli.output import json_option, print_json
 from p2p.errors import OperatorError
 from sim.cli.results import facts, lines, replay_command, verdict
@@ -42,6 +43,8 @@ def run(scenario: str, seed: int, out: Path | None, timelines: tuple[str, ...], 
     """
     found = named(scenario)
     sites = tuple(_site(found, name) for name in timelines)
+    if out is not None:
+        make_directory(out)  # before the run, which may take hours
     with run_progress(found.name, found.duration_s) as progress:
         done = run_one(found, seed, timelines=sites, progress=progress)
     again = replay_command(scenario, seed)

@@ -186,6 +186,19 @@ def test_a_file_that_is_no_kept_run_is_told(tiny: Path, capsys: pytest.CaptureFi
     assert slipstream(["sim", "replay", str(tiny.parent / "none")]) == 2
 
 
+def test_a_place_that_cannot_be_is_told_before_anything_runs(
+    tiny: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("hours of work would be lost")
+
+    monkeypatch.setattr(one, "run_checked", never)
+    monkeypatch.setattr("sim.cli.plan.reckon", never)
+    for command in (["run"], ["plan", "--fleet"]):
+        assert slipstream(["sim", *command, str(tiny), "--out", str(tiny / "below-a-file")]) == 5
+        assert "cannot make" in capsys.readouterr().err
+
+
 def test_a_timeline_of_no_site_is_told(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert slipstream(["sim", "run", str(tiny), "--timeline", "home/1"]) == 2
     assert "--timeline names 'home/1'; the sites of home are home/0..home/0" in capsys.readouterr().err
