@@ -133,7 +133,7 @@ def _load_shared(setting: Setting, packs: Packs, known_s: Floats, opens_s: Float
     offsets = np.arange(devices.sites + 1, dtype=np.int64)
     return Load(
         True, packs, offsets, start, payload, down + asked.down, up + asked.up, down, pack, known_s,
-        np.maximum(known_s, who.served_s), opens_s, alone,
+        np.maximum(known_s, _served(setting, packs, who, curve)), opens_s, alone,
     )  # fmt: skip
 
 
@@ -180,6 +180,16 @@ def _presence(
     # Who waits for others is there itself meanwhile.
     done = np.maximum(done, who.served_s + rides + reading(setting, packs))
     return presence(devices, done, done + away)
+
+
+def _served(setting: Setting, packs: Packs, who: Presence, curve: Curve) -> Floats:
+    """When each device can be served, or has what it needs by itself: who waits in vain fetches then."""
+    devices = setting.devices
+    if not who.alone.any():
+        return who.served_s
+    costs = np.asarray([packs.for_base(name).wan_bytes for name in devices.bases], float)
+    alone = curve.finish(devices.start_s + setting.policy.return_s, costs[devices.base])
+    return np.where(who.alone & devices.wan, np.minimum(who.served_s, alone), who.served_s)
 
 
 def _finish_shared(setting: Setting, load: Load, curve: Curve) -> Floats:
