@@ -28,6 +28,9 @@ CONDUCTS_MAX = 256
 CROWD, GATHER_MAX = 12, 4
 """With more peers than this a site may be larger than what one node sees: it gathers up to so much longer."""
 
+GREET_S = 0.25
+"""In about this time a peer answers a `Join` with its leases."""
+
 COMPLETE_TOLD = 2
 """How many complete devices are told of: one is enough, two outlive the loss of one."""
 
@@ -73,13 +76,19 @@ class SiteView:
     def ready(self) -> bool:
         """Whether those who start together have been heard, so that the plan counts them."""
         context = self._context
-        if not self._gathered:
+        if not self._gathered and self._greeted:
             # By the roster alone, the plan counts those in who are still to join.
             self._gathered = self._over() if context.settled else self._roster_known
         ready = self._gathered and (context.settled or self._roster_known)
         if ready and self.ready_at is None:
             self.ready_at = context.now
         return ready
+
+    @property
+    def _greeted(self) -> bool:
+        """Whether those who were at the image before this node have told it what they fetch."""
+        context = self._context
+        return context.now - self._started >= GREET_S or not context.remotes(self._task.image)
 
     @property
     def _roster_known(self) -> bool:

@@ -36,6 +36,8 @@ FOUND = (
     ("lease-cut-by-another-pack", 289, 1.001),
     # On a slow radio a gateway's signs of life came behind pieces, and it was taken for stalled. (A 1.5)
     ("renewals-behind-pieces", 335, 1.001),
+    # A newcomer that knew all by the roster began with what another fetched, before it heard so. (A 2.0)
+    ("fetches-before-it-heard", 100045003, 1.001),
     # On a slow radio a request waited behind a large piece to the same peer, who was taken for late. (A 1.25)
     ("request-behind-own-piece", 5076, 1.001),
 )
