@@ -25,18 +25,23 @@ class IntervalSet:
         """Add `[start, stop)`; return how many positions were new."""
         if start >= stop:
             return 0
-        low = bisect_left(self._stops, start)
-        high = bisect_right(self._starts, stop)
+        starts, stops = self._starts, self._stops
+        low = bisect_left(stops, start)
+        high = bisect_right(starts, stop, low)
         if low == high:
-            self._starts.insert(low, start)
-            self._stops.insert(low, stop)
+            starts.insert(low, start)
+            stops.insert(low, stop)
             return stop - start
-        held = 0
-        for i in range(low, high):
-            held += min(self._stops[i], stop) - max(self._starts[i], start)
-        self._starts[low:high] = [min(start, self._starts[low])]
-        self._stops[low:high] = [max(stop, self._stops[high - 1])]
-        return stop - start - held
+        # Intervals `[low, high)` touch the new one and become one with it.
+        first, last = starts[low], stops[high - 1]
+        held = sum(stops[low:high]) - sum(starts[low:high]) if high - low > 1 else last - first
+        if start < first:
+            starts[low] = first = start
+        if stop > last:
+            last = stop
+        stops[low] = last
+        del starts[low + 1 : high], stops[low + 1 : high]
+        return last - first - held
 
     def remove(self, start: int, stop: int) -> None:
         """Remove `[start, stop)`."""
@@ -60,8 +65,8 @@ class IntervalSet:
         """Whether every position of `[start, stop)` is in the set (an empty range is)."""
         if start >= stop:
             return True
-        i = bisect_right(self._starts, start) - 1
-        return i >= 0 and self._stops[i] >= stop
+        i = bisect_right(self._starts, start)
+        return i > 0 and self._stops[i - 1] >= stop
 
     def gaps(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
         """The intervals of `[start, stop)` that are not in the set, in order."""

@@ -25,18 +25,14 @@ if TYPE_CHECKING:
 
 __all__ = ["VIOLATIONS_MAX", "Checks", "run_checked"]
 
-_UNHEEDED = frozenset(
-    {e.Tick, e.PieceSent, e.WantObject, e.HoldObject, e.HoldMetadata, m.Hello, m.News, m.Join, m.Have,
-     m.HaveMore, m.Want, m.Lease, m.Hearsay, m.Peers, m.ObjectWant}
-)  # fmt: skip
-"""Events, and messages that a node received, that no rule asks for more than the time."""
-
 VIOLATIONS_MAX = 100
 """So many violations of a run are told; a broken rule is often broken again at once."""
 
 
 class Checks(Observer):
     """All rules as one observer: each is told what it is about."""
+
+    heeds = LedgerRule.heeds | WanRule.heeds | Liveness.heeds
 
     def __init__(self) -> None:
         self.safety = Safety()
@@ -77,18 +73,15 @@ class Checks(Observer):
 
     def fed(self, device: Device, event: e.Event, actions: list[e.Action]) -> None:
         what = type(event.message) if type(event) is e.Received else type(event)
-        if what in _UNHEEDED:
-            if device.kernel.now >= self.liveness.look_at:
-                self.liveness.look()
-            return
-        self.liveness.fed(device, event, actions)
-        if what is not e.Stored:  # the other two are told of it by `stored`
-            self.wan.fed(device, event, actions)
+        if what in Liveness.heeds:
+            self.liveness.fed(device, event, actions)
+        if what in LedgerRule.heeds:
             self.ledgers.fed(device, event, actions)
+        if what in WanRule.heeds:
+            self.wan.fed(device, event, actions)
 
-    def sent(self, source: str, target: str, message: m.Message) -> None:
-        if type(message) is m.Piece or type(message) is m.Blob:
-            self.ledgers.sent(source, target, message)
+    def sent(self, source: str, target: str, message: m.Piece | m.Blob) -> None:
+        self.ledgers.sent(source, target, message)
 
     def fetch_started(self, device: Device, action: e.Fetch) -> None:
         self.wan.fetch_started(device, action)

@@ -28,6 +28,11 @@ __all__ = ["LedgerRule"]
 class LedgerRule(Observer):
     """Counts beside the ledgers; `violations` as they are found."""
 
+    heeds = frozenset(
+        {m.Piece, m.Blob, e.ObjectFetched, e.RemnantsLost, e.Pursue, e.Drop, e.Damaged, e.BaseDamaged,
+         e.PeerLost, e.ImageVerified}
+    )  # fmt: skip
+
     def __init__(self) -> None:
         self.violations: list[Violation] = []
         self._wan: Counter[str] = Counter()
@@ -75,9 +80,8 @@ class LedgerRule(Observer):
             case _:
                 pass
 
-    def sent(self, source: str, target: str, message: m.Message) -> None:
-        if type(message) is m.Piece or type(message) is m.Blob:
-            self._sent[source] += len(message.payload)
+    def sent(self, source: str, target: str, message: m.Piece | m.Blob) -> None:
+        self._sent[source] += len(message.payload)
 
     def stored(self, device: Device, event: e.Stored, good: bool) -> None:
         if event.how is e.How.WAN and event.pack is not None:

@@ -31,11 +31,17 @@ __all__ = ["Liveness"]
 LOOK_S = 10.0
 """How often, in virtual time, it is looked at who waits."""
 
-_SIGNS = (e.Stored, e.FetchProgress, e.FetchEnded, e.Pursue, e.ImageVerified, e.ReadBackFailed, e.Damaged)
+_SIGNS = frozenset(
+    {m.Piece, m.Blob, e.Stored, e.FetchProgress, e.FetchEnded, e.Pursue, e.ImageVerified, e.ReadBackFailed,
+     e.Damaged}
+)  # fmt: skip
+"""A node that is told one of these has had something under way."""
 
 
 class Liveness(Observer):
     """Remembers when each device last had anything under way. `look_at`: when `look` is due again."""
+
+    heeds = _SIGNS | {e.Tick}  # which comes to every node that makes an image, whatever else happens
 
     def __init__(self) -> None:
         self.violations: list[Violation] = []
@@ -68,9 +74,7 @@ class Liveness(Observer):
 
     def fed(self, device: Device, event: e.Event, actions: list[e.Action]) -> None:
         now = device.kernel.now
-        if isinstance(event, _SIGNS) or (
-            type(event) is e.Received and type(event.message) in (m.Piece, m.Blob)
-        ):
+        if type(event) is not e.Tick:
             self._alive[device.name] = now
         if now >= self.look_at:
             self.look()

@@ -95,6 +95,8 @@ class SiteWan:
 class WanRule(Observer):
     """Keeps account of every site; `violations` are collected as they happen."""
 
+    heeds = frozenset({e.Pursue, e.Offer, e.Drop, e.BaseDamaged, e.Damaged})
+
     def __init__(self) -> None:
         self.sites: dict[tuple[str, Digest], SiteWan] = {}
         self.violations: list[Violation] = []

@@ -99,6 +99,7 @@ class Device:
         self.server = PieceServer(self)
         self._tick_at: float | None = None
         self._observer = world.observer
+        self._heeds = world.observer.heeds if world.observer is not None else ()
         self._do: dict[type[Any], Callable[[Any], None]] = {
             e.Send: self._send,
             e.Disconnect: self._disconnect,
@@ -180,7 +181,9 @@ class Device:
             return
         actions = node.handle(event, self.kernel.now)
         if self._observer is not None:
-            self._observer.fed(self, event, actions)
+            what = type(event.message) if type(event) is e.Received else type(event)
+            if self._heeds is None or what in self._heeds:
+                self._observer.fed(self, event, actions)
         if actions:
             do = self._do
             for action in actions:
@@ -307,7 +310,7 @@ class Device:
         target, message = action
         connection = self.connections.get(target)
         if connection is not None:
-            if self._observer is not None:
+            if type(message) is m.Blob and self._observer is not None:
                 self._observer.sent(self.name, target, message)
             if type(message) is m.Want and self.world.spans.active:
                 self.world.spans.wants(self, message)
@@ -318,7 +321,7 @@ class Device:
         sent: Callable[..., object], *arguments: object,
     ) -> None:  # fmt: skip
         """Answer a peer's request for a piece; `sent(*arguments)` when that has left."""
-        if self._observer is not None:
+        if type(message) is m.Piece and self._observer is not None:
             self._observer.sent(self.name, target, message)
         connection.send(target, message, sent, *arguments)
 

@@ -243,19 +243,22 @@ class VirtualFile:
 
     def write_at(self, offset: int, data: Buffer) -> None:
         self._check()
-        disk, inode = self._disk, self.inode
+        disk, inode, size = self._disk, self.inode, len(data)
         disk._step("write", self._path)
-        stop = offset + len(data)
-        if stop > inode.size:
+        stop = offset + size
+        grows = stop > inode.size
+        if grows:
             if self.is_device:
                 raise _error(errno.ENOSPC)
             disk._grow(stop - inode.size)
-        disk._spent += len(data) / disk.write_rate
-        if isinstance(inode, SmallFile):
+        disk._spent += size / disk.write_rate
+        if type(inode) is SmallFile:
             inode.write(offset, _bytes(data))
             return
-        inode.size = max(inode.size, stop)
-        inode.put(offset, stop, inode.writing if len(data) and not data[0] else None)
+        assert type(inode) is SlotFile
+        if grows:
+            inode.size = stop
+        inode.put(offset, stop, inode.writing if size and not data[0] else None)
 
     def resize(self, size: int) -> None:
         self._check()

@@ -126,8 +126,10 @@ class SlotFile:
         for name, ranges in self.right.items():
             if name != image:
                 ranges.remove(start, stop)
-        if image is not None:
-            self.right.setdefault(image, IntervalSet()).add(start, stop)
+        if held is not None:
+            held.add(start, stop)
+        elif image is not None:
+            self.right[image] = IntervalSet([(start, stop)])
         self.pending.append((start, stop))
 
     def sync(self) -> bool:

@@ -128,30 +128,31 @@ class Connection:
         way = self._to[target]
         size = SIZES[type(message)](message)
         kernel = self.kernel
+        now = kernel.now
         kernel.note(way.pair, key_of(message, size))
         if kernel.heard:
             kernel.tell(f"{way.sender.name}>{target} {label(message)}")
-        flow = way.flow
         if size >= FLOW_MIN:
             wire = on_tls(size)
-            self.flows.push(flow, wire, self._crossed, way, message, sent, arguments)
+            self.flows.push(way.flow, wire, self._crossed, way, message, sent, arguments)
             return wire
-        if way.burst_at == kernel.now:
+        if way.burst_at == now:
             wire = size
         else:
             wire = size + RECORD_OVERHEAD + PACKET * (1 + size // SEGMENT)
-            way.burst_at = kernel.now
-        if flow.items:
-            self.flows.push(flow, wire, self._crossed, way, message, sent, arguments)
+            way.burst_at = now
+        if way.flow.items:
+            self.flows.push(way.flow, wire, self._crossed, way, message, sent, arguments)
             return wire
         way.sender.local.small += wire
-        arrival = kernel.now + way.delay + wire / way.rate
+        arrival = now + way.delay + wire / way.rate
         if way.batch is not None and arrival <= way.last:
             way.batch.append(message)
         else:
-            way.last = max(arrival, way.last)
-            way.batch = [message]
-            kernel.at(way.last, self._arrive_together, way, way.batch)
+            if arrival > way.last:
+                way.last = arrival
+            way.batch = batch = [message]
+            kernel.at(way.last, self._arrive_together, way, batch)
         if sent is not None:
             kernel.soon(sent, *arguments)
         return wire

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from p2p.content.digests import Digest
@@ -19,7 +20,13 @@ if TYPE_CHECKING:
 
 
 class Observer:
-    """All that can be watched. Times are `world.kernel.now`."""
+    """All that can be watched. Times are `world.kernel.now`.
+
+    `heeds`: the types of the events that `fed` is called for, and of the messages that a node received; None:
+    all. Most of what happens is messages that no rule asks for.
+    """
+
+    heeds: Collection[type] | None = None
 
     def begun(self, world: World) -> None:
         """All devices exist, nothing has happened yet."""
@@ -37,10 +44,10 @@ class Observer:
         """They have it no more."""
 
     def fed(self, device: Device, event: e.Event, actions: list[e.Action]) -> None:
-        """What a node was told and what it said; called after every event."""
+        """What a node was told and what it said; called after every event that is heeded."""
 
-    def sent(self, source: str, target: str, message: m.Message) -> None:
-        """A message was queued."""
+    def sent(self, source: str, target: str, message: m.Piece | m.Blob) -> None:
+        """A message with a payload was queued."""
 
     def fetch_started(self, device: Device, action: e.Fetch) -> None:
         """A range of frames is asked of the origin."""

@@ -18,11 +18,11 @@ _KINDS = {
 def key_of(message: m.Message, size: int) -> int:
     """What kind a message is, how long, and what it is about, in 63 bits."""
     about = size
-    if isinstance(message, m.HaveMore):
+    if type(message) is m.HaveMore:
         about = sum(message.pieces)
-    elif isinstance(message, m.Want):
+    elif type(message) is m.Want:
         about = message.piece << 20 | message.request & 0xFFFFF
-    elif isinstance(message, m.Piece):
+    elif type(message) is m.Piece:
         about = message.request
     return _KINDS[type(message)] | about & 0xFFFFFFFFFFFFFF
 

@@ -7,7 +7,7 @@ holds `message_size` against `p2p.swarm.wire.encode`, byte for byte.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from functools import lru_cache
 from math import ceil
 from typing import Any
@@ -59,8 +59,11 @@ def _array(count: int) -> int:
     return 1 if count < 16 else 3 if count < 65536 else 5
 
 
-def _ints(values: Iterable[int]) -> int:
-    return sum(map(_int, values))
+def _ints(values: Collection[int]) -> int:
+    try:
+        return sum(map(_INT.__getitem__, values))
+    except IndexError:
+        return sum(map(_int, values))
 
 
 def _have_more(message: m.HaveMore) -> int:
