@@ -196,13 +196,15 @@ class Gateway:
 
     # What others fetch
 
-    def on_lease(self, peer: Peer, remote: RemoteImage, message: m.Lease) -> None:
+    def on_lease(self, peer: Peer, remote: RemoteImage, message: m.Lease) -> bool:
+        """A peer says what it fetches; whether that is more than a sign of life."""
         if self._leases.renews(remote, message):
-            return
+            return False
         self.dirty = True
         self._leases.end(peer, remote, message.slot)
         if self._leases.begin(peer, remote, message):
             self._settle_conflict(peer, message, greeting=remote.participant is None)
+        return True
 
     def renewed_by(self, device: str, remote: RemoteImage, pack: Digest, pieces: Collection[int]) -> None:
         """A peer serves pieces that it did not serve before."""

@@ -173,6 +173,7 @@ class ImageSwarm:
     def heard_of(self, peer: Peer, message: m.Hearsay) -> bool:
         """Others are told of; whether that may change what this node does."""
         if not self.hearsay.heard(peer, message):
+            self.context.stirred = False
             return False
         self.about(self.context.device)
         return self.replan

@@ -62,7 +62,7 @@ class Inbox:
     def _on_lease(self, peer: Peer, message: m.Lease) -> None:
         remote = self._remote(peer, message.image)
         if pursuit := self._pursuits.get(message.image):
-            pursuit.gateway.on_lease(peer, remote, message)
+            self._context.stirred = pursuit.gateway.on_lease(peer, remote, message)
 
     def _on_hearsay(self, peer: Peer, message: m.Hearsay) -> None:
         pursuit = self._pursuits.get(message.image)
@@ -76,6 +76,7 @@ class Inbox:
             pursuit.image.asked_for_index(message.digest)
 
     def _on_peers(self, peer: Peer, message: m.Peers) -> None:
+        self._context.stirred = False
         self._context.actions.append(e.PeerAddresses(message.peers))
 
     def _on_bye(self, peer: Peer, message: m.Bye) -> None:

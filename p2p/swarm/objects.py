@@ -232,10 +232,11 @@ class ObjectExchange:
         return m.News(max(roots, default=0), self._metadata.get("timestamp.json", (0, b""))[0])
 
     def on_news(self, peer: Peer, message: m.News) -> None:
-        mine = self.news()
+        self._context.stirred = self.busy  # it may tell whom to ask for what is sought
         if (message.root_version, message.timestamp_version) == peer.news:
             return
         peer.news = message.root_version, message.timestamp_version
+        mine = self.news()
         if message.timestamp_version > mine.timestamp_version or message.root_version > mine.root_version:
             self._context.actions.append(
                 NewsHeard(peer.device, message.root_version, message.timestamp_version)
