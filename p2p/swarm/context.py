@@ -110,7 +110,7 @@ class Context:
         """
         if not self._settled and self.settle_until is not None and self.now >= self.settle_until:
             over = self.now >= self.settle_until + self.policy.settle_silent_s
-            self._settled = over or not self._silent()
+            self._settled = over or self.expected.keys() <= self.peers.keys()
         return self._settled
 
     @property

@@ -166,8 +166,9 @@ class Gateway:
         """
         site, now = self._image.site, self._context.now
         since = max(self._image.last_progress, self._leases.brought_at, site.ready_at or now)
-        waits = self._rate.unknown and self._leases.leave_some(site.plan.pack)
-        spare = min(SPARES_MAX, int((now - since) / self._context.policy.fallback_s)) if waits else 0
+        spare = min(SPARES_MAX, int((now - since) / self._context.policy.fallback_s))
+        if spare and not (self._rate.unknown and self._leases.leave_some(site.plan.pack)):
+            spare = 0
         if spare != site.spare:
             site.spare = spare
             self.dirty = self._image.replan = True

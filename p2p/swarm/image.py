@@ -363,8 +363,8 @@ class ImageSwarm:
         self, peer: Peer, remote: RemoteImage, pack: Digest, pieces: Collection[int], total: int | None
     ) -> Sequence[int]:
         """A peer serves pieces (of `total`, if it said so); returns those that are new."""
-        count = len(self.maps[pack])
-        if total not in (None, count) or max(pieces, default=-1) >= count:
+        count = len(self.maps[pack].pieces)
+        if (total is not None and total != count) or (pieces and max(pieces) >= count):
             self.context.ban(peer.device, "bad-have")
             return ()
         marks = remote.haves.get(pack)

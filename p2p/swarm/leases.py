@@ -204,13 +204,15 @@ class Leases:
         Pieces that have not come may still be on their way, for as long as a request may take.
         """
         now, context = self._context.now, self._context
+        silent_s, idle_s = now - max(lease.renewed, peer.answered_at), now - lease.progressed
+        if silent_s <= context.policy.stall_s and idle_s <= context.policy.stall_s:
+            return False  # whatever is allowed, it is more than that
         behind_s = 0.0
         if peer.in_flight:
             asked_s = now - min((asked.at for _, asked in peer.waiting()), default=now)
             behind_s = max(2 * context.window.answer_s, min(asked_s, context.policy.request_s))
         allowed_s = context.policy.stall_s * (1 + 1 / RENEWALS) + GIVES_UP_S + behind_s
-        silent = now - max(lease.renewed, peer.answered_at) > allowed_s
-        return silent or now - lease.progressed > self.patience(lease.pack, lease.start, lease.stop)
+        return silent_s > allowed_s or idle_s > self.patience(lease.pack, lease.start, lease.stop)
 
     def _note_begun(self, device: str, remote: RemoteImage, lease: LeaseState) -> None:
         """The first frame that did not come of a lease is what its holder keeps the beginning of.

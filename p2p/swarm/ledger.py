@@ -60,7 +60,7 @@ class Ledger:
         elif pieces is None:
             self.chunks += new
         else:
-            if pieces[event.pieces[0]].is_patch:
+            if pieces.pieces[event.pieces[0]].is_patch:
                 self.patched += new
             else:
                 self.chunks += new

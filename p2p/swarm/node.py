@@ -159,8 +159,10 @@ class SwarmNode:
             self._dispatch(event)
         if context.stirred or context.closing:
             self._advance()
-        else:
-            self._ride()
+        else:  # more may be asked for, if there is more and somebody may be asked
+            for pursuit in self._pursuits.all:
+                if pursuit.image.due or pursuit.rider.hungry:
+                    pursuit.rider.step()
         return context.actions
 
     # Events
@@ -327,7 +329,7 @@ class SwarmNode:
                 gateway.step()
             if image.due or rider.hungry:
                 rider.step()
-            if image.news.due_at is not None:
+            if (told_at := image.news.due_at) is not None and context.now >= told_at:
                 image.flush()
         if objects.busy:
             objects.step()
@@ -336,12 +338,6 @@ class SwarmNode:
         if due or self._housekeeping_at is None:
             busy = objects.busy or self._pursuits.unsettled
             self._housekeeping_at = context.now + self._interval() if busy else None
-
-    def _ride(self) -> None:
-        """Ask for more, if there is more and somebody may be asked."""
-        for pursuit in self._pursuits.all:
-            if pursuit.image.due or pursuit.rider.hungry:
-                pursuit.rider.step()
 
     def _interval(self) -> float:
         """Until the next look at deadlines: sooner where this node fetches, or is about to."""

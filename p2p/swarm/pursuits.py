@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import count
 
@@ -32,6 +32,7 @@ class Pursuits:
         self._objects = objects
         self.all: tuple[Pursuit, ...] = ()
         self._images: dict[Digest, Pursuit] = {}
+        self.get: Callable[[Digest], Pursuit | None] = self._images.get
         self._fetch_numbers = count(1)
 
     def __iter__(self) -> Iterator[Pursuit]:
@@ -47,9 +48,6 @@ class Pursuits:
 
     def __contains__(self, image: Digest) -> bool:
         return image in self._images
-
-    def get(self, image: Digest) -> Pursuit | None:
-        return self._images.get(image)
 
     def take_up(self, task: ImageTask, *, complete: bool) -> Pursuit:
         """Begin with an image, or go on with it if it is being made (or served) already."""

@@ -91,7 +91,7 @@ class Rider:
 
     def _ask(self, peer: Peer, remote: RemoteImage, key: PieceKey) -> None:
         image = self._image
-        piece = image.maps[key[0]][key[1]]
+        piece = image.maps[key[0]].pieces[key[1]]
         image.wanted.pop(key, None)
         remote.useful.pop(key, None)
         request = peer.ask(Asked(self._context.now, piece.wire_size, image.task.image, key))
@@ -121,7 +121,7 @@ class Rider:
         image.due[peer.device] = None
         conduct = remote.conduct
         conduct.strikes, conduct.busy = max(0, conduct.strikes - 1), 0
-        piece = image.maps[key[0]][key[1]]
+        piece = image.maps[key[0]].pieces[key[1]]
         if key in image.storing or image.done.covers(piece.target_offset, piece.target_stop):
             context.ledger.wasted += size
             return

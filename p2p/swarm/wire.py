@@ -159,6 +159,8 @@ def _decode_body(body: list[Any], payload: Buffer) -> m.Message:
 
 def pack_bitmap(pieces: set[int] | frozenset[int], total: int) -> bytes:
     """The bitmap of a `Have`."""
+    if len(pieces) == total:
+        return ((1 << total) - 1).to_bytes((total + 7) // 8, "little")
     bitmap = bytearray((total + 7) // 8)
     for n in pieces:
         bitmap[n >> 3] |= 1 << (n & 7)

@@ -12,6 +12,7 @@ Bytes copied out of a base that has rotted have no digest of their own; reading 
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from p2p.content.digests import Digest, sha256
@@ -32,8 +33,8 @@ class Safety(Observer):
 
     def __init__(self) -> None:
         self.violations: list[Violation] = []
-        self._right: set[tuple[str, Digest, int]] = set()
-        """Pieces that were right in a device's slot at some time."""
+        self._right: defaultdict[tuple[str, Digest], set[int]] = defaultdict(set)
+        """By device and pack: pieces that were right in its slot at some time."""
         self._floors: dict[str, int] = {}
 
     def begun(self, world: World) -> None:
@@ -47,18 +48,16 @@ class Safety(Observer):
                 "unverified-stored", device, f"{event.start}..{event.stop} from {event.device or 'the WAN'}"
             )
             return
-        for n in event.pieces:
-            self._right.add((device.name, event.pack, n))
+        self._right[device.name, event.pack].update(event.pieces)
 
     def served(self, device: Device, action: e.Serve, good: bool, held: bool) -> None:
-        key = (device.name, action.pack, action.piece)
         if not held:
             self._add(
                 "unverified-served", device, f"piece {action.piece} to {action.device} is not in the slot"
             )
         elif good:
-            self._right.add(key)
-        elif key not in self._right:
+            self._right[device.name, action.pack].add(action.piece)
+        elif action.piece not in self._right[device.name, action.pack]:
             self._add("unverified-served", device, f"piece {action.piece} to {action.device} is wrong")
 
     def read_back(self, device: Device, image: Digest, right: bool, good: bool) -> None:

@@ -150,7 +150,7 @@ class WanRule(Observer):
         account = self._account(device, event.image)
         pieces = account.material.maps[event.pack]
         for n in event.pieces:
-            if event.kept or not pieces[n].is_patch:
+            if event.kept or not pieces.pieces[n].is_patch:
                 account.holders.setdefault((event.pack, n), {})[device.name] = None
 
     def fetch_started(self, device: Device, action: e.Fetch) -> None:
@@ -242,9 +242,8 @@ class WanRule(Observer):
         for digest, pieces in account.material.maps.items():
             if pieces.index.base is None:
                 for start, stop in done:
-                    for n in pieces.overlapping(start, stop):
-                        if start <= pieces[n].target_offset and pieces[n].target_stop <= stop:
-                            account.holders.setdefault((digest, n), {})[device.name] = None
+                    for n in pieces.inside(start, stop):
+                        account.holders.setdefault((digest, n), {})[device.name] = None
 
     def _left(self, device: Device, image: Digest, why: str) -> None:
         """A device can give nothing any more: what only it had must cross the WAN again."""

@@ -102,7 +102,7 @@ class Maker:
         holding = self._device.images.get(action.image)
         if holding is None:
             return
-        piece = holding.material.maps[action.pack][action.piece]
+        piece = holding.material.maps[action.pack].pieces[action.piece]
         good = self._device.verifies(action.payload, piece.wire_size)
         when = self._kernel.now
         if not good:
@@ -186,7 +186,7 @@ class Maker:
     def _piece_stored(self, action: e.Store, holding: Holding) -> None:
         if self._device.images.get(action.image) is not holding:
             return
-        piece = holding.material.maps[action.pack][action.piece]
+        piece = holding.material.maps[action.pack].pieces[action.piece]
         start, stop = piece.target_offset, piece.target_stop
         if piece.is_patch and self.base_is_bad(action.pack, holding, piece.frame):
             self._device.feed(e.BaseDamaged(action.image, start, stop))

@@ -48,7 +48,7 @@ class PieceServer:
         refusal = m.Refuse(action.request, m.Refusal.FAILED)
         if holding is None or action.pack not in holding.material.maps:
             return refusal, False
-        piece = holding.material.maps[action.pack][action.piece]
+        piece = holding.material.maps[action.pack].pieces[action.piece]
         key = (action.pack, action.piece)
         if piece.is_patch:
             return (
