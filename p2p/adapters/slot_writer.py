@@ -35,7 +35,7 @@ class SharedIntervals(IntervalSet):
 
     def add(self, start: int, stop: int) -> int:
         with self._mutex:
-            return super().add(start, stop)
+            return IntervalSet.add(self, start, stop)
 
     def remove(self, start: int, stop: int) -> None:
         with self._mutex:
@@ -43,7 +43,7 @@ class SharedIntervals(IntervalSet):
 
     def covers(self, start: int, stop: int) -> bool:
         with self._mutex:
-            return super().covers(start, stop)
+            return IntervalSet.covers(self, start, stop)
 
     def gaps(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
         with self._mutex:

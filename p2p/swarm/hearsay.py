@@ -146,32 +146,31 @@ class Hearsay:
     def heard(self, peer: Peer, message: m.Hearsay) -> bool:
         """Take what a peer tells; whether anything is new but its age."""
         context, now = self._context, self._context.now
-        line = self._lines.setdefault(peer.device, _Line())
+        line = self._line(peer.device)
         line.heard = {c.device: (c, now - c.age / 10) for c in message.claims}
         self._all_near = False
         changed = False
         answer = not line.begun
-        for claim in message.claims:
-            if claim.device == context.device:
+        for device, (claim, known_at) in line.heard.items():
+            if device == context.device:
                 continue
-            if claim.device in context.peers:
-                answer |= claim.device not in line.told  # then it need not tell us of that one again
+            if device in context.peers:
+                answer |= device not in line.told  # then it need not tell us of that one again
                 continue
-            known_at = now - claim.age / 10
-            if now - known_at > EXPIRY_S or now < self._doubted.get(claim.device, 0.0):
+            if now - known_at > EXPIRY_S or now < self._doubted.get(device, 0.0):
                 continue
-            old = self._far.get(claim.device)
+            old = self._far.get(device)
             if old is not None and known_at <= old.known_at + 0.05:
                 continue
             if old is None and not self._room(peer.device):
                 continue
-            who = Participant(claim.device, claim.base, claim.wan, claim.weight, claim.complete)
+            who = Participant(device, claim.base, claim.wan, claim.weight, claim.complete)
             pack, passed = claim.pack, {}
             if old is not None and claim.pack in (None, old.pack):
                 pack, passed = old.pack, old.passed
                 passed |= {x: now + PASSED_S for x in old.leases if x not in claim.leases}
-            self._far[claim.device] = Far(who, pack, claim.leases, known_at, peer.device, passed)
-            answer |= known_at - self._passed_on.get(claim.device, math.inf) >= REFRESH_S
+            self._far[device] = Far(who, pack, claim.leases, known_at, peer.device, passed)
+            answer |= known_at - self._passed_on.get(device, math.inf) >= REFRESH_S
             changed |= old is None or (old.participant, old.leases) != (who, claim.leases)
             self._since = now if self._since is None else self._since
         if changed:
@@ -179,6 +178,13 @@ class Hearsay:
         if changed or answer:
             self.touch()
         return changed and now >= self.void_until
+
+    def _line(self, device: str) -> _Line:
+        """What was said between a peer and this node."""
+        found = self._lines.get(device)
+        if found is None:
+            found = self._lines[device] = _Line()
+        return found
 
     def _room(self, teller: str) -> bool:
         """Whether another device may be remembered on this peer's word."""
@@ -205,10 +211,7 @@ class Hearsay:
         for device in dict.fromkeys((*self._relays_now(), *self._lines)):
             if device not in members:
                 continue
-            line = self._lines.get(device)
-            if line is None:
-                line = self._lines[device] = _Line()
-            mine = known
+            line, mine = self._line(device), known
             if device in known or len(known) > limits.CLAIMS_MAX:
                 others = [item for item in known.items() if item[0] != device]
                 mine = dict(others[: limits.CLAIMS_MAX])
@@ -234,9 +237,12 @@ class Hearsay:
         context = self._context
         found = context.members(self._image).get(who.device)
         if found is not None:
-            leases = list(found[1].leases.values())[: limits.CLAIM_LEASES_MAX]
-            pack = leases[0].pack if leases else None
-            spans = tuple(sorted((x.start, x.stop) for x in leases if x.pack == pack))
+            pack: Digest | None = None
+            spans: tuple[tuple[int, int], ...] = ()
+            if found[1].leases:
+                leases = list(found[1].leases.values())[: limits.CLAIM_LEASES_MAX]
+                pack = leases[0].pack
+                spans = tuple(sorted((x.start, x.stop) for x in leases if x.pack == pack))
             return m.Claim(who.device, 0, who.base, who.wan, who.weight, who.complete, pack, spans)
         far = self._far.get(who.device)
         if far is None or who.device in context.peers:
@@ -257,10 +263,11 @@ class Hearsay:
             told, heard = line.told.get(device), line.heard.get(device)
             if not claim.age and (told is None or told[0].age):
                 return True  # it need not tell us of that one any more
-            if heard is not None and not heard[0].age:
-                continue
-            if told is None or (heard is not None and heard[1] > told[1]):
-                told = heard
+            if heard is not None:
+                if not heard[0].age:
+                    continue
+                if told is None or heard[1] > told[1]:
+                    told = heard
             if told is None or known_at - told[1] >= REFRESH_S:
                 return True
             if known_at > told[1] and told[0].content != claim.content:

@@ -58,11 +58,13 @@ class LedgerRule(Observer):
 
     def fed(self, device: Device, event: e.Event, actions: list[e.Action]) -> None:
         name = device.name
+        if type(event) is e.Received:
+            if type(event.message) is m.Piece:
+                self._pieces[name] += len(event.message.payload)
+            elif type(event.message) is m.Blob:
+                self._blobs[name] += len(event.message.payload)
+            return
         match event:
-            case e.Received(_, m.Piece() as message):
-                self._pieces[name] += len(message.payload)
-            case e.Received(_, m.Blob() as message):
-                self._blobs[name] += len(message.payload)
             case e.ObjectFetched() if event.data is not None:
                 self._wan[name] += len(event.data)
                 self._objects[name] += len(event.data)

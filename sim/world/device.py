@@ -294,8 +294,6 @@ class Device:
             self.site.redial(self, other.name)
 
     def received(self, source: str, message: m.Message) -> None:
-        if self.node is None:
-            return
         if type(message) is m.ObjectWant:
             held = self.objects.get(message.digest)
             if held is not None:
