@@ -410,9 +410,10 @@ class ImageSwarm:
                     self._serve(event.pack, n)
         self.context.ledger.made(event, new, pieces, received)
         for name, pieces in self.maps.items():
+            whole = pieces.inside(event.start, event.stop)
             for n in pieces.overlapping(event.start, event.stop):
                 piece = pieces.pieces[n]
-                if self._is_done(piece):
+                if n in whole or self._is_done(piece):
                     self.wanted.pop((name, n), None)
                     if not piece.is_patch:
                         self._serve(name, n)

@@ -244,7 +244,8 @@ class VirtualFile:
     def write_at(self, offset: int, data: Buffer) -> None:
         self._check()
         disk, inode, size = self._disk, self.inode, len(data)
-        disk._step("write", self._path)
+        if disk.step is not None:
+            disk.step(f"write {self._path}")
         stop = offset + size
         grows = stop > inode.size
         if grows:
