@@ -14,7 +14,7 @@ from pathlib import Path
 
 import click
 
-from sim import world
+from sim.checks.checked import run_checked
 from sim.runs.scenarios import named
 from sim.scenario.estimate import estimate
 from sim.scenario.model import Scenario
@@ -39,7 +39,10 @@ wan = {{ rate = "100 Mbit/s" }}
 [polling]
 at_rest = true
 """
-CASES = ("1x1x1", "400x1x1", "40x1x256", "1x16x128", "1x60x1", "1x40x32", "20x8x32", "bench-24")
+CASES = (
+    "1x1x1", "400x1x1", "40x1x256", "1x16x128", "1x60x1", "1x40x32", "20x8x32", "1x250x2", "bench-24",
+    "bench-100",
+)  # fmt: skip
 """Sites x devices of each x MiB of the image, or a ready scenario."""
 
 
@@ -58,7 +61,7 @@ def scenario_of(case: str) -> Scenario:
 def main(cases: tuple[str, ...], here: bool) -> None:
     """Measure CASES (default: a set that tells devices, connections and pieces apart)."""
     if here:
-        world.run(scenario_of(cases[0]), 1)
+        run_checked(scenario_of(cases[0]), 1)
         print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
         return
     print(f"{'case':12} {'devices':>8} {'links':>8} {'pieces':>7} {'measured MB':>12} {'estimate MB':>12}")

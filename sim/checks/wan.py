@@ -24,6 +24,7 @@ image up when the site's first fetch began. `slack` is the sum of what happened 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from p2p.content.digests import Digest
@@ -50,8 +51,6 @@ _ISOLATING = frozenset(
      FaultKind.DISK_FULL, FaultKind.PARTITION, FaultKind.CRASH, FaultKind.RESTART, FaultKind.LEAVE}
 )  # fmt: skip
 
-Piece = tuple[Digest, int]
-
 
 class SiteWan:
     """What crossed a site's WAN for one image. `floor` and all others are bytes of frames."""
@@ -65,7 +64,10 @@ class SiteWan:
         self.slack: Counter[str] = Counter()
         """By what happened."""
         self.kinds: dict[Digest | None, None] = {}
-        self.holders: dict[Piece, dict[str, None]] = {}
+        self._held: dict[str, dict[Digest, bytearray]] = {}
+        """By device and pack: a byte for each piece, 1 where the device holds it."""
+        self._holders = {pack: [0] * len(pieces) for pack, pieces in material.maps.items()}
+        """How many devices hold each piece."""
 
     @property
     def amplification(self) -> float | None:
@@ -80,6 +82,31 @@ class SiteWan:
         """Frames of the cheapest pack that a device with this base can use."""
         packs = [p.frames.size for p in self.material.packs if p.base is None or p.base == base]
         return min(packs)
+
+    def hold(self, device: str, pack: Digest, pieces: Iterable[int]) -> None:
+        """A device can give these pieces."""
+        holders, held = self._holders[pack], self._held.setdefault(device, {})
+        marks = held.get(pack)
+        if marks is None:
+            marks = held[pack] = bytearray(len(holders))
+        for n in pieces:
+            if not marks[n]:
+                marks[n] = 1
+                holders[n] += 1
+
+    def let_go(self, device: str) -> int:
+        """A device can give nothing any more; returns the stored bytes of the frames that only it held."""
+        size = 0
+        for pack, marks in self._held.pop(device, {}).items():
+            holders, pieces = self._holders[pack], self.material.maps[pack]
+            lost: dict[int, None] = {}
+            for n, mark in enumerate(marks):
+                if mark:
+                    holders[n] -= 1
+                    if not holders[n]:
+                        lost[pieces[n].frame] = None
+            size += sum(pieces.index.frames[frame].stored_size for frame in lost)
+        return size
 
     def run_of(self, base: Digest | None, run_bytes: int) -> int:
         """The most that one fetch brings a device with this base."""
@@ -148,10 +175,9 @@ class WanRule(Observer):
         if event.pack is None:
             return
         account = self._account(device, event.image)
-        pieces = account.material.maps[event.pack]
-        for n in event.pieces:
-            if event.kept or not pieces.pieces[n].is_patch:
-                account.holders.setdefault((event.pack, n), {})[device.name] = None
+        pieces = account.material.maps[event.pack].pieces
+        given = event.pieces if event.kept else [n for n in event.pieces if not pieces[n].is_patch]
+        account.hold(device.name, event.pack, given)
 
     def fetch_started(self, device: Device, action: e.Fetch) -> None:
         account = self._account(device, action.image)
@@ -242,8 +268,7 @@ class WanRule(Observer):
         for digest, pieces in account.material.maps.items():
             if pieces.index.base is None:
                 for start, stop in done:
-                    for n in pieces.inside(start, stop):
-                        account.holders.setdefault((digest, n), {})[device.name] = None
+                    account.hold(device.name, digest, pieces.inside(start, stop))
 
     def _left(self, device: Device, image: Digest, why: str) -> None:
         """A device can give nothing any more: what only it had must cross the WAN again."""
@@ -255,13 +280,7 @@ class WanRule(Observer):
             d is not device and not d.gone and d.base != image and not _is_complete(d, image)
             for d in account.site.honest
         )
-        lost: dict[tuple[Digest, int], None] = {}
-        for (pack, n), holders in account.holders.items():
-            if holders.pop(device.name, 0) is None and not holders:
-                lost[pack, account.material.maps[pack][n].frame] = None
-        account.slack[why] += waited_for * sum(
-            account.material.maps[pack].index.frames[frame].stored_size for pack, frame in lost
-        )
+        account.slack[why] += waited_for * account.let_go(device.name)
 
     def _damaged(self, device: Device, image: Digest, ranges: tuple[tuple[int, int], ...]) -> None:
         account = self._account(device, image)

@@ -10,7 +10,6 @@ delay, order or overhead (`network`).
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable
 from heapq import heapify, heappop, heapreplace
 from typing import Any
@@ -54,7 +53,8 @@ class Flow:
     def __init__(self, path: tuple[Link, ...], cap: float = 0.0) -> None:
         self.path = path
         self.cap = cap
-        self.items: deque[tuple[int, Callable[..., object] | None, tuple[Any, ...]]] = deque()
+        self.items: list[tuple[int, Callable[..., object] | None, tuple[Any, ...]]] = []
+        """A list, as most flows of a world are empty, and a queue is short."""
         self.rate = 0.0
         self.size = 0
         """Bytes of the first item."""
@@ -151,7 +151,7 @@ class Flows:
         """The item under way has crossed, if nothing changed since that was reckoned."""
         if flow.generation != generation:
             return
-        size, call, arguments = flow.items.popleft()
+        size, call, arguments = flow.items.pop(0)
         self._carry(flow, size)
         if flow.items:
             self._begin(flow)

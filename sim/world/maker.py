@@ -6,6 +6,7 @@ do not exist (`payloads`), which of them are right is known by `slot`. Not for h
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from p2p.content.digests import Buffer, Digest
@@ -35,8 +36,8 @@ class Holding:
         self.material = material
         self.slot = slot
         self.complete = complete
-        self.kept: set[tuple[Digest, int]] = set()
-        self.checked: set[tuple[Digest, int]] = set()
+        self.kept: defaultdict[Digest, set[int]] = defaultdict(set)
+        self.checked: defaultdict[Digest, set[int]] = defaultdict(set)
         self.remnants = Remnants[Buffer]()
         self.used: dict[Digest, None] = {}
         """Packs whose index the node has."""
@@ -146,8 +147,7 @@ class Maker:
             self._device.agent.failed(event.image, "disk-full")
             return
         if event.pack is not None:
-            keys = [(event.pack, n) for n in event.pieces]
-            (holding.kept if event.kept else holding.checked).update(keys)
+            (holding.kept if event.kept else holding.checked)[event.pack].update(event.pieces)
         if not self._checkpoint_due:
             self._checkpoint_due = True
             self._device.later(self._kernel.now + CHECKPOINT_S, self._checkpoint)
@@ -262,7 +262,7 @@ class Maker:
                 piece = pieces[n]
                 if holding.slot.written.covers(piece.target_offset, piece.target_stop):
                     damaged.add(piece.target_offset, piece.target_stop)
-                    holding.checked.discard((action.pack, n))
+                    holding.checked[action.pack].discard(n)
         for start, stop in damaged:
             holding.slot.forget(start, stop)
         self._device.feed(e.Damaged(action.image, tuple(damaged)))

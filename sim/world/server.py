@@ -49,19 +49,17 @@ class PieceServer:
         if holding is None or action.pack not in holding.material.maps:
             return refusal, False
         piece = holding.material.maps[action.pack].pieces[action.piece]
-        key = (action.pack, action.piece)
         if piece.is_patch:
-            return (
-                (m.Piece(action.request, GOOD[: piece.wire_size]), True)
-                if key in holding.kept
-                else (refusal, False)
-            )
-        held = holding.slot.written.covers(piece.target_offset, piece.target_stop)
-        good = held and not holding.slot.is_bad(piece.target_offset, piece.target_stop)
-        if not good and key not in holding.checked:
-            return refusal, held
+            kept = action.piece in holding.kept[action.pack]
+            return (m.Piece(action.request, GOOD[: piece.wire_size]), True) if kept else (refusal, False)
+        start, stop = piece.target_offset, piece.target_stop
+        held = holding.slot.written.covers(start, stop)
+        good = held and not holding.slot.is_bad(start, stop)
+        checked = holding.checked[action.pack]
         if good:
-            holding.checked.add(key)
+            checked.add(action.piece)
+        elif action.piece not in checked:
+            return refusal, held
         block = GOOD if good else BAD
         return m.Piece(action.request, block[: piece.wire_size]), held
 
