@@ -1,8 +1,8 @@
 """How much memory a run will need, before it starts.
 
 Each virtual device is a real node: it keeps per image a few facts for every piece, and per connection
-what the other side has. The constants were measured with `benchmarks/sim_memory.py`
-(CPython 3.11, x86-64) and rounded up by a tenth.
+what the other side has. The constants are fitted to what `benchmarks/sim_memory.py` measures, all rules
+watching (CPython 3.11, x86-64), and rounded up by a tenth.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from sim.scenario.model import RepositoryRelease, Scenario, SiteSize, SizeKind
 
 __all__ = ["Estimate", "devices_of", "estimate"]
 
-BASE_BYTES = 50e6
-DEVICE_BYTES = 64e3
-PIECE_BYTES = 1000.0
-CONNECTION_BYTES = 3.2e3
-CONNECTION_PIECE_BYTES = 12.0
+BASE_BYTES = 75e6
+SITE_BYTES = 60e3
+DEVICE_BYTES = 52e3
+PIECE_BYTES = 520.0
+CONNECTION_BYTES = 4.5e3
+CONNECTION_PIECE_BYTES = 1.0
 REPOSITORY_PIECES = 8000
 """What is assumed of a release whose indexes are not read yet: 1 GB in chunks of 128 KiB."""
 
@@ -58,6 +59,7 @@ def estimate(scenario: Scenario) -> Estimate:
         connections += site.count * each * min(each - 1, site.lan.degree_max)
     memory = (
         BASE_BYTES
+        + sum(site.count for site in scenario.sites) * SITE_BYTES
         + devices * (DEVICE_BYTES + pieces * PIECE_BYTES)
         + connections * (CONNECTION_BYTES + pieces * CONNECTION_PIECE_BYTES)
     )

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
+from benchmarks.sim_memory import scenario_of
 from p2p.errors import OperatorError
 from sim.runs.one import check_memory, memory_there
 from sim.scenario.estimate import devices_of, estimate
@@ -48,6 +52,14 @@ def test_a_million_devices_are_not_run_here() -> None:
     many = dataclasses.replace(scenario.sites[0], count=100_000, size=SiteSize(SizeKind.FIXED, 10, 10))
     with pytest.raises(OperatorError, match="1,000,001 devices"):
         check_memory(dataclasses.replace(scenario, sites=(many, scenario.sites[1])), 64 << 30)
+
+
+def test_the_estimate_is_no_less_than_what_a_run_takes_and_not_far_more() -> None:
+    command = [sys.executable, "-m", "benchmarks.sim_memory", "--here", "2x8x32"]
+    root = Path(__file__).parents[3]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
+    needed = estimate(scenario_of("2x8x32")).memory_bytes
+    assert 0.75 * needed < int(done.stdout) <= needed
 
 
 def test_this_machine_has_memory() -> None:
