@@ -3,12 +3,16 @@
 import os
 import subprocess
 import sys
+from collections import Counter
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from p2p.errors import OperatorError
+from p2p.swarm import events as e
+from p2p.swarm import messages as m
 from sim.outcome import RunOutcome
 from sim.scenario.model import (
     NO_BASE,
@@ -27,6 +31,8 @@ from sim.scenario.model import (
     Window,
 )
 from sim.world import Seams, World, run
+from sim.world.device import Device
+from sim.world.observer import Observer
 from tests.simulation.world.scenes import RATE, SIZE, depot, release
 
 IDEAL_S = SIZE * 1.047 / RATE
@@ -218,3 +224,29 @@ def test_bytes_and_time_are_those_of_the_site_benchmark() -> None:
     outcome = run(scenario, 1, seams=Seams(tls=False))
     assert outcome.sites[0].wan_down == pytest.approx(35.13e6, rel=0.03)
     assert max(d.verified_s or 0.0 for d in outcome.devices) == pytest.approx(18.6, rel=0.15)
+
+
+class _Heard(Observer):
+    """Counts what it is told of."""
+
+    def __init__(self, heeds: Collection[type] | None) -> None:
+        self.heeds = heeds
+        self.counts: Counter[type] = Counter()
+        self.payloads: Counter[type] = Counter()
+
+    def fed(self, device: Device, event: e.Event, actions: list[e.Action]) -> None:
+        self.counts[type(event.message) if type(event) is e.Received else type(event)] += 1
+
+    def sent(self, source: str, target: str, message: m.Piece | m.Blob) -> None:
+        self.payloads[type(message)] += 1
+
+
+def test_an_observer_is_told_of_what_it_heeds_and_changes_nothing() -> None:
+    all_of_it, some, none = _Heard(None), _Heard({m.Want, e.PieceSent}), _Heard(())
+    digests = {run(depot(), 1, observer=observer).trace_digest for observer in (all_of_it, some, none, None)}
+    assert len(digests) == 1
+    assert {m.Want, m.HaveMore, e.PieceSent, e.Tick} < set(all_of_it.counts)
+    assert dict(some.counts) == {what: all_of_it.counts[what] for what in (m.Want, e.PieceSent)}
+    assert not none.counts
+    assert none.payloads == all_of_it.payloads
+    assert all_of_it.payloads[m.Piece] == all_of_it.counts[m.Piece] > 0
