@@ -2,7 +2,8 @@
 
 Each virtual device is a real node: it keeps per image a few facts for every piece, and per connection
 what the other side has. The constants are fitted to what `benchmarks/sim_memory.py` measures, all rules
-watching (CPython 3.11, x86-64), and rounded up by a tenth.
+watching (CPython 3.11, x86-64), and rounded up by a tenth. What a piece costs for each connection is by
+`bench-1000`; sites of up to 100 devices take a quarter less than is said.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ SITE_BYTES = 60e3
 DEVICE_BYTES = 52e3
 PIECE_BYTES = 520.0
 CONNECTION_BYTES = 4.5e3
-CONNECTION_PIECE_BYTES = 1.0
+CONNECTION_PIECE_BYTES = 16.0
 REPOSITORY_PIECES = 8000
 """What is assumed of a release whose indexes are not read yet: 1 GB in chunks of 128 KiB."""
 

@@ -12,9 +12,13 @@ import pytest
 from benchmarks.sim_memory import scenario_of
 from p2p.errors import OperatorError
 from sim.runs.one import check_memory, memory_there
+from sim.runs.scenarios import named
 from sim.scenario.estimate import devices_of, estimate
 from sim.scenario.model import SiteSize, SizeKind
 from tests.support.scenario_documents import SMALL, read
+
+BENCH_1000_BYTES = 735e6
+"""What the process of `slipstream sim run bench-1000` had at its most (4 minutes of one core)."""
 
 
 def test_the_mean_size_of_a_site() -> None:
@@ -60,6 +64,8 @@ def test_the_estimate_is_no_less_than_what_a_run_takes_and_not_far_more() -> Non
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
     needed = estimate(scenario_of("2x8x32")).memory_bytes
     assert 0.75 * needed < int(done.stdout) <= needed
+    largest = estimate(named("bench-1000")).memory_bytes
+    assert 0.75 * largest < BENCH_1000_BYTES <= largest
 
 
 def test_this_machine_has_memory() -> None:
