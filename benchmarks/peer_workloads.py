@@ -152,6 +152,7 @@ class Links:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(storing.run)
                 nursery.start_soon(link.write)
+                nursery.start_soon(link.watch)
                 await link.read(received)
                 nursery.cancel_scope.cancel()
 

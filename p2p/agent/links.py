@@ -17,6 +17,7 @@ from typing import Self
 
 import trio
 
+from p2p.agent.blocks import Blocks
 from p2p.agent.budget import RateBudget
 from p2p.agent.storing import Backlog
 from p2p.content import limits
@@ -50,7 +51,8 @@ Answer = Callable[[Serve], m.Message]
 class Link:
     """One connection. `answer` reads a piece only when its turn to be sent has come.
 
-    While `backlog` is full, nothing more is read.
+    While `backlog` is full, nothing more is read. `watch` runs beside `read` and `write`, which it ends
+    when the far end neither gives nor takes.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class Link:
         self._backlog = backlog
         self._queue: deque[m.Message | Serve] = deque()
         self._more = trio.Event()
+        self._reading, self._writing = _Patience(), _Patience()
         self.scope = trio.CancelScope()
         self.closing = False
         self.banned = False
@@ -90,7 +93,7 @@ class Link:
 
     async def write(self) -> None:
         """Send what is queued until the link is closed; small messages go out together."""
-        with _Patience() as patience:
+        with self._writing as patience:
             while True:
                 while self._queue:
                     parts: list[Buffer] = []
@@ -113,8 +116,8 @@ class Link:
 
     async def read(self, received: Callable[[m.Message], None]) -> None:
         """Decode messages until the end of the stream; raises `ContentError`, `PeerError`, `TooSlowError`."""
-        reader = _Reader(self.stream)
-        with _Patience() as patience:
+        reader = _Reader(self.stream, self._backlog.blocks)
+        with self._reading as patience:
             while (prefix := await reader.maybe(wire.PREFIX.size)) is not None:
                 header_length, payload_length = wire.parse_prefix(prefix)
                 if reader.buffered < header_length + payload_length:
@@ -125,6 +128,11 @@ class Link:
                 received(wire.decode(header, payload))
                 if self._backlog.full:
                     await self._backlog.room()
+
+    async def watch(self) -> None:
+        """Keep an eye on how long messages take; until cancelled."""
+        while True:
+            await trio.sleep_until(min(self._reading.look(), self._writing.look()))
 
 
 class PeerLinks:
@@ -276,6 +284,7 @@ class PeerLinks:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(write)
+                nursery.start_soon(link.watch)
                 await link.read(received)
                 nursery.cancel_scope.cancel()
         except* ContentError as group:
@@ -289,21 +298,26 @@ class PeerLinks:
 class _Patience:
     """A time for each of many things that follow each other (`PEER_IDLE_S`), as `trio.fail_after` is for one.
 
-    One scope for all of them costs less than half of one for each. Raises `TooSlowError`.
+    To begin and to end is only noted; whoever calls `look` when it says ends what takes too long, at that
+    very time. Setting a deadline for each message would cost more than encoding it. Raises `TooSlowError`.
     """
 
     def __init__(self) -> None:
         self._scope = trio.CancelScope()
-        self._begun = False
+        self._due = math.inf
 
     def begin(self) -> None:
-        self._begun = True
-        self._scope.deadline = trio.current_time() + limits.PEER_IDLE_S
+        self._due = trio.current_time() + limits.PEER_IDLE_S
 
     def end(self) -> None:
-        if self._begun:
-            self._begun = False
-            self._scope.deadline = math.inf
+        self._due = math.inf
+
+    def look(self) -> float:
+        """End it if it is over; when to look again, so that what begins meanwhile is not missed."""
+        now = trio.current_time()
+        if now >= self._due:
+            self._scope.cancel()
+        return min(self._due if self._due > now else math.inf, now + limits.PEER_IDLE_S)
 
     def __enter__(self) -> Self:
         self._scope.__enter__()
@@ -315,6 +329,7 @@ class _Patience:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self._due = math.inf
         self._scope.__exit__(kind, error, traceback)
         if self._scope.cancelled_caught:
             raise trio.TooSlowError
@@ -323,8 +338,9 @@ class _Patience:
 class _Reader:
     """Exact reads from a stream: small ones from a buffer, large ones straight into their own."""
 
-    def __init__(self, stream: PeerStream) -> None:
+    def __init__(self, stream: PeerStream, blocks: Blocks) -> None:
         self._stream = stream
+        self._blocks = blocks
         self._buffer = bytearray(SMALL)
         self._view = memoryview(self._buffer)
         self._start = self._stop = 0
@@ -345,7 +361,7 @@ class _Reader:
         if length <= self._stop - self._start:
             self._start += length
             return bytes(self._view[self._start - length : self._start])
-        data = memoryview(bytearray(length))
+        data = self._blocks.take(length)
         filled = min(length, self._stop - self._start)
         data[:filled] = self._view[self._start : self._start + filled]
         self._start += filled

@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 import trio
 
+from p2p.agent.blocks import Blocks
 from p2p.agent.images import BaseDamagedError, LocalImage
 from p2p.content.limits import KIB, MIB
 from p2p.errors import ContentError, LocalError
@@ -41,9 +42,10 @@ THREAD_BYTES = 96 * KIB
 
 
 class Backlog:
-    """Bytes that have come and are not stored; `full` from `limit` bytes on."""
+    """Bytes that have come and are not stored; `full` from `limit` bytes on. `blocks`: where they lie."""
 
     def __init__(self, limit: int) -> None:
+        self.blocks = Blocks()
         self._limit = limit
         self._size = 0
         self._waiting = trio.lowlevel.ParkingLot()
@@ -126,6 +128,7 @@ class Storing:
                     outcomes = await trio.to_thread.run_sync(_store, batch)
                     await trio.lowlevel.checkpoint_if_cancelled()
                 for item, outcome in zip(batch, outcomes, strict=True):
+                    self.backlog.blocks.give(item.action.payload)
                     self._judge(item, outcome)
             finally:
                 self.backlog.shrink(size)

@@ -14,6 +14,7 @@ from trio.testing import MockClock, memory_stream_pair
 from p2p.agent.budget import RateBudget
 from p2p.agent.links import BYE_S, QUEUE_MAX, Link, PeerLinks
 from p2p.agent.storing import WAITING_BYTES, Backlog
+from p2p.content import limits
 from p2p.content.digests import Buffer, Digest, sha256
 from p2p.errors import PeerError
 from p2p.ports import PeerAddress, PeerIdentity, PeerStream
@@ -339,6 +340,52 @@ async def test_a_stream_is_read_to_its_end_and_an_end_within_a_message_is_a_loss
         with pytest.raises(PeerError) if cut else contextlib.nullcontext():
             await link.read(heard.append)
         assert heard == messages[: len(messages) - cut]
+
+
+async def test_a_message_is_given_up_when_its_time_is_over_and_silence_between_messages_is_not(
+    autojump_clock: MockClock,
+) -> None:
+    first, second = (b"".join(bytes(part) for part in wire.encode(m.News(1, n))) for n in range(2))
+    ours, theirs = memory_stream_pair()
+    link = Link(MemoryPeerStream(ours, identity("b")), "a", _nothing, RateBudget(None), Backlog(1 << 30))
+    heard: list[m.Message] = []
+    ended: list[float] = []
+
+    async def read() -> None:
+        with pytest.raises(trio.TooSlowError):
+            await link.read(heard.append)
+        ended.append(trio.current_time())
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(link.watch)
+        nursery.start_soon(read)
+        await trio.sleep(10.5 * limits.PEER_IDLE_S)
+        await theirs.send_all(first)
+        await trio.sleep(0.75 * limits.PEER_IDLE_S)
+        await theirs.send_all(second[:-1])
+        began = trio.current_time()
+        await trio.sleep(2 * limits.PEER_IDLE_S)
+        nursery.cancel_scope.cancel()
+    assert heard == [m.News(1, 0)]
+    assert ended == [pytest.approx(began + limits.PEER_IDLE_S, abs=0.01)]
+
+
+async def test_a_peer_that_takes_nothing_is_given_up_when_its_time_is_over(autojump_clock: MockClock) -> None:
+    class Full(MemoryPeerStream):
+        async def send(self, *parts: Buffer) -> None:
+            await trio.sleep_forever()
+
+    ours, _theirs = memory_stream_pair()
+    link = Link(Full(ours, identity("b")), "a", _nothing, RateBudget(None), Backlog(1 << 30))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(link.watch)
+        await trio.sleep(0.5 * limits.PEER_IDLE_S)
+        link.send(m.News(1, 1))
+        began = trio.current_time()
+        with pytest.raises(trio.TooSlowError):
+            await link.write()
+        assert trio.current_time() - began == pytest.approx(limits.PEER_IDLE_S, abs=0.01)
+        nursery.cancel_scope.cancel()
 
 
 def _nothing(serve: Serve) -> m.Message:

@@ -126,6 +126,20 @@ async def test_what_comes_together_is_stored_on_a_thread_and_told_in_order(rig: 
     assert [event.device for event in rig.events] == ["d2", "d0", "d3", "d1"]
 
 
+async def test_a_buffer_is_used_again_once_its_piece_is_stored_or_refused_and_not_before(rig: Rig) -> None:
+    blocks = rig.storing.backlog.blocks
+    payloads = [blocks.take(CHUNK) for _ in range(2)]
+    payloads[0][:] = IMAGE[:CHUNK]
+    for payload in payloads:
+        rig.storing.add(rig.image, e.Store(TASK.image, FULL_PACK.index.sha256, 0, payload, "d0"))
+    assert blocks.kept == 0
+    async with rig.running():
+        events = await rig.told(2)
+    assert [type(event) for event in events] == [e.Stored, e.Rejected]
+    assert rig.writer.data[:CHUNK] == IMAGE[:CHUNK]
+    assert {id(blocks.take(CHUNK).obj) for _ in range(2)} == {id(payload.obj) for payload in payloads}
+
+
 async def test_a_small_piece_alone_is_stored_where_it_is(rig: Rig) -> None:
     async with rig.running():
         rig.add(1)
