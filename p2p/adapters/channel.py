@@ -1,12 +1,11 @@
 """Byte channels over one non-blocking socket, plain or TLS, that count what crosses the wire.
 
-Peer streams and the HTTP client stand on these. A channel knows nothing of messages, identities or
-deadlines: callers wrap it in cancel scopes. Both kinds raise `OSError` (`ssl.SSLError` is one), which
-the seam above translates.
+The HTTP client stands on these, peer streams on `tls_socket`, which has no counting to do. A channel
+knows nothing of messages, identities or deadlines: callers wrap it in cancel scopes. Both kinds raise
+`OSError` (`ssl.SSLError` is one), which the seam above translates.
 
-TLS goes through memory BIOs rather than `ssl.SSLSocket`: one system call moves up to 256 KiB of
-records instead of two per 16 KiB record, and the bytes on the wire can be counted
-(`docs/adr/0006-tls-channel.md` has the figures).
+TLS goes through memory BIOs here, so that every byte on the wire is counted as it comes
+(`docs/adr/0006-tls-channel.md` has what that costs).
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import contextlib
 import errno
 import socket
 import ssl
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 import trio
@@ -78,28 +77,14 @@ def tune(sock: socket.socket) -> None:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 30_000)
 
 
-class _Pipe:
-    """The socket itself: waits with trio, counts bytes, knows when it is broken."""
+class Pipe:
+    """The socket itself: waits with trio, takes turns, knows when it is broken."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
         self._send_lock = trio.Lock()
         self._broken = False
         self._turn_left = TURN
-        self.bytes_received = 0
-        self.bytes_sent = 0
-
-    @property
-    def is_stale(self) -> bool:
-        if self._sock.fileno() < 0:
-            return True
-        try:
-            self._sock.recv(1, socket.MSG_PEEK)
-        except BlockingIOError:
-            return False
-        except OSError:
-            return True
-        return True
 
     async def _take_turn(self) -> None:
         """A checkpoint for cancellation always, for other tasks when this one's turn is over."""
@@ -119,18 +104,58 @@ class _Pipe:
         try:
             self._check_usable()
             self._broken = True
-            sent = self.bytes_sent
             try:
-                await self._send_parts(parts)
+                self._turn_left -= CALL + await self._send_parts(parts)
             except trio.ClosedResourceError as error:
                 raise OSError(errno.EBADF, "the channel is closed") from error
-            self._turn_left -= CALL + self.bytes_sent - sent
             self._broken = False
         finally:
             self._send_lock.release()
 
-    async def _send_parts(self, parts: Sequence[Buffer]) -> None:
+    async def _send_parts(self, parts: Sequence[Buffer]) -> int:
+        """Returns how many bytes that was."""
         raise NotImplementedError
+
+    async def _wait(self, ready: Callable[[socket.socket], Awaitable[None]]) -> None:
+        try:
+            await ready(self._sock)
+        except trio.ClosedResourceError as error:
+            raise OSError(errno.EBADF, "the channel is closed") from error
+
+    def _check_open(self) -> None:
+        if self._sock.fileno() < 0:
+            raise OSError(errno.EBADF, "the channel is closed")
+
+    def _check_usable(self) -> None:
+        self._check_open()
+        if self._broken:
+            raise OSError(errno.EPIPE, "an earlier send was interrupted")
+
+    def _close(self) -> None:
+        if self._sock.fileno() >= 0:
+            trio.lowlevel.notify_closing(self._sock)
+            self._sock.close()
+
+
+class _Counted(Pipe):
+    """A pipe whose bytes are counted as they pass."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        super().__init__(sock)
+        self.bytes_received = 0
+        self.bytes_sent = 0
+
+    @property
+    def is_stale(self) -> bool:
+        if self._sock.fileno() < 0:
+            return True
+        try:
+            self._sock.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+        return True
 
     async def _send_all(self, data: memoryview) -> None:
         sent = 0
@@ -152,19 +177,8 @@ class _Pipe:
                 self._turn_left -= CALL + count
                 return count
 
-    def _check_usable(self) -> None:
-        if self._sock.fileno() < 0:
-            raise OSError(errno.EBADF, "the channel is closed")
-        if self._broken:
-            raise OSError(errno.EPIPE, "an earlier send was interrupted")
 
-    def _close(self) -> None:
-        if self._sock.fileno() >= 0:
-            trio.lowlevel.notify_closing(self._sock)
-            self._sock.close()
-
-
-class TcpChannel(_Pipe):
+class TcpChannel(_Counted):
     """A plain TCP channel."""
 
     async def receive_into(self, buffer: memoryview) -> int:
@@ -178,12 +192,14 @@ class TcpChannel(_Pipe):
     async def aclose(self) -> None:
         self._close()
 
-    async def _send_parts(self, parts: Sequence[Buffer]) -> None:
+    async def _send_parts(self, parts: Sequence[Buffer]) -> int:
+        before = self.bytes_sent
         for part in parts:
             await self._send_all(memoryview(part))
+        return self.bytes_sent - before
 
 
-class TlsChannel(_Pipe):
+class TlsChannel(_Counted):
     """A TLS channel; `handshake` comes first. An end without close_notify is `ssl.SSLEOFError`."""
 
     def __init__(
@@ -229,8 +245,7 @@ class TlsChannel(_Pipe):
 
     async def receive_into(self, buffer: memoryview) -> int:
         await self._take_turn()
-        if self._sock.fileno() < 0:
-            raise OSError(errno.EBADF, "the channel is closed")
+        self._check_open()
         read = self._tls.read
         filled, room = 0, len(buffer)
         while filled < room:
@@ -264,18 +279,8 @@ class TlsChannel(_Pipe):
                 self._sock.send(self._outgoing.read())
         self._close()
 
-    async def linger(self, bytes_max: int) -> None:
-        """Half-close, then read up to `bytes_max` until the far end closes too.
-
-        A close with unread input resets the connection, and a reset can overtake the alert or
-        refusal that was sent last. The caller sets the deadline.
-        """
-        with contextlib.suppress(OSError, trio.ClosedResourceError):
-            self._sock.shutdown(socket.SHUT_WR)
-            while bytes_max > 0 and (count := await self._receive(_scratch)):
-                bytes_max -= count
-
-    async def _send_parts(self, parts: Sequence[Buffer]) -> None:
+    async def _send_parts(self, parts: Sequence[Buffer]) -> int:
+        before = self.bytes_sent
         for part in parts:
             view = memoryview(part)
             for start in range(0, len(view), BLOCK):
@@ -283,6 +288,7 @@ class TlsChannel(_Pipe):
                 if self._outgoing.pending >= BLOCK:
                     await self._flush()
         await self._flush()
+        return self.bytes_sent - before
 
     async def _feed(self) -> None:
         count = await self._receive(_scratch)

@@ -29,8 +29,9 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
-from p2p.adapters.channel import TlsChannel, from_trio, tune
+from p2p.adapters.channel import from_trio, tune
 from p2p.adapters.identity import Credentials
+from p2p.adapters.tls_socket import TlsSocketChannel
 from p2p.content import limits
 from p2p.content.digests import Buffer
 from p2p.errors import ConfigError, PeerError
@@ -46,7 +47,7 @@ VERDICTS = {WELCOME: "welcome", b"\x01": "not-of-fleet", b"\x02": "self", b"\x03
 """The byte that each end sends after it has identified the other."""
 
 LINGER_S = 1.0
-LINGER_BYTES = 64 * limits.KIB
+LINGER_BYTES = 256 * limits.KIB
 LISTEN_BACKLOG = 1024
 
 _NO_CHECK_TIME = 0x200000  # X509_V_FLAG_NO_CHECK_TIME: times are judged by trusted time, in step 3
@@ -63,7 +64,7 @@ _CERTIFICATE_ALERTS = (
 class TlsPeerStream:
     """One authenticated stream (`ports.PeerStream`)."""
 
-    def __init__(self, channel: TlsChannel, identity: PeerIdentity, remote: str) -> None:
+    def __init__(self, channel: TlsSocketChannel, identity: PeerIdentity, remote: str) -> None:
         self._channel = channel
         self.identity = identity
         self.remote = remote
@@ -225,7 +226,10 @@ class TlsTransport:
         """Steps 2 to 4; closes the socket unless it returns the stream."""
         tune(sock)
         context = self._server_context if server_side else self._client_context
-        channel = TlsChannel(sock, context, server_side=server_side)
+        try:
+            channel = TlsSocketChannel(sock, context, server_side=server_side)
+        except OSError as error:
+            raise PeerError("handshake", f"{remote}: {error}") from error
         try:
             identity = await self._authenticate(channel, remote)
         except PeerError:
@@ -240,7 +244,7 @@ class TlsTransport:
             raise
         return TlsPeerStream(channel, identity, remote)
 
-    async def _authenticate(self, channel: TlsChannel, remote: str) -> PeerIdentity:
+    async def _authenticate(self, channel: TlsSocketChannel, remote: str) -> PeerIdentity:
         try:
             await channel.handshake()
             identity = self._judge(channel)
@@ -263,7 +267,7 @@ class TlsTransport:
             raise PeerError("handshake", f"{remote}: {error}") from error
         return identity
 
-    def _judge(self, channel: TlsChannel) -> PeerIdentity:
+    def _judge(self, channel: TlsSocketChannel) -> PeerIdentity:
         certificate = channel.peer_certificate
         if channel.alpn != PROTOCOL or certificate is None:
             raise PeerError("handshake", f"the far end does not speak {PROTOCOL}")
@@ -277,7 +281,7 @@ class TlsTransport:
             raise _Refusal(b"\x03", f"{identity.device} is not admitted")
         return identity
 
-    async def _await_verdict(self, channel: TlsChannel) -> None:
+    async def _await_verdict(self, channel: TlsSocketChannel) -> None:
         verdict = memoryview(bytearray(1))
         if not await channel.receive_into(verdict):
             raise PeerError("handshake", "the peer closed before its verdict")

@@ -1,7 +1,7 @@
 """Buffers for pieces on their way from a peer to the slot, used again once the piece is stored.
 
 A new buffer costs the kernel a page at a time and is cleared before it is filled, which at the speed of
-a LAN is a tenth of what receiving costs. Only who is done with a piece for good gives its buffer back;
+a LAN is some percent of what receiving costs. Only who is done with a piece for good gives its buffer back;
 one that is not given back is garbage like any other.
 """
 
