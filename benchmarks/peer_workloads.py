@@ -151,7 +151,7 @@ class Links:
         with link.scope:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(storing.run)
-                nursery.start_soon(link.write)
+                nursery.start_soon(link.write, lambda size: None)
                 nursery.start_soon(link.watch)
                 await link.read(received)
                 nursery.cancel_scope.cancel()

@@ -175,7 +175,6 @@ class SwarmDriver:
         except (LocalError, OSError) as error:
             log.warning("cannot serve piece %d: %s", action.piece, error)
             data = None
-        self.feed(e.PieceSent(action.device, len(data) if data is not None else 0))
         if data is None:
             return m.Refuse(action.request, m.Refusal.FAILED)
         self._served_at = trio.current_time()
@@ -195,7 +194,7 @@ class SwarmDriver:
                 for image in self._images.values():
                     image.close()
 
-    def received(self, event: e.PeerConnected | e.PeerLost | e.Received) -> None:
+    def received(self, event: e.PeerConnected | e.PeerLost | e.PieceSent | e.Received) -> None:
         """What the links report. Objects that are in this device's own stores are at hand for peers."""
         if isinstance(event, e.Received) and isinstance(event.message, m.ObjectWant):
             held = self._stored_object(event.message.digest)

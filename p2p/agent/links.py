@@ -26,7 +26,7 @@ from p2p.errors import ContentError, PeerError
 from p2p.ports import PeerAddress, PeerIdentity, PeerStream, Transport
 from p2p.swarm import messages as m
 from p2p.swarm import wire
-from p2p.swarm.events import PeerConnected, PeerLost, Received, Serve
+from p2p.swarm.events import PeerConnected, PeerLost, PieceSent, Received, Serve
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ BYE_S = 2.0
 QUEUE_MAX = 4096
 """Messages that may wait for one peer; one that reads too slowly for this is cut off."""
 
-Feed = Callable[[PeerConnected | PeerLost | Received], None]
+Feed = Callable[[PeerConnected | PeerLost | Received | PieceSent], None]
 Answer = Callable[[Serve], m.Message]
 
 
@@ -91,24 +91,31 @@ class Link:
         self.closing = True
         self.scope.deadline = min(self.scope.deadline, trio.current_time() + BYE_S)
 
-    async def write(self) -> None:
-        """Send what is queued until the link is closed; small messages go out together."""
+    async def write(self, sent: Callable[[int], None]) -> None:
+        """Send what is queued until the link is closed; small messages go out together.
+
+        `sent` is told of each answer to a `Serve` when the socket has taken it: its size, 0 for a refusal.
+        """
         with self._writing as patience:
             while True:
                 while self._queue:
                     parts: list[Buffer] = []
+                    answers: list[int] = []
                     size = 0
                     while self._queue and size < BUFFER and len(parts) < 64:
                         message = self._queue.popleft()
-                        encoded = wire.encode(
-                            self._answer(message) if isinstance(message, Serve) else message
-                        )
+                        if isinstance(message, Serve):
+                            message = self._answer(message)
+                            answers.append(len(message.payload) if isinstance(message, m.Piece) else 0)
+                        encoded = wire.encode(message)
                         parts += encoded
                         size += sum(len(p) for p in encoded)
                     await self._lan.spend(size)
                     patience.begin()
                     await self.stream.send(*_joined(parts))
                     patience.end()
+                    for count in answers:
+                        sent(count)
                 if self.closing:
                     return
                 self._more = trio.Event()
@@ -276,7 +283,7 @@ class PeerLinks:
 
         async def write() -> None:
             try:
-                await link.write()
+                await link.write(lambda size: self._feed(PieceSent(link.device, size)))
             except (PeerError, trio.TooSlowError) as error:
                 log.info("peer %s: %s", link.device, str(error) or "takes nothing of what it is sent")
             link.scope.cancel()

@@ -383,9 +383,38 @@ async def test_a_peer_that_takes_nothing_is_given_up_when_its_time_is_over(autoj
         link.send(m.News(1, 1))
         began = trio.current_time()
         with pytest.raises(trio.TooSlowError):
-            await link.write()
+            await link.write(lambda size: None)
         assert trio.current_time() - began == pytest.approx(limits.PEER_IDLE_S, abs=0.01)
         nursery.cancel_scope.cancel()
+
+
+async def test_an_answer_has_been_sent_when_the_socket_has_taken_it_and_not_before(
+    autojump_clock: MockClock,
+) -> None:
+    class Slow(MemoryPeerStream):
+        async def send(self, *parts: Buffer) -> None:
+            await trio.sleep(10)
+
+    def answer(serve: Serve) -> m.Message:
+        if serve.piece:
+            return m.Refuse(serve.request, m.Refusal.FAILED)
+        return m.Piece(serve.request, bytes(1000))
+
+    ours, _theirs = memory_stream_pair()
+    link = Link(Slow(ours, identity("b")), "a", answer, RateBudget(None), Backlog(1 << 30))
+    image = Digest(bytes(32))
+    for number in range(2):
+        link.send(Serve("b", number, image, image, number))
+    link.send(m.News(1, 1))
+    sent: list[tuple[float, int]] = []
+    began = trio.current_time()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(link.write, lambda size: sent.append((trio.current_time() - began, size)))
+        await trio.sleep(9)
+        assert not sent
+        await trio.sleep(30)
+        nursery.cancel_scope.cancel()
+    assert sent == [(pytest.approx(10), 1000), (pytest.approx(10), 0)]
 
 
 def _nothing(serve: Serve) -> m.Message:
