@@ -264,6 +264,13 @@ class Gateway:
         image.wan_blocked_until = context.now + pause
         image.announce()
 
+    def wan_changed(self, up: bool) -> None:
+        """This node's link to the origin came or went, by its windows or where it is."""
+        self.dirty = True
+        self._alone.wan_changed(self._context.now)
+        if not up:
+            self.cancel_all()
+
     def cancel_all(self) -> None:
         for number, running in self._running.items():
             if not running.cancelled:

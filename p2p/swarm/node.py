@@ -203,10 +203,8 @@ class SwarmNode:
             case e.WanChanged():
                 context.wan, context.reachable = event.up and not event.closed, event.up
                 for pursuit in self._pursuits:
-                    pursuit.gateway.dirty = True
                     pursuit.image.announce()
-                    if not context.wan:
-                        pursuit.gateway.cancel_all()
+                    pursuit.gateway.wan_changed(context.wan)
             case e.WantObject():
                 self._objects.want(event.digest, event.size, for_agent=True)
             case e.HoldObject():

@@ -59,6 +59,11 @@ class Solitude:
         self._relief_at = now
         self.alone_at = math.inf
 
+    def wan_changed(self, now: float) -> None:
+        """The link came or went: that nothing came while there was none is nobody's failure."""
+        self._relief_at = now
+        self.over()
+
     def defers_to(self, device: str, began_at: float) -> bool:
         """Whether a device that began to fetch at `began_at` may go first, although this node is alone."""
         if began_at < self.alone_at:

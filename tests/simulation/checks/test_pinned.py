@@ -40,6 +40,8 @@ FOUND = (
     ("fetches-before-it-heard", 100045003, 1.001),
     # On a slow radio a request waited behind a large piece to the same peer, who was taken for late. (A 1.25)
     ("request-behind-own-piece", 5076, 1.001),
+    # Nothing had come while there was no link: back at a station, each fetched alone. (A 1.47)
+    ("link-for-seconds-at-a-time", 0, 1.001),
 )
 
 
