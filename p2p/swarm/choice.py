@@ -72,7 +72,7 @@ class Choice:
         """What is for this node to fetch for the site."""
         image = self._image
         full = image.task.full_pack.index.sha256
-        if len(image.repair) and full in image.maps and image.route != full:
+        if len(image.repair) and full in image.maps and image.route != full and self._may_repair():
             run = self._run_of(full, image.maps[full], selfish=False, repair=True)
             if run is not None:
                 return run
@@ -86,6 +86,12 @@ class Choice:
         if begun is not None or self._context.device not in image.site.gateways:
             return begun
         return self._run_of(name, image.maps[name], selfish=False)
+
+    def _may_repair(self) -> bool:
+        """Whether peers with a sound base have had the time to say what they have of the full pack."""
+        image, context = self._image, self._context
+        others = context.remotes(image.task.image)
+        return not others or context.now - image.repair_at >= context.policy.object_s
 
     def _begun_run(self, name: Digest) -> Run | None:
         """A frame of which this node has the beginning, whoever fetches for the site now."""

@@ -26,7 +26,7 @@ from p2p.swarm.indexes import Indexes
 from p2p.swarm.objects import ObjectExchange
 from p2p.swarm.peer import Peer, PieceKey, RemoteImage
 from p2p.swarm.plan import Participant
-from p2p.swarm.site_view import CROWD, SiteView
+from p2p.swarm.site_view import SiteView
 from p2p.swarm.wire import unpack_bitmap
 
 REPLAN_S = 8.0
@@ -52,6 +52,7 @@ class ImageSwarm:
         self.done = IntervalSet([(0, task.size)] if complete else [])
         self.left = 0 if complete else task.size
         self.repair = IntervalSet()
+        self.repair_at = context.now
         self.route: Digest | None = None
         self.wanted: dict[PieceKey, None] = {}
         self.in_flight: dict[PieceKey, list[tuple[str, int]]] = {}
@@ -99,13 +100,16 @@ class ImageSwarm:
         self.context.send(device, self.join_message())
 
     def tell_haves(self, device: str) -> None:
-        """All that this node serves, to one peer (only news of it is told from then on)."""
+        """All that this node serves, to one peer (only news of it is told from then on).
+
+        Also of packs of which it serves nothing yet: who holds an index can be asked for it, and who does
+        not is told of how many pieces the pack is, to know how far the site is with it.
+        """
         peer = self.context.peers.get(device)
         if peer is not None:
             for pack, pieces in self.serves.items():
-                if pieces:
-                    told = [(peer, peer.image(self.task.image))]
-                    self.news.tell_all(pack, pieces, len(self.maps[pack]), told)
+                told = [(peer, peer.image(self.task.image))]
+                self.news.tell_all(pack, pieces, len(self.maps[pack]), told)
 
     def announce(self) -> None:
         """Tell everybody that something of the `Join` changed."""
@@ -209,7 +213,8 @@ class ImageSwarm:
     def _follow(self, pack: PackRef) -> None:
         name = pack.index.sha256
         if name not in self.maps:
-            self.indexes.need(pack)
+            if self.site.plan.pack is not None or self.context.remotes(self.task.image):
+                self.indexes.need(pack)  # while nobody is here to give pieces of it, it is of no use
             if self.route is not None:
                 return  # keep to the route that we have until the index is here
         elif self.route != name:
@@ -230,8 +235,8 @@ class ImageSwarm:
             for _, r in self.context.remotes(self.task.image)
         )
 
-    def asked_for_index(self, name: Digest) -> None:
-        """A peer wants the full pack's index: it cannot do with patches, so chunks will be asked for."""
+    def index_of_use(self, name: Digest) -> None:
+        """A peer wants (or has) the full pack's index: if patches do not do for it, it asks for chunks."""
         full = self.task.full_pack
         if name == full.index.sha256 and self.left != self.task.size:
             self.indexes.need(full)
@@ -253,10 +258,11 @@ class ImageSwarm:
         self.serves[name] = have
         self._check_claims(name, pieces)
         self.context.actions.append(Route(self.task.image, name, pieces.index))
-        if have or self.hearsay.since is not None or len(self.context.peers) > CROWD:
-            self._tell_all(name)  # who holds the index can be asked for it
-        if self.rechecking and pieces.index.base is None:
-            self.context.actions.append(Recheck(self.task.image, name))
+        self._tell_all(name)
+        if pieces.index.base is None:
+            self.repair_at = self.context.now
+            if self.rechecking:
+                self.context.actions.append(Recheck(self.task.image, name))
         self.replan = True
         self.recompute()
 
@@ -450,6 +456,7 @@ class ImageSwarm:
         """These ranges are not done after all; the full pack mends them."""
         was_complete, self.complete = self.complete, False
         self.rechecking = self.reading_back = False
+        self.repair_at = self.context.now
         for start, stop in ranges:
             self.done.remove(start, stop)
             self._mended += stop - start
@@ -468,6 +475,7 @@ class ImageSwarm:
     def base_damaged(self, start: int, stop: int) -> None:
         """The base cannot make this range: take it from the full pack."""
         self.repair.add(start, stop)
+        self.repair_at = self.context.now
         for key in [k for k in self.storing if self._overlaps(k, start, stop)]:
             self.context.ledger.wasted += self.storing.pop(key)
         for key in [k for k in self.fetching if self._overlaps(k, start, stop)]:

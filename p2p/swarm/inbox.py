@@ -73,7 +73,7 @@ class Inbox:
     def _on_object_want(self, peer: Peer, message: m.ObjectWant) -> None:
         self._objects.on_object_want(peer, message)
         for pursuit in self._pursuits:
-            pursuit.image.asked_for_index(message.digest)
+            pursuit.image.index_of_use(message.digest)
 
     def _on_peers(self, peer: Peer, message: m.Peers) -> None:
         self._context.stirred = False
@@ -197,6 +197,8 @@ class Inbox:
             self._context.disconnect(peer.device, "flood")
         if pursuit is not None:
             self._objects.held_by(pack, peer.device)
+            if remote.participant is None or not remote.participant.complete:
+                pursuit.image.index_of_use(pack)
             pursuit.gateway.renewed_by(peer.device, remote, pack, set())
 
     def _on_want(self, peer: Peer, message: m.Want) -> None:

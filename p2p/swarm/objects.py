@@ -280,9 +280,10 @@ class ObjectExchange:
         if wanted.late >= LATE_MAX:
             order.sort(key=lambda d: d != context.device)
         order += [d for d in greeted if d not in able]  # they may have it, but cannot fetch it
-        mine = self.news()
-        # Who is through with metadata as new as ours has what it names: those that start later ask them.
-        order.sort(key=lambda d: d == context.device or not _is_ahead(context.peers[d].news, mine))
+        if wanted.for_agent:
+            # Who is through with newer metadata has what it names: those that start later ask them.
+            mine = self.news()
+            order.sort(key=lambda d: d == context.device or not _is_ahead(context.peers[d].news, mine))
         order.sort(key=lambda d: d in greeted and context.peers[d].objects_late)
         order.sort(key=lambda d: d not in wanted.holders)
         if context.now < wanted.wait_until:
@@ -369,5 +370,5 @@ class ObjectExchange:
 
 
 def _is_ahead(news: tuple[int, int] | None, mine: m.News) -> bool:
-    """Whether a peer trusts metadata, and none that is older than ours."""
-    return news is not None and news[1] > 0 and news[1] >= mine.timestamp_version
+    """Whether a peer trusts newer metadata. Those that know as much as we do may all be about to ask."""
+    return news is not None and news[1] > mine.timestamp_version

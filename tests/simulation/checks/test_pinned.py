@@ -42,6 +42,9 @@ FOUND = (
     ("request-behind-own-piece", 5076, 1.001),
     # Nothing had come while there was no link: back at a station, each fetched alone. (A 1.47)
     ("link-for-seconds-at-a-time", 0, 1.001),
+    # A device without a pack's index was not told of how many pieces it is, took it for not begun, and
+    # fetched the last of the full pack, which was less. (A 1.6)
+    ("share-of-a-pack-without-its-index", 3, 1.001),
 )
 
 

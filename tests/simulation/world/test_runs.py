@@ -23,6 +23,7 @@ from sim.scenario.model import (
     Outage,
     Phase,
     Polling,
+    Scenario,
     SiteGroup,
     SiteSize,
     Stop,
@@ -250,3 +251,32 @@ def test_an_observer_is_told_of_what_it_heeds_and_changes_nothing() -> None:
     assert not none.counts
     assert none.payloads == all_of_it.payloads
     assert all_of_it.payloads[m.Piece] == all_of_it.counts[m.Piece] > 0
+
+
+def _objects_fetched(scenario: Scenario, seed: int) -> tuple[World, Counter[str]]:
+    """How often each small object was asked of the origin, by the beginning of its digest."""
+    lines: list[str] = []
+    world = World(scenario, seed, tell=lines.append)
+    outcome = world.run()
+    assert states(outcome) == {"committed"}
+    return world, Counter(line.split()[-1] for line in lines if " fetches object " in line)
+
+
+@pytest.mark.parametrize("bases", [{NO_BASE: 1.0}, {"a": 0.6, NO_BASE: 0.4}])
+def test_every_small_object_crosses_the_wan_once_although_all_ask_at_once(bases: dict[str, float]) -> None:
+    scenario = depot(devices=9, bases=bases, release=release(deltas={"a": 300_000}))
+    for seed in range(3):
+        _, fetched = _objects_fetched(scenario, seed)
+        assert len(fetched) >= 10
+        assert set(fetched.values()) == {1}
+
+
+def test_an_index_is_not_fetched_while_who_has_it_starts_anew() -> None:
+    klass = DeviceClass("box", {NO_BASE: 1.0}, uptime=Uptime(start_spread_s=40.0), reboot_s=60.0)
+    world, fetched = _objects_fetched(depot(devices=2, klass=klass, polling=Polling(every_s=300.0)), 4)
+    first, second = sorted(world.honest, key=lambda d: d.started_s or 0.0)
+    assert first.agent.verified_s is not None
+    assert second.started_s is not None
+    assert first.agent.verified_s + 5.0 < second.started_s < first.agent.verified_s + 60.0
+    index = next(digest for m in world.materials.values() for digest in m.maps)
+    assert fetched[index[:4].hex()] == 1
