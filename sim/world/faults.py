@@ -83,7 +83,9 @@ class Faults:
     # Whom
 
     def _sites(self, fault: Fault) -> list[Site]:
-        return [s for s in self._world.sites.values() if fault.where in (None, s.name, s.group.name)]
+        """Where a fault is felt: there is one origin, wherever it is said to be down."""
+        where = None if fault.kind is FaultKind.ORIGIN_DOWN else fault.where
+        return [s for s in self._world.sites.values() if where in (None, s.name, s.group.name)]
 
     def _victims(self, fault: Fault, rng: Random) -> list[Device]:
         """The devices that it hits, site by site."""

@@ -45,6 +45,8 @@ FOUND = (
     # A device without a pack's index was not told of how many pieces it is, took it for not begun, and
     # fetched the last of the full pack, which was less. (A 1.6)
     ("share-of-a-pack-without-its-index", 3, 1.001),
+    # Not the swarm's: an origin said to be down at one site is down for all, which the rule did not know.
+    ("origin-down-is-felt-everywhere", 149470507, 1.11),
 )
 
 
