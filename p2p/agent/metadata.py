@@ -14,6 +14,7 @@ from p2p.agent.driver import SwarmDriver
 from p2p.errors import OriginError
 from p2p.ports import Origin
 from p2p.trust import Need
+from p2p.trust.need import breaks_its_word
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +67,7 @@ class MetadataSource:
                 continue
             asked.append(device)
             found = await self._driver.metadata(device, need.name)
-            if found is not None:
+            if found is not None and not breaks_its_word(need, found, timestamp):
                 return found
         if need.may_be_absent and not self._origin_refused:
             return None  # bad bytes of a peer do not keep this device from going on with what it holds

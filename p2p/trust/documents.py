@@ -57,6 +57,15 @@ class Verified(Generic[T]):
 Delegator = Verified[Root] | Verified[Targets]
 
 
+def stated_version(data: bytes) -> int | None:
+    """The version that a file says it has, nothing of it verified; None where it says none."""
+    try:
+        version = json.loads(data)["signed"]["version"]
+    except (ValueError, TypeError, LookupError, RecursionError):
+        return None
+    return version if isinstance(version, int) else None
+
+
 def read_root(data: bytes, previous: Verified[Root] | None) -> Verified[Root]:
     """A root that is signed by itself and, if given, by the `previous` one, whose successor it is.
 

@@ -17,6 +17,7 @@ from typing import TypeVar
 
 from p2p.content.digests import Digest, sha256
 from p2p.errors import OriginError, PeerError, TrustError
+from p2p.trust.documents import stated_version
 
 T = TypeVar("T")
 
@@ -129,3 +130,14 @@ def obtain(need: Need, judge: Callable[[bytes], T]) -> Steps[T | None]:
             if need.digest is not None and sha256(data) == need.digest:
                 raise  # these are the bytes that the signers mean: nobody has better ones
             need = replace(need, error=error)
+
+
+def breaks_its_word(need: Need, data: bytes, claimed: int) -> bool:
+    """Whether a timestamp is older than what the peer that gave it said it trusts.
+
+    It may be as new as what is held, so nobody would refuse it, nor ask the next peer.
+    """
+    if need.role != "timestamp":
+        return False
+    stated = stated_version(data)
+    return stated is not None and stated < claimed

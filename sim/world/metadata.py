@@ -13,6 +13,7 @@ from typing import Protocol, TypeVar
 from p2p.content.digests import Digest
 from p2p.errors import OriginError, PeerError, SlipstreamError
 from p2p.trust import Need, Steps
+from p2p.trust.need import breaks_its_word
 
 T = TypeVar("T")
 Answer = bytes | OriginError | PeerError | None
@@ -90,8 +91,8 @@ class MetadataAnswers:
                 continue
             asked.append(device)
 
-            def came(data: Answer) -> None:
-                if isinstance(data, bytes):
+            def came(data: Answer, claimed: int = timestamp) -> None:
+                if isinstance(data, bytes) and not breaks_its_word(need, data, claimed):
                     then(data)
                 else:
                     self._ask_peers(need, then)

@@ -117,6 +117,19 @@ async def test_bad_bytes_of_a_peer_do_not_stop_the_next_one_nor_what_is_held() -
     assert await found.answer(again) is None
 
 
+@pytest.mark.parametrize(("given", "taken"), [(4, "honest"), (9, "first")])
+async def test_a_peer_that_gives_an_older_timestamp_than_it_claims_is_passed_over(
+    given: int, taken: str
+) -> None:
+    """What it gives may be just what is held, which the trust client takes, and asks nobody else."""
+    asked = Asked()
+    asked.news_from.update({"first": (1, 9), "honest": (1, 8)})
+    for device, version in (("first", given), ("honest", 8)):
+        asked.peers[device, "timestamp.json"] = b'{"signed": {"version": %d}}' % version
+    found = await source(asked, wan=False).answer(TIMESTAMP)
+    assert found == asked.peers[taken, "timestamp.json"]
+
+
 async def test_bad_bytes_of_the_origin_are_an_error_unless_a_peer_has_better_ones() -> None:
     asked = Asked()
     asked.origin["timestamp.json"] = b"bad"

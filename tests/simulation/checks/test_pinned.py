@@ -47,6 +47,8 @@ FOUND = (
     ("share-of-a-pack-without-its-index", 3, 1.001),
     # Not the swarm's: an origin said to be down at one site is down for all, which the rule did not know.
     ("origin-down-is-felt-everywhere", 149470507, 1.11),
+    # A peer that claims news and gives an old timestamp kept one without a WAN from asking others, for ever.
+    ("stale-peer-of-one-without-wan", 149470770, 1.001),
 )
 
 
