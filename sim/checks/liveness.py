@@ -21,6 +21,7 @@ from sim.outcome import Violation
 from sim.scenario.model import FaultKind
 from sim.world.device import Device
 from sim.world.observer import Observer
+from sim.world.trust import DAY_S, EXPIRY_DAYS
 
 if TYPE_CHECKING:
     from p2p.content.digests import Digest
@@ -123,7 +124,8 @@ class Liveness(Observer):
             return False
         material = self._world.materials[order.release]
         fits = not storage.capacity or material.size <= storage.capacity
-        return fits and self._has_path(device, material.image)
+        late = device.clock_error_s >= EXPIRY_DAYS["timestamp"] * DAY_S  # to its clock, all has expired
+        return fits and not late and self._has_path(device, material.image)
 
     def _has_path(self, device: Device, image: Digest) -> bool:
         """Whether a way leads from the device to an image, over devices that want or have it too."""

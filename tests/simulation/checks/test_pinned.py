@@ -49,6 +49,8 @@ FOUND = (
     ("origin-down-is-felt-everywhere", 149470507, 1.11),
     # A peer that claims news and gives an old timestamp kept one without a WAN from asking others, for ever.
     ("stale-peer-of-one-without-wan", 149470770, 1.001),
+    # Not the swarm's: two faults put clocks ahead by 23 days, by which all timestamps have expired.
+    ("clocks-ahead-of-all-expiry", 149470829, 1.001),
 )
 
 
