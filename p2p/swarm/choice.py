@@ -68,19 +68,6 @@ class Choice:
             return None  # what others have or fetch may be arriving
         return self._run_of(image.route, image.maps[image.route], selfish=True)
 
-    def leased_run(self) -> Run | None:
-        """A frame that others fetch, and that nobody has, of the pack that this node works along."""
-        image = self._image
-        plan, name = image.site.plan.pack, image.route
-        if name is None or name not in image.maps or plan is None or plan.index.sha256 != name:
-            return None
-        pieces = image.maps[name]
-        leased = self._leases.covered(name, len(pieces.index.frames))
-        for number in sorted(leased):
-            if self._is_open(name, pieces, pieces.index.frames[number], set(), selfish=False, repair=False):
-                return name, number, number + 1
-        return None
-
     def _shared_run(self) -> Run | None:
         """What is for this node to fetch for the site."""
         image = self._image

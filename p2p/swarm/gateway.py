@@ -34,10 +34,6 @@ BACKOFF_S = (1.0, 60.0)
 SPARES_MAX = 2
 """How many more gateways than usual a site has where nothing comes of those that there are."""
 
-PROBE_AFTER, PROBE_SHARE, PROBE_S = 5, 0.45, 5.0
-"""Spares probe after so many times `fallback_s`, or this share of their patience; others after so much to
-twice so much of it; nobody so soon after somebody began to fetch."""
-
 BREAK_S, ALIVE_S = 0.5, 1.5
 """The pause after a fetch that broke off while bytes came: within the last few moments before."""
 
@@ -53,7 +49,6 @@ class _Running:
     told: float
     moved: bool = False
     cancelled: bool = False
-    probe: bool = False
     keys: list[PieceKey] = field(default_factory=list)
 
 
@@ -97,7 +92,7 @@ class Gateway:
         if not self.dirty or context.now < max(image.wan_blocked_until, self._resume_at):
             return
         self._give_way()
-        while len(self._running) < self._fetches_max() and not self._probing:
+        while len(self._running) < self._fetches_max():
             run = self._choice.next_run()
             if run is None:
                 self.dirty = False
@@ -153,8 +148,7 @@ class Gateway:
     def housekeeping(self) -> None:
         """End what stalls: others' leases and our own fetches."""
         context, policy = self._context, self._context.policy
-        probing = self._rate.unknown and self._probing  # soon it is known what can be asked of others
-        if not probing and self._leases.stalled():
+        if self._leases.stalled():
             # Others take over, so there is no need yet to fetch alone: all would, and at the same moment.
             self._alone.lease_stalled(context.now, self._image.last_progress)
             self.dirty = self._image.replan = True
@@ -164,62 +158,20 @@ class Gateway:
                 context.actions.append(CancelFetch(number))
         self._doubt_hearsay()
         self._call_spares()
-        self._probe()
 
     def _call_spares(self) -> None:
-        """Who holds leases may be slow, or fetch nothing: others fetch what nobody holds, or probe.
+        """Who holds leases may be slow, or fetch nothing: what nobody holds is fetched by others meanwhile.
 
         Then it shows how quickly frames come here, and for how long the others are to be believed.
         """
         site, now = self._image.site, self._context.now
         since = max(self._image.last_progress, self._leases.brought_at, site.ready_at or now)
         spare = min(SPARES_MAX, int((now - since) / self._context.policy.fallback_s))
-        if spare and not (self._rate.unknown and any(True for _ in self._leases)):
+        if spare and not (self._rate.unknown and self._leases.leave_some(site.plan.pack)):
             spare = 0
         if spare != site.spare:
             site.spare = spare
             self.dirty = self._image.replan = True
-
-    @property
-    def _probing(self) -> bool:
-        return any(running.probe for running in self._running.values())
-
-    def _probe(self) -> None:
-        """Who waits for the frames of others, and knows of no rate, finds out how quickly any come here.
-
-        For that it fetches what others do, until it knows: what they promise is worth no more than
-        that. Where their frames may still be on their way, the beginning is all that crosses the WAN twice.
-        """
-        image, context = self._image, self._context
-        for number, running in self._running.items():
-            if running.probe and not (self._rate.unknown or running.cancelled):
-                running.probe = False
-                if running.start in self._leases.covered(running.pack, running.stop):
-                    running.cancelled = True
-                    context.actions.append(CancelFetch(number))
-        if self._running or not self._rate.unknown or image.complete or image.site.ready_at is None:
-            return
-        since = max(image.last_progress, self._leases.brought_at, image.site.ready_at)
-        if not context.wan or context.now - since <= self._probe_s() or context.now < image.wan_blocked_until:
-            return
-        began = [lease.began for lease in self._leases]
-        if began and context.now - max(began) > PROBE_S and (run := self._choice.leased_run()) is not None:
-            self._start(*run, probe=True)
-
-    def _probe_s(self) -> float:
-        """How long this node goes without progress before it probes, spares first, one after the other.
-
-        Late enough to cost little beside what is waited for, and before promises alone are believed no more.
-        """
-        policy, site = self._context.policy, self._image.site
-        longest = max((self._leases.patience(x.pack, x.start, x.stop) for x in self._leases), default=0.0)
-        lessors = {peer.device for peer, _ in self._image.leasing()}
-        spares = [device for device in site.gateways if device not in lessors]
-        if self._context.device not in spares:
-            return longest * PROBE_SHARE * self._alone.impatience
-        place = spares.index(self._context.device)
-        share = PROBE_SHARE * (1 + place / SPARES_MAX)
-        return min(policy.fallback_s * (PROBE_AFTER + place), longest * share)
 
     def _doubt_hearsay(self) -> None:
         """What is told of far devices holds only while something comes of it."""
@@ -297,8 +249,6 @@ class Gateway:
             image.want_again(key)
         if unmade and running.moved and error is not None:
             self._choice.note_begun(unmade[0])
-        if error is None:
-            self._rate.ended()
         if error is None or (running.cancelled and context.now - running.alive <= context.policy.stall_s):
             if error is None:
                 self._failures = 0
@@ -327,7 +277,7 @@ class Gateway:
                 running.cancelled = True
                 self._context.actions.append(CancelFetch(number))
 
-    def _start(self, pack: Digest, start: int, stop: int, *, probe: bool = False) -> None:
+    def _start(self, pack: Digest, start: int, stop: int) -> None:
         context, image = self._context, self._image
         number = next(self._numbers)
         if not self._running:
@@ -335,7 +285,7 @@ class Gateway:
             self._rate.began()
         used = {r.lease for r in self._running.values()}
         lease = next(n for n in range(16) if n not in used)
-        running = _Running(pack, start, stop, lease, context.now, context.now, context.now, probe=probe)
+        running = _Running(pack, start, stop, lease, context.now, context.now, context.now)
         pieces = image.maps[pack]
         for frame in range(start, stop):
             for n in pieces.of_frame(frame):

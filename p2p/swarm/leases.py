@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Iterator
 
 from p2p.content import limits
 from p2p.content.digests import Digest
+from p2p.content.manifest import PackRef
 from p2p.content.pieces import PieceMap
 from p2p.swarm import messages as m
 from p2p.swarm.announcements import CROWD
@@ -144,6 +145,14 @@ class Leases:
             if lease.pack == pack and (defers is None or defers(peer.device, lease.began))
             for frame in range(lease.start, min(lease.stop, frames))
         }
+
+    def leave_some(self, pack: PackRef | None) -> bool:
+        """Whether there are leases, but not on all frames of a pack."""
+        if pack is None or not any(True for _ in self):
+            return False
+        name = pack.index.sha256
+        pieces = self._image.maps.get(name)
+        return pieces is not None and len(self.covered(name, n := len(pieces.index.frames))) < n
 
     def begun(self, pack: Digest) -> set[int]:
         """Frames of a pack of which others that are still here may have the beginning."""

@@ -26,7 +26,7 @@ class Solitude:
 
     def __init__(self, impatience: float) -> None:
         self.alone_at = math.inf
-        self.impatience = impatience
+        self._impatience = impatience
         self._relief_at = -math.inf
         self._reliefs = 0
         self._deferred: dict[tuple[str, float], None] = {}
@@ -36,7 +36,7 @@ class Solitude:
 
     def is_due(self, now: float, progress_at: float, deadline_s: float) -> bool:
         """Whether nothing has happened for longer than can be explained; it is on its own from now on."""
-        if self or now - max(progress_at, self._relief_at) <= self.impatience * deadline_s:
+        if self or now - max(progress_at, self._relief_at) <= self._impatience * deadline_s:
             return False
         self.alone_at = now
         return True

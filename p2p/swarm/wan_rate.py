@@ -50,12 +50,6 @@ class WanRate:
             self._measured(self._context.device, self._came / seconds)
             self._came, self._since = 0, self._context.now
 
-    def ended(self) -> None:
-        """A fetch of this node is over: what came of a short one is a rate as well."""
-        if self._came and self.unknown:
-            seconds = max(self._context.now - self._since, SPAN_S)
-            self._measured(self._context.device, self._came / seconds)
-
     def brought(self, device: str, size: int, seconds: float) -> None:
         """A device has brought `size` bytes of frames in so long."""
         if seconds > 0:
