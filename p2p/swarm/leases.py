@@ -135,7 +135,7 @@ class Leases:
         for span, until in list(self._passed.items()):
             if self._context.now >= until:
                 del self._passed[span]
-            elif span[0] == pack and defers is None:
+            elif span[0] == pack:
                 known.update(range(span[1], min(span[2], frames)))
         return known | {
             frame
