@@ -155,6 +155,7 @@ class Agent:
             wan=config.swarm.wan,
             closed=self._meter is not None and not self._meter.open,
             weight=config.swarm.weight,
+            carrier=config.swarm.carrier,
         )
         self._driver = SwarmDriver(
             self._node,

@@ -127,7 +127,8 @@ class BudgetsConfig:
 class SwarmConfig:
     """Times in seconds (see `p2p.swarm.policy`). `wan`: whether the device has a way to the origin.
 
-    `weight`: how gladly it is a gateway (0: only when nobody else can be)."""
+    `weight`: how gladly it is a gateway (0: only when nobody else can be). `carrier`: it visits sites
+    that have no WAN, and takes along what they need of its images."""
 
     settle_s: float
     stall_s: float
@@ -135,6 +136,7 @@ class SwarmConfig:
     gateways_max: int
     wan: bool
     weight: int
+    carrier: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -135,6 +135,7 @@ def _read(root: Table) -> AgentConfig | None:
         gateways_max=swarm.integer("gateways_max", 1, GATEWAYS_MAX, default=_POLICY.gateways_max),
         wan=swarm.boolean("wan", default=True),
         weight=swarm.integer("weight", 0, 1000, default=100),
+        carrier=swarm.boolean("carrier", default=False),
     )
     for table in (device, coordinator, origin, trust, network, discovery, boot, health, budgets, swarm, root):
         table.finish()

@@ -37,6 +37,7 @@ class Context:
     `stirred`: the event may change anything that this node does; whoever knows better takes it back, and
     then at most more pieces are asked for. What follows from time alone waits for the next deadline.
     `wan`: this node may fetch for its site; `reachable`: and where not, signed documents for itself at least.
+    `carrier`: it takes what it has to sites that have no WAN.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class Context:
         *,
         wan: bool,
         weight: int,
+        carrier: bool,
         open_index: Callable[[bytes], PieceMap],
     ) -> None:
         self.device = device
@@ -57,6 +59,7 @@ class Context:
         self.rng = rng
         self.wan = self.reachable = wan
         self.weight = weight
+        self.carrier = carrier
         self.ledger = Ledger()
         self.window = Window(policy)
         self.peers: dict[str, Peer] = {}

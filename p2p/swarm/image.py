@@ -221,11 +221,17 @@ class ImageSwarm:
             self.route = name
             self.recompute()
 
+    @property
+    def carries(self) -> bool:
+        """Whether this node will serve sites without a WAN, and can get now what it lacks for that."""
+        context = self.context
+        return context.carrier and context.wan and self.task.full_pack.index.sha256 not in self.maps
+
     def _full_index_needed(self) -> bool:
         """Whether somebody (or our own repair) can only be served by chunks of the full pack."""
         if self.task.full_pack.index.sha256 in self.maps:
             return False
-        if len(self.repair) or self.rechecking:
+        if len(self.repair) or self.rechecking or self.carries:
             return True
         mine = {self.task.base} if self._serves_own_kind() else set()
         if self.left == self.task.size:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from p2p.content import limits
 from p2p.content.digests import Digest
 from p2p.content.manifest import PackRef
@@ -13,8 +15,19 @@ from p2p.swarm.hearsay import Hearsay
 from p2p.swarm.objects import ObjectExchange
 from p2p.swarm.site_view import SiteView
 
-INDEX_RETRY_S = 5.0
-"""An index that did not come is asked for again after this long."""
+INDEX_RETRY_S, INDEX_RETRY_MAX_S = 5.0, 80.0
+"""An index that did not come is asked for again after this long; where nobody has a WAN, after twice as long
+each time, up to the second, unless somebody came or said that it holds it."""
+
+
+@dataclass(slots=True)
+class _Question:
+    """When an index was looked for, how often in vain before, who was there, and who was known to hold it."""
+
+    at: float
+    vain: int
+    peers: frozenset[str]
+    holders: frozenset[str]
 
 
 class Indexes:
@@ -29,23 +42,50 @@ class Indexes:
         self._task = task
         self._site = site
         self._hearsay = hearsay
-        self._asked: dict[Digest, float] = {}
+        self._asked: dict[Digest, _Question] = {}
 
     def need(self, pack: PackRef) -> None:
         """Look for a pack's index; in a site of many hops it comes from node to node."""
-        name, now = pack.index.sha256, self._context.now
-        asked = self._asked.get(name)
-        if name in self.maps or (asked is not None and now - asked < INDEX_RETRY_S):
+        name = pack.index.sha256
+        if name in self.maps or not self._may_ask(name):
             return
-        self._asked[name] = now
         self._objects.want(name, pack.index.size, for_agent=False)
         if self._hearsay.since is not None and self._context.device != self._site.keeper:
             policy = self._context.policy  # whose turn is first fetches it
             longest = policy.object_s if pack == self._site.plan.pack else policy.stall_s
             self._objects.wait_for_holder(name, longest * (1 + self._context.rng.random()))
-        for peer, remote in self._context.remotes(self._task.image):
-            if name in remote.totals:
-                self._objects.held_by(name, peer.device)
+        for device in self._asked[name].holders:
+            self._objects.held_by(name, device)
+
+    def _may_ask(self, name: Digest) -> bool:
+        """Whether it is time to look for an index (again); who may have it is noted."""
+        context, before = self._context, self._asked.get(name)
+        remotes = context.remotes(self._task.image)
+        peers = frozenset(context.peers)
+        holders = frozenset(peer.device for peer, remote in remotes if name in remote.totals)
+        vain = 0
+        if before is not None:
+            retry_s = INDEX_RETRY_S
+            if peers <= before.peers and holders <= before.holders and not self._reachable:
+                vain = before.vain + 1
+                retry_s = min(INDEX_RETRY_MAX_S, INDEX_RETRY_S * 2 ** min(before.vain, 16))
+            if context.now - before.at < retry_s:
+                return False
+        self._asked[name] = _Question(context.now, vain, peers, holders)
+        return True
+
+    @property
+    def _reachable(self) -> bool:
+        """Whether anybody here has a WAN, so that what nobody holds may be there soon."""
+        context = self._context
+        if context.wan:
+            return True
+        members = context.members(self._task.image)
+        for device, peer in context.peers.items():
+            said = members[device][1].participant if device in members else peer.hello
+            if said is not None and said.wan:
+                return True
+        return False
 
     def opened(self, name: Digest, data: bytes) -> PieceMap | None:
         """The pieces of an index that arrived; None if it is here, or does not fit the manifest."""

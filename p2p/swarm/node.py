@@ -46,7 +46,8 @@ class SwarmNode:
     """The swarm's side of one device.
 
     `weight` (0 to 1000) is how willing it is to be a gateway; `wan`: it can reach an origin now; `closed`: as
-    `WanChanged` has it.
+    `WanChanged` has it. `carrier`: it takes images to sites without a WAN, so that it also gets what only
+    those need of them while there is a WAN: the full pack's index, without which nobody can be served.
     `open_index`: many nodes of one process may share what they open.
     """
 
@@ -61,6 +62,7 @@ class SwarmNode:
         wan: bool = True,
         closed: bool = False,
         weight: int = 100,
+        carrier: bool = False,
         open_index: Callable[[bytes], PieceMap] = open_index,
     ) -> None:
         self._context = Context(
@@ -70,6 +72,7 @@ class SwarmNode:
             rng,
             wan=wan and not closed,
             weight=weight,
+            carrier=carrier,
             open_index=open_index,
         )
         self._context.reachable = wan
@@ -346,7 +349,9 @@ class SwarmNode:
             if image.complete:
                 continue
             fetches = pursuit.gateway.active or self._context.device in image.site.gateways
-            if fetches or pursuit.rider.paused or image.route is None or not image.site.ready:
+            if fetches or pursuit.rider.paused or not image.site.ready:
+                return HOUSEKEEPING_S
+            if image.route is None and self._context.wan:
                 return HOUSEKEEPING_S
         return WAITING_S if any(p.image.in_flight for p in self._pursuits) else RESTING_S
 

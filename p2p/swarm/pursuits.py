@@ -40,8 +40,8 @@ class Pursuits:
 
     @property
     def unsettled(self) -> bool:
-        """Whether an image is still being made, or its plan is out of date."""
-        return any(not p.image.complete or p.image.stale for p in self.all)
+        """Whether an image is still being made, or its plan is out of date, or a carrier needs more of it."""
+        return any(not p.image.complete or p.image.stale or p.image.carries for p in self.all)
 
     def __len__(self) -> int:
         return len(self._images)

@@ -160,6 +160,8 @@ class DeviceClass:
     healthy: float = 1.0
     """Share of the devices on which the new release passes its health check."""
     reboot_s: float = 20.0
+    carrier: bool = False
+    """They visit sites without a WAN, and take along what those need of their images (`swarm.carrier`)."""
 
 
 class SizeKind(StrEnum):

@@ -54,6 +54,7 @@ def read_class(table: Table) -> DeviceClass:
         clock_error_s=duration(table, "clock_error", 0.0),
         healthy=share(table, "healthy", 1.0),
         reboot_s=duration(table, "reboot", _CLASS.reboot_s),
+        carrier=table.boolean("carrier", default=False),
     )
     if (found.uptime.on_mean_s > 0) != (found.uptime.off_mean_s > 0):
         given, other = ("on", "off") if found.uptime.on_mean_s > 0 else ("off", "on")

@@ -142,7 +142,7 @@ class Device:
         self.node = world.seams.make_node(
             device=self.name, site=self.site.area.name, port=PORT,
             rng=self.kernel.rng(f"node/{self.name}/{self.life}"), policy=world.scenario.policy,
-            wan=self.reaches_wan, open_index=world.open_index,
+            wan=self.reaches_wan, carrier=self.klass.carrier, open_index=world.open_index,
         )  # fmt: skip
         if world.observer is not None:
             world.observer.started(self)

@@ -198,6 +198,28 @@ def test_a_van_brings_the_image_to_a_site_without_wan() -> None:
     assert all((d.meant_s or 0.0) >= 1000 for d in outcome.devices if d.site == "field/0")
 
 
+@pytest.mark.parametrize(("carrier", "expected"), [(True, {"committed"}), (False, {"committed", "fetching"})])
+def test_a_van_that_was_updated_by_a_delta_serves_a_site_if_it_is_a_carrier(
+    carrier: bool, expected: set[str]
+) -> None:
+    """Its patches are gone after its restart; the full pack's index, which it did not need itself, is not."""
+    van = SiteGroup(
+        "van", 1, SiteSize(low=2, high=2), {"van": 1.0}, Lan(),
+        timetable=(Stop(0.0, 300.0, wan=Wan(RATE)), Stop(600.0, 300.0, "field")),
+    )  # fmt: skip
+    field = SiteGroup("field", 1, SiteSize(low=4, high=4), {"box": 1.0}, Lan())
+    box = DeviceClass("box", {"v1": 1.0}, reboot_s=5.0)
+    scenario = replace(
+        depot(release=release(deltas={"v1": 400_000})), sites=(van, field), polling=Polling(every_s=60.0),
+        classes=(box, replace(box, name="van", carrier=carrier)), duration_s=7200.0,
+    )  # fmt: skip
+    world = World(scenario, 1)
+    outcome = world.run()
+    assert states(outcome) == expected
+    # Those who wait for what nobody has do not keep a core busy with it.
+    assert world.kernel.events < 60_000
+
+
 def test_a_timeline_tells_where_every_byte_came_from() -> None:
     outcome = run(depot(devices=3), 1, timelines=("depot/0",))
     spans = outcome.timelines["depot/0"]
