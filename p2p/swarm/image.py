@@ -151,6 +151,8 @@ class ImageSwarm:
             if not self.site.ready:
                 self._make_plan()
             self.hearsay.tell(self.site.first)
+        if self.site.waits and now >= self.site.waits_until:
+            self.replan = True
         if self.replan and self.site.ready:
             self.replan = self.stale = False
             self.planned_at = now

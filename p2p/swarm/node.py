@@ -143,6 +143,11 @@ class SwarmNode:
             due = image.hearsay.due_at
             if due is not None and (earliest is None or due < earliest):
                 earliest = due
+            site = image.site
+            if site.ready_at is None or site.waits:
+                due = site.due_at
+                if due is not None and (earliest is None or due < earliest):
+                    earliest = due
         if not self._settled and self._pursuits.all and (due := self._context.settles_at) is not None:
             return due if earliest is None else min(due, earliest)
         return earliest

@@ -45,7 +45,7 @@ class SiteView:
     `keeper`: who fetches indexes for those that only hear of each other. `known`: nobody has to be
     waited for, as this node needs nothing of the image. `spare`: so many gateways more than usual, as
     nothing has come of those that there are. `waits`: nothing is planned yet, as a peer that does not take
-    part yet may make a smaller pack possible.
+    part yet may make a smaller pack possible; until `waits_until`.
     """
 
     def __init__(self, context: Context, task: ImageTask, hearsay: Hearsay, *, known: bool) -> None:
@@ -55,6 +55,7 @@ class SiteView:
         self.keeper: str | None = None
         self.spare = 0
         self.waits = False
+        self.waits_until = math.inf
         self.ready_at: float | None = None
         self._hearsay = hearsay
         self._context = context
@@ -85,10 +86,21 @@ class SiteView:
         return ready
 
     @property
+    def due_at(self) -> float | None:
+        """When time alone brings this further: it is ready then, or waits no more for a peer."""
+        if self.ready_at is not None:
+            return self.waits_until if self.waits and self.ready else None
+        if self._gathered:
+            return None
+        if not self._greeted:
+            return self._started + GREET_S
+        return self._over_at if self._context.settled else None
+
+    @property
     def _greeted(self) -> bool:
         """Whether those who were at the image before this node have told it what they fetch."""
         context = self._context
-        return context.now - self._started >= GREET_S or not context.remotes(self._task.image)
+        return context.now >= self._started + GREET_S or not context.remotes(self._task.image)
 
     @property
     def _roster_known(self) -> bool:
@@ -97,15 +109,24 @@ class SiteView:
         expected = context.expected
         return context.whole and bool(expected) and all(h or d in members for d, h in expected.items())
 
+    @property
+    def _over_at(self) -> float:
+        """When nobody is waited for any more, whoever has not joined; in a crowd, no news from far away."""
+        started, gather_s = self._started, self._context.policy.gather_s
+        if len(self._context.peers) > CROWD or self._hearsay.since is not None:
+            quiet_at = max(started, self._hearsay.changed_at) + gather_s
+            return min(started + GATHER_MAX * gather_s, quiet_at)
+        return started + gather_s
+
     def _over(self) -> bool:
-        """Whether nobody has to be waited for any more; in a crowd, until no news comes from far away."""
-        context, gather_s = self._context, self._context.policy.gather_s
-        waited = context.now - self._started
+        """Whether nobody has to be waited for any more."""
+        context = self._context
+        if context.now >= self._over_at:
+            return True
         if len(context.peers) > CROWD or self._hearsay.since is not None:
-            quiet = context.now - self._hearsay.changed_at >= gather_s
-            return waited >= GATHER_MAX * gather_s or (waited >= gather_s and quiet)
+            return False
         joined = len(context.remotes(self._task.image)) == len(context.peers)
-        return waited >= gather_s or (joined and all(d in context.peers for d in context.expected))
+        return joined and all(d in context.peers for d in context.expected)
 
     def renew(
         self,
@@ -129,6 +150,7 @@ class SiteView:
         participants = list(self._participants(own, packs))
         held = self._held(packs, serves, busy.values())
         self._begun |= bool(busy) or any(held.get(p.index.sha256, 0) > p.index.size for p in ways)
+        self.waits_until = math.inf
         outsiders = [] if self._begun else list(self._outsiders())
         stalled = {p.device for p, r in context.remotes(image) if r.conduct.stalled_until > context.now}
         if (participants, outsiders, held, stalled) != self._basis:
@@ -246,6 +268,7 @@ class SiteView:
                 continue
             held = context.expected.get(device)
             if held != self._task.image:
+                self.waits_until = min(self.waits_until, since + join_s)
                 wan = peer.hello is None or peer.hello.wan
                 yield Participant(device, held or smallest.base, wan)
 
