@@ -26,6 +26,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from p2p.swarm.allowance import DailyWindow
 from sim import world
 from sim.fleet import bill, packs, parameters, plans
 from sim.fleet.fit import Sample, errors, fit, measure, sample
@@ -42,7 +43,6 @@ from sim.scenario.model import (
     SizeKind,
     SyntheticRelease,
     Wan,
-    Window,
 )
 
 COMMAND = "python -m benchmarks.fleet_model --train {train} --held-out {held_out} --write"
@@ -97,7 +97,7 @@ def million() -> tuple[Scenario, packs.Packs]:
             ),
             SiteGroup(
                 "ships", 20_000, SiteSize(SizeKind.UNIFORM, 4, 20), {"box": 1.0},
-                wan=Wan(64e3, delay_s=0.3, price_per_mb=5.0, windows=(Window(79_200.0, 21_600.0),)),
+                wan=Wan(64e3, delay_s=0.3, price_per_mb=5.0, windows=(DailyWindow(79_200.0, 21_600.0),)),
             ),
         ),
         orders=(Order("new", (Phase(0.01, 0.0), Phase(0.2, 86_400.0), Phase(1.0, 3 * 86_400.0))),),

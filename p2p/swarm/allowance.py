@@ -20,8 +20,8 @@ DAY_S = 86_400
 class DailyWindow:
     """From `start_s` until before `stop_s`, seconds since local midnight; over midnight if it is later."""
 
-    start_s: int
-    stop_s: int
+    start_s: float
+    stop_s: float
 
     def holds(self, second: float) -> bool:
         """Whether a second of the day is within."""

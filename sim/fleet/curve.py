@@ -14,7 +14,8 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from sim.scenario.model import Outage, Stop, Wan, Window
+from p2p.swarm.allowance import DailyWindow
+from sim.scenario.model import Outage, Stop, Wan
 from sim.world.uplink import MATHIS
 from sim.world.wire import SEGMENT
 
@@ -84,7 +85,7 @@ def of_wan(
     horizon_s: float,
     stops: Iterable[Stop] = (),
     every_s: float = 0.0,
-    windows: tuple[Window, ...] | None = None,
+    windows: tuple[DailyWindow, ...] | None = None,
     transfers: int = 1,
 ) -> Curve:
     """The curve of a site's WAN within the horizon, vehicles' stops with links of their own included.
@@ -136,14 +137,14 @@ def visits(stops: Iterable[Stop], every_s: float, horizon_s: float) -> list[tupl
 
 
 def _window_spans(
-    windows: tuple[Window, ...], starts_of_day: float, horizon_s: float
+    windows: tuple[DailyWindow, ...], starts_of_day: float, horizon_s: float
 ) -> list[tuple[float, float]]:
     if not windows:
         return [(0.0, horizon_s)]
     spans = []
     for window in windows:
-        length = (window.stop_of_day - window.start_of_day) % DAY_S or DAY_S
-        at = (window.start_of_day - starts_of_day) % DAY_S - DAY_S
+        length = (window.stop_s - window.start_s) % DAY_S or DAY_S
+        at = (window.start_s - starts_of_day) % DAY_S - DAY_S
         while at < horizon_s:
             if at + length > 0:
                 spans.append((max(0.0, at), min(horizon_s, at + length)))

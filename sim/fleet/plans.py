@@ -15,7 +15,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from p2p.errors import OperatorError
-from sim.scenario.model import Phase, Scenario, Window
+from p2p.swarm.allowance import DailyWindow
+from sim.scenario.model import Phase, Scenario
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _.+-]{0,39}")
 _PHASE = re.compile(r"([0-9.]+)\s*%\s*@\s*([0-9.]+)\s*(s|min|m|h|d)")
@@ -38,7 +39,7 @@ class Plan:
     name: str
     phases: tuple[Phase, ...]
     origin: float
-    windows: tuple[Window, ...] | None = None
+    windows: tuple[DailyWindow, ...] | None = None
     quota: float = 0.0
 
     def describe(self) -> str:
@@ -46,7 +47,7 @@ class Plan:
         phases = ", ".join(f"{100 * p.share:.3g} % from {_hours(p.opens_s)}" for p in self.phases)
         parts = [f"open to {phases}"]
         if self.windows is not None:
-            spans = (f"{_clock(w.start_of_day)}-{_clock(w.stop_of_day)}" for w in self.windows)
+            spans = (f"{_clock(w.start_s)}-{_clock(w.stop_s)}" for w in self.windows)
             parts.append("windows " + (", ".join(spans) or "none: the WAN may be used at any time"))
         if self.origin:
             parts.append(f"origin {self.origin * 8 / 1e6:.4g} Mbit/s")
@@ -114,14 +115,14 @@ def _phases(text: str, value: str) -> tuple[Phase, ...]:
     return tuple(found)
 
 
-def _window(text: str, value: str) -> Window:
+def _window(text: str, value: str) -> DailyWindow:
     match = _WINDOW.fullmatch(value)
     if match is None:
         raise _wrong(text, f"{value!r} is not a window such as 22:00-06:00")
     start, stop = (int(match[n]) * 3600 + int(match[n + 1]) * 60 for n in (1, 3))
     if max(start, stop) > 86_400 or start == stop:
         raise _wrong(text, f"{value!r} is no span of a day")
-    return Window(float(start), float(stop % 86_400))
+    return DailyWindow(float(start), float(stop % 86_400))
 
 
 def _scaled(text: str, value: str, pattern: re.Pattern[str], units: dict[str, float], example: str) -> float:

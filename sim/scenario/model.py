@@ -15,6 +15,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from p2p.content.limits import KIB
+from p2p.swarm.allowance import DailyWindow
 from p2p.swarm.policy import Policy
 
 NO_BASE = "none"
@@ -87,14 +88,6 @@ class Lan:
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
-    """A daily window in which the WAN may be used for updates; `stop` before `start` spans midnight."""
-
-    start_of_day: float
-    stop_of_day: float
-
-
-@dataclass(frozen=True, slots=True)
 class Outage:
     """The WAN carries nothing in `[at_s, at_s + length_s)`; with `every_s` > 0 again and again."""
 
@@ -114,7 +107,7 @@ class Wan:
     loss: float = 0.0
     price_per_mb: float = 0.0
     """Money per 10^6 bytes, both directions."""
-    windows: tuple[Window, ...] = ()
+    windows: tuple[DailyWindow, ...] = ()
     outages: tuple[Outage, ...] = ()
 
 

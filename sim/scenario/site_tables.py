@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from p2p.config.table import Table
+from p2p.swarm.allowance import DailyWindow
 from sim.scenario import quantities as q
 from sim.scenario.model import (
     DeviceClass,
@@ -18,7 +19,6 @@ from sim.scenario.model import (
     Storage,
     Uptime,
     Wan,
-    Window,
 )
 from sim.scenario.sections import choice, duration, each, loss, moment, rate, share, shares, size
 
@@ -149,7 +149,7 @@ def _read_wan(table: Table) -> Wan:
     return found
 
 
-def _windows(table: Table) -> tuple[Window, ...]:
+def _windows(table: Table) -> tuple[DailyWindow, ...]:
     value = table.value("windows")
     if value is None:
         return ()
@@ -162,7 +162,7 @@ def _windows(table: Table) -> tuple[Window, ...]:
         if window is None:
             table.fault("windows", f"must each be {q.WINDOW_WHAT}; {item!r} is not")
         else:
-            found.append(Window(*window))
+            found.append(DailyWindow(*window))
     return tuple(found)
 
 

@@ -146,7 +146,7 @@ def _wan(wan: Wan) -> dict[str, Value]:
     names = {"delay_s": "delay", "loss": "loss", "price_per_mb": "price_per_mb"}
     found |= _changed(wan, names, Wan(1.0))
     if wan.windows:
-        found["windows"] = [[w.start_of_day, w.stop_of_day] for w in wan.windows]
+        found["windows"] = [[w.start_s, w.stop_s] for w in wan.windows]
     if wan.outages:
         found["outage"] = [{"at": o.at_s, "length": o.length_s, "every": o.every_s} for o in wan.outages]
     return found

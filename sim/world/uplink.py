@@ -12,7 +12,7 @@ from collections.abc import Callable
 from math import sqrt
 
 from p2p.content import limits
-from sim.scenario.model import Origin, Wan, Window
+from sim.scenario.model import Origin, Wan
 from sim.world.flows import Flow, Flows, Link
 from sim.world.kernel import Kernel
 from sim.world.wire import SEGMENT, HttpCosts
@@ -155,12 +155,12 @@ class Uplink:
         self.kernel.at(self._next_border(self.kernel.now), self._border)
 
     def _is_open(self, now: float) -> bool:
-        return not self.spec.windows or any(_within(w, (self._day + now) % DAY_S) for w in self.spec.windows)
+        return not self.spec.windows or any(w.holds((self._day + now) % DAY_S) for w in self.spec.windows)
 
     def _next_border(self, now: float) -> float:
         """The next time after `now` at which a window begins or ends."""
         today = (self._day + now) % DAY_S
-        borders = (b for w in self.spec.windows for b in (w.start_of_day, w.stop_of_day))
+        borders = (b for w in self.spec.windows for b in (w.start_s, w.stop_s))
         return now + min(((b - today - 1e-6) % DAY_S) + 1e-6 for b in borders)
 
 
@@ -306,10 +306,3 @@ class Request:
             return
         self._watched = carried
         self.uplink.kernel.after(limits.ORIGIN_IDLE_S, self._watch)
-
-
-def _within(window: Window, time_of_day: float) -> bool:
-    start, stop = window.start_of_day, window.stop_of_day
-    if start <= stop:
-        return start <= time_of_day < stop
-    return time_of_day >= start or time_of_day < stop

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -36,6 +38,14 @@ class Device:
     def now(self) -> datetime:
         return self.start + timedelta(seconds=trio.current_time() - self.began)
 
+    @asynccontextmanager
+    async def metered(self) -> AsyncIterator[None]:
+        """While its meter runs; it ends in order."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.meter.run)
+            yield
+            nursery.cancel_scope.cancel()
+
     async def fetch(self, seconds: float, rate: int) -> None:
         """For so long, in steps of a tenth of a second."""
         for _ in range(round(seconds * 10)):
@@ -54,10 +64,8 @@ async def test_a_quota_ends_a_fetch_within_one_look(
     autojump_clock: MockClock, store: DirectoryBlobStore
 ) -> None:
     device = Device(store, month_max=50 * MIB)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(device.meter.run)
+    async with device.metered():
         await device.fetch(120, MIB)
-        nursery.cancel_scope.cancel()
     assert device.changes == [False]
     assert 50 * MIB <= device.crossed <= 50 * MIB + (LOOK_S + 0.2) * MIB
     assert device.meter.facts() == {
@@ -82,17 +90,13 @@ async def test_whoever_is_killed_has_never_used_more_than_it_remembers(
 async def test_a_second_run_goes_on_counting(autojump_clock: MockClock, store: DirectoryBlobStore) -> None:
     for _ in range(2):
         device = Device(store, month_max=50 * MIB)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(device.meter.run)
+        async with device.metered():
             await device.fetch(20, MIB)
-            nursery.cancel_scope.cancel()
         assert not device.changes
     assert kept_usage(store) == Usage("2026-11", 2 * device.crossed)  # ended in order: nothing ahead
     third = Device(store, month_max=50 * MIB)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(third.meter.run)
+    async with third.metered():
         await third.fetch(20, MIB)
-        nursery.cancel_scope.cancel()
     assert third.changes == [False]
 
 
@@ -101,25 +105,21 @@ async def test_windows_open_and_close_on_time(autojump_clock: MockClock, store: 
     assert not device.meter.open
     assert device.meter.verdict.closed is Closed.WINDOW
     seen = []
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(device.meter.run)
+    async with device.metered():
         for _ in range(4 * 360):
             await trio.sleep(10)
             if not seen or seen[-1][1] is not device.meter.open:
                 seen.append((trio.current_time() - device.began, device.meter.open))
-        nursery.cancel_scope.cancel()
     assert device.changes == [True, False]
     assert [now for now, _ in seen[1:]] == pytest.approx([3600, 7200], abs=10.1)
 
 
 async def test_a_clock_that_is_set_is_noticed(autojump_clock: MockClock, store: DirectoryBlobStore) -> None:
     device = Device(store, windows=(DailyWindow(13 * 3600, 14 * 3600),))
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(device.meter.run)
+    async with device.metered():
         await trio.sleep(10)
         device.start += timedelta(hours=1)
         await trio.sleep(metering.REST_S + 1)
-        nursery.cancel_scope.cancel()
     assert device.changes == [True]
 
 
@@ -127,10 +127,8 @@ async def test_a_new_month_opens_again(autojump_clock: MockClock, store: Directo
     store.write(NAME, metering._encode(Usage("2026-11", 1000)))
     device = Device(store, month_max=1000)
     assert not device.meter.open
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(device.meter.run)
+    async with device.metered():
         await trio.sleep(2.5 * 86_400 + 1)
-        nursery.cancel_scope.cancel()
     assert device.changes == [True]
     assert kept_usage(store) == Usage("2026-12", 0)
 
@@ -168,9 +166,7 @@ async def test_a_disk_without_room_is_told_and_the_quota_still_holds(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     device = Device(FullStore(), month_max=5 * MIB)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(device.meter.run)
+    async with device.metered():
         await device.fetch(20, MIB)
-        nursery.cancel_scope.cancel()
     assert device.changes == [False]
     assert "not kept: no room" in caplog.text

@@ -13,6 +13,7 @@ import pytest
 from p2p.errors import OperatorError
 from p2p.swarm import events as e
 from p2p.swarm import messages as m
+from p2p.swarm.allowance import DailyWindow
 from sim.outcome import RunOutcome
 from sim.scenario.model import (
     NO_BASE,
@@ -29,7 +30,6 @@ from sim.scenario.model import (
     Stop,
     Uptime,
     Wan,
-    Window,
 )
 from sim.world import Seams, World, run
 from sim.world.device import Device
@@ -116,7 +116,7 @@ def test_delay_and_loss_cost_time() -> None:
 
 
 def test_outside_its_windows_a_wan_carries_nothing() -> None:
-    wan = Wan(RATE, windows=(Window(3600.0, 3605.0), Window(5000.0, 7000.0)))
+    wan = Wan(RATE, windows=(DailyWindow(3600.0, 3605.0), DailyWindow(5000.0, 7000.0)))
     outcome = run(depot(devices=3, wan=wan), 1)
     assert states(outcome) == {"committed"}
     egress = outcome.origin_egress

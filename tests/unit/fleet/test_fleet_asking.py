@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 
 from p2p.content.limits import MIB
+from p2p.swarm.allowance import DailyWindow
 from sim.fleet import asking, draw
 from sim.fleet.bill import openings, reckon
 from sim.fleet.curve import DAY_S, Curve, of_wan
 from sim.fleet.outcome import Way
 from sim.fleet.plans import read_plans
 from sim.fleet.setting import Setting
-from sim.scenario.model import Outage, Phase, Polling, Scenario, Uptime, Wan, Window
+from sim.scenario.model import Outage, Phase, Polling, Scenario, Uptime, Wan
 from sim.world.orders import ABSENT, CHECKIN_DOWN, ROSTER_ENTRY, TIMESTAMP
 from sim.world.uplink import KEEP_ALIVE_S
 from sim.world.wire import HttpCosts
@@ -47,7 +48,7 @@ def test_a_day_is_so_many_polls_and_check_ins_of_each_device() -> None:
 
 def test_nothing_is_asked_over_a_link_that_is_closed_or_by_devices_without_one() -> None:
     scenario = fleet(count=10, polling=HOURLY)
-    night = Wan(1e6, windows=(Window(0.0, 6 * 3600.0),))
+    night = Wan(1e6, windows=(DailyWindow(0.0, 6 * 3600.0),))
     assert day(scenario, wan=night) == pytest.approx(day(scenario) / 4)
     broken = Wan(1e6, outages=(Outage(0.0, DAY_S, 2 * DAY_S),))
     assert day(scenario, wan=broken) == pytest.approx(day(scenario) / 2)
@@ -69,7 +70,7 @@ def test_first_questions_are_asked_where_devices_start_and_the_link_is_open() ->
     setting, link = met(scenario)
     begun = asking.standing(setting, link, 1e-3)
     assert begun.down.sum() == pytest.approx(asking.first(setting).down.sum(), rel=1e-3)
-    shut, later = met(scenario, wan=Wan(1e6, windows=(Window(3600.0, 7200.0),)))
+    shut, later = met(scenario, wan=Wan(1e6, windows=(DailyWindow(3600.0, 7200.0),)))
     assert asking.standing(shut, later, 3600.0).down.sum() == 0
     resting, _ = met(fleet(count=10, polling=Polling(at_rest=True)))
     assert asking.first(resting).down.sum() == asking.first(resting).up.sum() == 0

@@ -143,7 +143,7 @@ def test_a_plan_is_read_as_it_is_written() -> None:
     )
     assert own.name == OWN
     assert plan.phases == (Phase(0.01, 0.0), Phase(0.1, 5400.0), Phase(1.0, 3 * 86_400.0))
-    assert plan.windows is not None and [w.start_of_day for w in plan.windows] == [79_200.0, 43_200.0]
+    assert plan.windows is not None and [w.start_s for w in plan.windows] == [79_200.0, 43_200.0]
     assert (plan.origin, plan.quota) == (12.5e6, 2e9)
     assert "22:00-06:00" in plan.describe() and "100 Mbit/s" in plan.describe()
     assert "at any time" in read_plans(["always: window=none"], SCENARIO)[1].describe()

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from p2p.swarm.allowance import DailyWindow
 from sim.fleet.curve import Curve, of_wan, reached_rate, visits
-from sim.scenario.model import Outage, Stop, Wan, Window
+from sim.scenario.model import Outage, Stop, Wan
 
 HOUR = 3600.0
 
@@ -19,7 +20,7 @@ def test_a_constant_rate_is_size_over_rate() -> None:
 
 
 def test_a_window_interrupts_and_goes_on_the_next_night() -> None:
-    wan = Wan(1.0, windows=(Window(22 * HOUR, 6 * HOUR),))
+    wan = Wan(1.0, windows=(DailyWindow(22 * HOUR, 6 * HOUR),))
     curve = of_wan(wan, starts_of_day=0.0, horizon_s=10 * 24 * HOUR)
     # From midnight six hours are open, then nothing until 22:00.
     assert curve.finish(np.array([0.0]), np.array([6 * HOUR + 10])) == pytest.approx([22 * HOUR + 10])
@@ -27,7 +28,7 @@ def test_a_window_interrupts_and_goes_on_the_next_night() -> None:
 
 
 def test_the_run_starts_at_its_time_of_day() -> None:
-    wan = Wan(1.0, windows=(Window(22 * HOUR, 6 * HOUR),))
+    wan = Wan(1.0, windows=(DailyWindow(22 * HOUR, 6 * HOUR),))
     curve = of_wan(wan, starts_of_day=21 * HOUR, horizon_s=24 * HOUR)
     assert curve.finish(np.array([0.0]), np.array([1.0])) == pytest.approx([HOUR + 1])
 

@@ -7,14 +7,15 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from p2p.swarm.allowance import DailyWindow
 from sim.fleet.curve import Curve, of_wan
 from sim.fleet.origin import Jobs, egress, shared, water_level
-from sim.scenario.model import Wan, Window
+from sim.scenario.model import Wan
 
 HORIZON = 10 * 86_400.0
 
 
-def link(rate: float, *windows: Window) -> Curve:
+def link(rate: float, *windows: DailyWindow) -> Curve:
     return of_wan(Wan(rate, windows=windows), starts_of_day=0.0, horizon_s=HORIZON)
 
 
@@ -51,7 +52,7 @@ def test_a_late_group_meets_an_origin_that_is_free_again() -> None:
 
 
 def test_windows_and_a_limit_together() -> None:
-    night = Window(0.0, 3600.0)
+    night = DailyWindow(0.0, 3600.0)
     (ends,) = done([jobs(link(10.0, night), 10, 9000.0)], 50.0)
     assert ends == pytest.approx([1800.0] * 10)
     (ends,) = done([jobs(link(10.0, night), 10, 27_000.0)], 50.0)

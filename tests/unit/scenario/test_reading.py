@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from p2p.errors import ConfigError, OperatorError
+from p2p.swarm.allowance import DailyWindow
 from sim.scenario.model import (
     Expect,
     Fault,
@@ -23,7 +24,6 @@ from sim.scenario.model import (
     Stop,
     Wan,
     Who,
-    Window,
 )
 from sim.scenario.reading import parse_scenario
 from tests.support.scenario_documents import LINES, SMALL, faults, read
@@ -106,7 +106,7 @@ finished_by = "05:00"
     depot, van = scenario.sites
     assert depot.size == SiteSize(SizeKind.LOGNORMAL, 2, 30, 6.0, 0.4)
     assert van.size == SiteSize(SizeKind.UNIFORM, 1, 3)
-    wan = Wan(125_000.0, windows=(Window(79_200.0, 18_000.0),), outages=(Outage(5.0, 6.0, 7.0),))
+    wan = Wan(125_000.0, windows=(DailyWindow(79_200.0, 18_000.0),), outages=(Outage(5.0, 6.0, 7.0),))
     assert van.timetable == (Stop(3600.0, 1200.0, "depot/1", wan),)
     assert van.timetable_every_s == 86_400
     assert scenario.orders == (Order("2.0", (Phase(0.05, 0.0), Phase(1.0, 5400.0))),)
