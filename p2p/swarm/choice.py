@@ -163,9 +163,9 @@ class Choice:
         if image.done.covers(frame.target_offset, stop):
             return False
         keys = [(name, n) for n in pieces.of_frame(frame.number)]
-        if any(key in image.fetching for key in keys):
+        if any(key in image.wanted.fetching for key in keys):
             return False
-        if all(key in image.storing or image.done.covers(*target_of(pieces, key)) for key in keys):
+        if all(key in image.wanted.storing or image.done.covers(*target_of(pieces, key)) for key in keys):
             return False
         broken = list(image.repair.gaps(frame.target_offset, stop)) != [(frame.target_offset, stop)]
         if broken != repair and name != image.task.full_pack.index.sha256:

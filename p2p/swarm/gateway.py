@@ -244,9 +244,9 @@ class Gateway:
         image.flush(at_once=True)  # what the lease brought must be known before it ends
         ended = m.Lease(image.task.image, running.pack, running.lease, 0, 0)
         context.broadcast(ended, image.task.image)
-        unmade = [key for key in running.keys if image.fetching.pop(key, None) is not None]
+        unmade = [key for key in running.keys if image.wanted.fetching.pop(key, None) is not None]
         for key in unmade:
-            image.want_again(key)
+            image.wanted.again(key)
         if unmade and running.moved and error is not None:
             self._choice.note_begun(unmade[0])
         if error is None or (running.cancelled and context.now - running.alive <= context.policy.stall_s):
@@ -292,8 +292,8 @@ class Gateway:
                 key = (pack, n)
                 if not image.done.covers(*target_of(pieces, key)):
                     running.keys.append(key)
-                    image.fetching[key] = number
-                    image.wanted.pop(key, None)
+                    image.wanted.fetching[key] = number
+                    image.wanted.open.pop(key, None)
         self._running[number] = running
         context.actions.append(Fetch(number, image.task.image, pack, start, stop))
         context.broadcast(self._lease(running), image.task.image)

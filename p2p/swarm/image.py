@@ -1,4 +1,4 @@
-"""One image at one node: what is done, what is wanted, what is served, and along which route.
+"""One image at one node: what is done, what is served, and along which route.
 
 This is the state that `gateway` (what to fetch over the WAN) and `rider` (what to ask peers for)
 decide from; who else is at the image, and the plan that follows, is in `site_view`. A node works along
@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterator, Sequence
 from p2p.content.digests import Digest
 from p2p.content.intervals import IntervalSet
 from p2p.content.manifest import PackRef
-from p2p.content.pieces import Piece, PieceMap
+from p2p.content.pieces import PieceMap
 from p2p.swarm import messages as m
 from p2p.swarm.announcements import Announcements
 from p2p.swarm.context import Context
@@ -27,6 +27,7 @@ from p2p.swarm.objects import ObjectExchange
 from p2p.swarm.peer import Peer, PieceKey, RemoteImage
 from p2p.swarm.plan import Participant
 from p2p.swarm.site_view import SiteView
+from p2p.swarm.wanted import Wanted
 from p2p.swarm.wire import unpack_bitmap
 
 REPLAN_S = 8.0
@@ -53,14 +54,8 @@ class ImageSwarm:
         self.left = 0 if complete else task.size
         self.repair = IntervalSet()
         self.repair_at = context.now
-        self.route: Digest | None = None
-        self.wanted: dict[PieceKey, None] = {}
-        self.in_flight: dict[PieceKey, list[tuple[str, int]]] = {}
-        self.storing: dict[PieceKey, int] = {}
-        self.fetching: dict[PieceKey, int] = {}
         self.serves: dict[Digest, set[int]] = {}
         self.given: dict[Digest, set[int]] = {}
-        self.due: dict[str, None] = {}
         self.troubled: dict[str, None] = {}
         self.lessors: dict[str, Peer] = {}
         self.last_progress = context.now
@@ -69,6 +64,9 @@ class ImageSwarm:
         self.indexes = Indexes(context, objects, task, self.site, self.hearsay)
         self.maps = self.indexes.maps
         self.holders = Holders(self.maps)
+        self.wanted = Wanted(
+            context, task, maps=self.maps, done=self.done, repair=self.repair, holders=self.holders
+        )
         self.replan = True
         self.stale = False
         self.planned_at = context.now
@@ -84,6 +82,11 @@ class ImageSwarm:
     def wan(self) -> bool:
         """Whether this node offers itself as a gateway for this image."""
         return self.context.wan and self.context.now >= self.wan_blocked_until
+
+    @property
+    def route(self) -> Digest | None:
+        """The pack along which this node works, by its index; None before the first."""
+        return self.wanted.route
 
     @property
     def participant(self) -> Participant:
@@ -169,8 +172,8 @@ class ImageSwarm:
     def _make_plan(self) -> None:
         busy = {far.participant.device: far.pack for far in self.hearsay.known() if far.leases or far.passed}
         busy |= {peer.device: lease.pack for peer, r in self.leasing() for lease in r.leases.values()}
-        if self.fetching:
-            busy[self.context.device] = next(iter(self.fetching))[0]
+        if self.wanted.fetching:
+            busy[self.context.device] = next(iter(self.wanted.fetching))[0]
         before = self.site.first
         self.site.renew(self.participant, self.maps, self.serves, busy)
         if self.site.first != before:
@@ -208,7 +211,7 @@ class ImageSwarm:
             remotes = [r for _, r in self.context.remotes(task.image)]
             if any(r.has_all(name) for r in remotes):
                 return own
-            if name in self.maps and all(self.holders.count(k) for k in self._missing(name)):
+            if name in self.maps and all(self.holders.count(k) for k in self.wanted.missing(name)):
                 return own
         return task.full_pack
 
@@ -220,8 +223,7 @@ class ImageSwarm:
             if self.route is not None:
                 return  # keep to the route that we have until the index is here
         elif self.route != name:
-            self.route = name
-            self.recompute()
+            self.wanted.follow(name)
 
     @property
     def carries(self) -> bool:
@@ -262,7 +264,7 @@ class ImageSwarm:
             return
         have: set[int] = set()
         if self.done:
-            have.update(p.number for p in pieces.pieces if not p.is_patch and self._is_done(p))
+            have.update(p.number for p in pieces.pieces if not p.is_patch and self.wanted.is_done(p))
         self.serves[name] = have
         self._check_claims(name, pieces)
         self.context.actions.append(Route(self.task.image, name, pieces.index))
@@ -272,7 +274,7 @@ class ImageSwarm:
             if self.rechecking:
                 self.context.actions.append(Recheck(self.task.image, name))
         self.replan = True
-        self.recompute()
+        self.wanted.renew()
 
     def _check_claims(self, name: Digest, pieces: PieceMap) -> None:
         """What peers said of a pack before its index was known can be judged now."""
@@ -291,43 +293,7 @@ class ImageSwarm:
                     self.context.ban(peer.device, "bad-lease")
                 lease.stop = self.indexes.run_stop(name, lease.start, lease.stop)
 
-    # Wanted pieces
-
-    def _is_done(self, piece: Piece) -> bool:
-        return self.done.covers(piece.target_offset, piece.target_stop)
-
-    def _missing(self, pack: Digest) -> Iterator[PieceKey]:
-        return ((pack, p.number) for p in self.maps[pack].pieces if not self._is_done(p))
-
-    def recompute(self) -> None:
-        """Rebuild the list of wanted pieces, and what each peer has of it."""
-        self.wanted.clear()
-        full = self.task.full_pack.index.sha256
-        if self.complete:
-            return
-        if self.route is not None and self.route in self.maps:
-            for key in self._missing(self.route):
-                if self.route == full or not self._needs_repair(self.maps[self.route][key[1]]):
-                    self.wanted[key] = None
-        if full in self.maps and self.route != full:
-            for start, stop in self.repair:
-                for n in self.maps[full].overlapping(start, stop):
-                    if not self._is_done(self.maps[full][n]):
-                        self.wanted[full, n] = None
-        for key in (*self.in_flight, *self.storing, *self.fetching):
-            self.wanted.pop(key, None)
-        for peer, remote in self.context.remotes(self.task.image):
-            self.find_useful(peer, remote)
-
-    def find_useful(self, peer: Peer, remote: RemoteImage) -> None:
-        """What a peer has that this node wants, from all that is known."""
-        haves = {pack: marks for pack, marks in remote.haves.items() if 1 in marks}
-        if not haves or remote.distrusted:
-            remote.useful = {}
-            return
-        remote.useful = {k: None for k in self.wanted if k[0] in haves and haves[k[0]][k[1]]}
-        if remote.useful:
-            self.due[peer.device] = None
+    # Peers
 
     def entered(self, peer: Peer, remote: RemoteImage) -> None:
         """A peer takes part from now on."""
@@ -337,7 +303,7 @@ class ImageSwarm:
         if not remote.distrusted:
             self.holders.admit(remote)
         self.hearsay.touch()
-        self.find_useful(peer, remote)
+        self.wanted.find_useful(peer, remote)
 
     def leasing(self) -> Iterator[tuple[Peer, RemoteImage]]:
         """Peers that hold leases."""
@@ -354,25 +320,6 @@ class ImageSwarm:
         self.site.left_by(peer, remote)
         self.holders.dismiss(remote)
 
-    def want_again(self, key: PieceKey) -> None:
-        """A piece that was on its way is not: whoever has it may be asked."""
-        if key in self.in_flight or key in self.storing or key in self.fetching or self.complete:
-            return
-        piece = self.maps[key[0]][key[1]]
-        full = self.task.full_pack.index.sha256
-        relevant = key[0] == self.route or (key[0] == full and self._needs_repair(piece))
-        if relevant and not self._is_done(piece):
-            self.wanted[key] = None
-            if self.holders.count(key):
-                for peer, remote in self.context.remotes(self.task.image):
-                    if remote.has(key):
-                        remote.useful[key] = None
-                        self.due[peer.device] = None
-
-    def _needs_repair(self, piece: Piece) -> bool:
-        gaps = list(self.repair.gaps(piece.target_offset, piece.target_stop))
-        return gaps != [(piece.target_offset, piece.target_stop)]
-
     def heard(
         self, peer: Peer, remote: RemoteImage, pack: Digest, pieces: Collection[int], total: int | None
     ) -> Sequence[int]:
@@ -387,12 +334,7 @@ class ImageSwarm:
             new = [n for n in new if (pack, n) not in remote.late]
         self.holders.gained(remote, pack, new)
         remote.totals[pack] = count
-        wanted = self.wanted
-        for n in new:
-            key = (pack, n)
-            if key in wanted:
-                remote.useful[key] = None
-                self.due[peer.device] = None
+        self.wanted.offered(peer, remote, [(pack, n) for n in new])
         return new
 
     # Progress
@@ -416,19 +358,17 @@ class ImageSwarm:
         pieces = self.maps.get(event.pack) if event.pack is not None else None
         received = 0
         if event.pack is not None:
-            for n in event.pieces:
-                key = (event.pack, n)
-                received += self.storing.pop(key, 0)
-                self.fetching.pop(key, None)
-                if event.kept:
+            received = self.wanted.stored(event.pack, event.pieces)
+            if event.kept:
+                for n in event.pieces:
                     self._serve(event.pack, n)
         self.context.ledger.made(event, new, pieces, received)
         for name, pieces in self.maps.items():
             whole = pieces.inside(event.start, event.stop)
             for n in pieces.overlapping(event.start, event.stop):
                 piece = pieces.pieces[n]
-                if n in whole or self._is_done(piece):
-                    self.wanted.pop((name, n), None)
+                if n in whole or self.wanted.is_done(piece):
+                    self.wanted.open.pop((name, n), None)
                     if not piece.is_patch:
                         self._serve(name, n)
 
@@ -443,7 +383,7 @@ class ImageSwarm:
     def verified(self) -> None:
         """The whole image is right."""
         self.complete, self.reading_back = True, False
-        self.wanted.clear()
+        self.wanted.open.clear()
         self.flush(at_once=True)  # who hears that it is complete must know that it has all patches too
         self.announce()
 
@@ -478,18 +418,19 @@ class ImageSwarm:
         for name in self.serves:
             self._tell_all(name)
         self.replan = True
-        self.recompute()
+        self.wanted.renew()
 
     def base_damaged(self, start: int, stop: int) -> None:
         """The base cannot make this range: take it from the full pack."""
         self.repair.add(start, stop)
         self.repair_at = self.context.now
-        for key in [k for k in self.storing if self._overlaps(k, start, stop)]:
-            self.context.ledger.wasted += self.storing.pop(key)
-        for key in [k for k in self.fetching if self._overlaps(k, start, stop)]:
-            del self.fetching[key]
+        storing, fetching = self.wanted.storing, self.wanted.fetching
+        for key in [k for k in storing if self._overlaps(k, start, stop)]:
+            self.context.ledger.wasted += storing.pop(key)
+        for key in [k for k in fetching if self._overlaps(k, start, stop)]:
+            del fetching[key]
         self.replan = True  # the full pack's index may be needed from now on
-        self.recompute()
+        self.wanted.renew()
 
     def _overlaps(self, key: PieceKey, start: int, stop: int) -> bool:
         piece = self.maps[key[0]][key[1]]

@@ -169,7 +169,7 @@ class SwarmNode:
             self._advance()
         else:  # more may be asked for, if there is more and somebody may be asked
             for pursuit in self._pursuits.all:
-                if pursuit.image.due or pursuit.rider.hungry:
+                if pursuit.image.wanted.due or pursuit.rider.hungry:
                     pursuit.rider.step()
         return context.actions
 
@@ -333,7 +333,7 @@ class SwarmNode:
                 gateway.dirty = True
             if gateway.dirty:
                 gateway.step()
-            if image.due or rider.hungry:
+            if image.wanted.due or rider.hungry:
                 rider.step()
             if (told_at := image.news.due_at) is not None and context.now >= told_at:
                 image.flush()
@@ -358,7 +358,7 @@ class SwarmNode:
                 return HOUSEKEEPING_S
             if image.route is None and self._context.wan:
                 return HOUSEKEEPING_S
-        return WAITING_S if any(p.image.in_flight for p in self._pursuits) else RESTING_S
+        return WAITING_S if any(p.image.wanted.in_flight for p in self._pursuits) else RESTING_S
 
     def _part(self) -> None:
         """Peers that we part with are gone at once, whenever their connection ends."""

@@ -39,9 +39,9 @@ class Rider:
     def step(self) -> None:
         """Fill the pipelines of peers that have what we want."""
         image, hungry, window = self._image, self.hungry, self._context.window
-        if image.due:
-            hungry |= image.due
-            image.due = {}
+        if image.wanted.due:
+            hungry |= image.wanted.due
+            image.wanted.due = {}
         if image.complete:
             hungry.clear()
             return
@@ -70,7 +70,7 @@ class Rider:
 
     def _rarest(self, remote: RemoteImage) -> PieceKey | None:
         """The piece that the fewest have, of the first few that are useful; chance decides ties."""
-        wanted, count, random = self._image.wanted, self._image.holders.count, self._context.rng.random
+        wanted, count, random = self._image.wanted.open, self._image.holders.count, self._context.rng.random
         best: PieceKey | None = None
         fewest = 0.0
         dead: list[PieceKey] = []
@@ -92,10 +92,10 @@ class Rider:
     def _ask(self, peer: Peer, remote: RemoteImage, key: PieceKey) -> None:
         image = self._image
         piece = image.maps[key[0]].pieces[key[1]]
-        image.wanted.pop(key, None)
+        image.wanted.open.pop(key, None)
         remote.useful.pop(key, None)
         request = peer.ask(Asked(self._context.now, piece.wire_size, image.task.image, key))
-        image.in_flight.setdefault(key, []).append((peer.device, request))
+        image.wanted.in_flight.setdefault(key, []).append((peer.device, request))
         self._flying[peer.device, request] = piece.wire_size
         self._context.window.flying += piece.wire_size
         self._context.send(peer.device, m.Want(request, image.task.image, *key))
@@ -118,15 +118,15 @@ class Rider:
             peer.measured(size, seconds)
             context.window.answered(size, seconds)
             self._forget(peer, key)
-        image.due[peer.device] = None
+        image.wanted.due[peer.device] = None
         conduct = remote.conduct
         conduct.strikes, conduct.busy = max(0, conduct.strikes - 1), 0
         piece = image.maps[key[0]].pieces[key[1]]
-        if key in image.storing or image.done.covers(piece.target_offset, piece.target_stop):
+        if key in image.wanted.storing or image.done.covers(piece.target_offset, piece.target_stop):
             context.ledger.wasted += size
             return
-        image.wanted.pop(key, None)
-        image.storing[key] = size
+        image.wanted.open.pop(key, None)
+        image.wanted.storing[key] = size
         context.stirred = False
         context.actions.append(Store(image.task.image, key[0], key[1], message.payload, peer.device))
 
@@ -144,22 +144,22 @@ class Rider:
         else:
             self._image.holders.lost(remote, key[0], (key[1],))
             self._strike(peer, remote)
-        self._image.due[peer.device] = None
-        self._image.want_again(key)
+        self._image.wanted.due[peer.device] = None
+        self._image.wanted.again(key)
 
     def on_rejected(self, key: PieceKey) -> None:
         """The bytes were wrong; the node bans the peer, here only the piece is wanted again."""
-        self._context.ledger.wasted += self._image.storing.pop(key, 0)
-        self._image.want_again(key)
+        self._context.ledger.wasted += self._image.wanted.storing.pop(key, 0)
+        self._image.wanted.again(key)
 
     def housekeeping(self) -> None:
         """Give up what is late, ask somebody else for what is slow, and who was paused again."""
         context, policy, image = self._context, self._context.policy, self._image
         for device in list(image.troubled):
             self._forgive(device)
-        image.due |= self.paused
+        image.wanted.due |= self.paused
         self.paused.clear()
-        for key, requests in list(image.in_flight.items()):
+        for key, requests in list(image.wanted.in_flight.items()):
             for device, number in requests:
                 peer = context.peers[device]
                 asked = peer.asked[number]
@@ -173,7 +173,7 @@ class Rider:
                     context.abandon(peer, number)
                     self._forget(peer, key)
                     self._late(peer, key)
-                    image.want_again(key)
+                    image.wanted.again(key)
                 else:
                     if silence > policy.hedge_s + 2 * context.window.answer_s:
                         self._landed((device, number))  # it does not keep the place of what may come
@@ -182,7 +182,7 @@ class Rider:
     def on_wrong_answer(self, peer: Peer, key: PieceKey) -> None:
         """What came is no piece at all."""
         self._forget(peer, key)
-        self._image.want_again(key)
+        self._image.wanted.again(key)
 
     def peer_lost(self, peer: Peer) -> None:
         """The peer is gone, or no longer takes part: what it was asked for is wanted again."""
@@ -190,12 +190,12 @@ class Rider:
             if asked.image == self._image.task.image and asked.piece is not None:
                 self._context.abandon(peer, number)
                 self._forget(peer, asked.piece)
-                self._image.want_again(asked.piece)
+                self._image.wanted.again(asked.piece)
 
     def _hedge(self, slow: Peer, key: PieceKey, age: float) -> None:
         """Ask somebody else as well, if that is clearly faster: on a slow network it adds to it."""
         image, policy = self._image, self._context.policy
-        requests = image.in_flight.get(key, ())
+        requests = image.wanted.in_flight.get(key, ())
         if len(requests) != 1:
             return
         size = image.maps[key[0]][key[1]].wire_size
@@ -213,15 +213,15 @@ class Rider:
 
     def _forget(self, peer: Peer, key: PieceKey) -> None:
         left = []
-        for entry in self._image.in_flight.get(key, ()):
+        for entry in self._image.wanted.in_flight.get(key, ()):
             if entry[0] == peer.device:
                 self._landed(entry)
             else:
                 left.append(entry)
         if left:
-            self._image.in_flight[key] = left
+            self._image.wanted.in_flight[key] = left
         else:
-            self._image.in_flight.pop(key, None)
+            self._image.wanted.in_flight.pop(key, None)
 
     def _landed(self, request: tuple[str, int]) -> None:
         self._context.window.flying -= self._flying.pop(request, 0)
@@ -232,7 +232,7 @@ class Rider:
         self._image.holders.lost(remote, key[0], (key[1],))
         remote.late[key] = self._context.now + self._context.policy.penalty_s
         self._image.troubled[peer.device] = None
-        self._image.due[peer.device] = None
+        self._image.wanted.due[peer.device] = None
         self._strike(peer, remote)
 
     def _forgive(self, device: str) -> None:
@@ -248,13 +248,11 @@ class Rider:
             conduct.strikes = self._context.policy.strikes_max - 1
             self._image.holders.admit(remote)
             self._image.replan = True
-            self._image.find_useful(peer, remote)
+            self._image.wanted.find_useful(peer, remote)
         for key in [k for k, until in remote.late.items() if now >= until]:
             del remote.late[key]
             self._image.holders.gained(remote, key[0], (key[1],))
-            if key in self._image.wanted:
-                remote.useful[key] = None
-                self._image.due[device] = None
+            self._image.wanted.offered(peer, remote, (key,))
         if not remote.late and not conduct.distrusted:
             self._image.troubled.pop(device)
 

@@ -225,8 +225,8 @@ def test_a_poisoner_that_leaves_before_it_is_found_out_is_banned_all_the_same() 
     node.pursue()
     site.connect_all()
     for tick in range(10_000):
-        site.run(tick * 0.001, done=lambda: any(p.image.storing for p in node.node._pursuits))
-        if any(k for k in node.node._pursuits if k.image.storing):
+        site.run(tick * 0.001, done=lambda: any(p.image.wanted.storing for p in node.node._pursuits))
+        if any(k for k in node.node._pursuits if k.image.wanted.storing):
             site.drivers["liar"].up = False
             node.feed(e.PeerLost("liar"))
     assert node.banned == {"liar": "bad-piece"}
