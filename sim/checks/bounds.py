@@ -22,7 +22,7 @@ from sim.scenario.model import (
 from sim.world.checkins import RETRY_S
 from sim.world.wire import SEGMENT
 
-__all__ = ["faults_end_s", "quiet_max_s", "time_needed_s"]
+__all__ = ["faults_end_s", "quiet_max_s", "time_needed_s", "wan_rate"]
 
 WAN_COPIES = 3
 """Full packs that a site's WAN may carry per release and fault (and once without) before it is stuck."""
@@ -77,7 +77,7 @@ def _group_s(scenario: Scenario, group: SiteGroup) -> float:
     if not wans:  # others bring it
         wans = [w for g in scenario.sites for s in g.timetable if (w := s.wan) is not None]
         wans += [g.wan for g in scenario.sites if g.timetable and g.wan is not None]
-    rate = min((_wan_rate(w) for w in wans), default=1.0)
+    rate = min((wan_rate(w) for w in wans), default=1.0)
     if scenario.origin.capacity:
         rate = min(rate, scenario.origin.capacity / max(1, sum(g.count for g in scenario.sites)))
     factors = [f.factor for f in scenario.faults if 0 < f.factor < 1]
@@ -103,7 +103,8 @@ def _group_s(scenario: Scenario, group: SiteGroup) -> float:
     return over_wan + over_lan + made * copies
 
 
-def _wan_rate(wan: Wan) -> float:
+def wan_rate(wan: Wan) -> float:
+    """Bytes per second that a link carries to one connection, loss taken off."""
     rate = wan.rate * (1 - wan.loss)
     if wan.loss:
         rate = min(rate, 1.22 * SEGMENT / (max(2 * wan.delay_s, 1e-3) * sqrt(wan.loss)))

@@ -3,7 +3,8 @@
 - `unfinished`: the run is over, all the time that it may need (`bounds`) has passed since the last fault,
   and a healthy device with a path has not finished;
 - `waiting`: for longer than any wait that is meant (`bounds.quiet_max_s`), a device that makes an image has
-  had nothing under way, no fault being under way and a path being there.
+  had nothing under way, no fault being under way and a path being there. While frames for others of its site
+  cross a WAN it waits for those, which may take long on a thin link: not longer than a few frames do there.
 
 A path: over devices that the release is meant for (or that have it), on one network, that know of each
 other (one segment, or both known to the coordinator), to one that has the image whole, or that makes it
@@ -12,11 +13,13 @@ and reaches the origin.
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from p2p.swarm import events as e
 from p2p.swarm import messages as m
-from sim.checks.bounds import faults_end_s, quiet_max_s, time_needed_s
+from sim.checks.bounds import faults_end_s, quiet_max_s, time_needed_s, wan_rate
 from sim.outcome import Violation
 from sim.scenario.model import FaultKind
 from sim.world.device import Device
@@ -32,11 +35,27 @@ __all__ = ["Liveness"]
 LOOK_S = 10.0
 """How often, in virtual time, it is looked at who waits."""
 
+MOVES_S = 2.0
+"""So long after bytes came, a fetch is taken to go on (`sim.world.fetcher.PROGRESS_S`, twice)."""
+
+FRAMES_MAX = 2.0
+"""For so many frames of others a device waits without getting any of them: one, and one begun anew."""
+
 _SIGNS = frozenset(
     {m.Piece, m.Blob, e.Stored, e.FetchProgress, e.FetchEnded, e.Pursue, e.ImageVerified, e.ReadBackFailed,
      e.Damaged}
 )  # fmt: skip
 """A node that is told one of these has had something under way."""
+
+
+@dataclass(slots=True)
+class _Wait:
+    """Since when a device has had nothing under way; for `carried_s` of that, others' frames came, `frames`
+    of the largest size at most."""
+
+    since: float
+    carried_s: float = 0.0
+    frames: float = 0.0
 
 
 class Liveness(Observer):
@@ -49,6 +68,8 @@ class Liveness(Observer):
         self._alive: dict[str, float] = {}
         self.look_at = 0.0
         self._told: set[str] = set()
+        self._moved: dict[str, float] = {}
+        self._waits: dict[str, _Wait] = {}
 
     def begun(self, world: World) -> None:
         self._world = world
@@ -59,7 +80,8 @@ class Liveness(Observer):
             for pieces in material.maps.values()
             for frame in pieces.index.frames
         ]
-        promised = max(frames, default=0) if hostile else 0
+        self._frame = max(frames, default=0)
+        promised = self._frame if hostile else 0
         self._quiet_s = quiet_max_s(world.scenario.policy, promised=promised)
         self._faults_end_s = faults_end_s(world.scenario)
         self.look_at = world.kernel.now
@@ -77,6 +99,8 @@ class Liveness(Observer):
         now = device.kernel.now
         if type(event) is not e.Tick:
             self._alive[device.name] = now
+            if type(event) is e.FetchProgress:
+                self._moved[device.name] = now
         if now >= self.look_at:
             self.look()
 
@@ -95,7 +119,7 @@ class Liveness(Observer):
     def look(self) -> None:
         """Look who waits."""
         now = self._world.kernel.now
-        self.look_at = now + LOOK_S
+        passed_s, self.look_at = now - (self.look_at - LOOK_S), now + LOOK_S
         if now < self._faults_end_s:
             return
         for name in self._world.unfinished:
@@ -106,7 +130,13 @@ class Liveness(Observer):
             making = [image for image, held in device.images.items() if not held.complete]
             if device.agent.state != "fetching" or not any(self._has_path(device, i) for i in making):
                 self._alive[name] = now
-            elif now - since > self._quiet_s:
+                continue
+            wait = self._waits.get(name)
+            if wait is None or wait.since != since:
+                wait = self._waits[name] = _Wait(since)
+            if now - since >= passed_s:
+                self._carry(wait, device, making, passed_s)
+            if now - since - wait.carried_s > self._quiet_s or wait.frames > FRAMES_MAX:
                 self._told.add(name)
                 node = device.node
                 roles = [node.status(image) for image in device.images] if node is not None else []
@@ -116,6 +146,21 @@ class Liveness(Observer):
                 self._add("waiting", device, f"nothing under way for {now - since:.0f} s ({said})")
 
     # Inside
+
+    def _carry(self, wait: _Wait, device: Device, images: list[Digest], seconds: float) -> None:
+        """What may have come to others of the site in the last seconds: they share its WANs."""
+        now = self._world.kernel.now
+        rates = [
+            wan_rate(other.site.uplink.spec) * other.site.uplink.factor
+            for other in device.site.here()
+            if isinstance(other, Device)
+            and now - self._moved.get(other.name, -math.inf) <= MOVES_S
+            and any(image in other.images for image in images)
+            and other.site.uplink is not None
+        ]
+        if rates and self._frame:
+            wait.carried_s += seconds
+            wait.frames += seconds * min(rates) / len(rates) / self._frame
 
     def _should_finish(self, device: Device) -> bool:
         """Whether nothing but the swarm keeps it from finishing."""
