@@ -66,6 +66,10 @@ class Choice:
         moved_at = max(image.last_progress, self._leases.brought_at)
         if self._context.now - moved_at < self._context.policy.help_s:
             return None  # what others have or fetch may be arriving
+        if image.route != image.lone_pack().index.sha256:
+            image.replan = True
+            if self._context.now - self._alone.alone_at < self._context.policy.fallback_s:
+                return None  # the index of a smaller pack is on its way
         return self._run_of(image.route, image.maps[image.route], selfish=True)
 
     def _shared_run(self) -> Run | None:

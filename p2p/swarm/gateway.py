@@ -89,6 +89,9 @@ class Gateway:
         progress_at = max(image.last_progress, image.site.awaits_until)
         if context.now - progress_at > context.policy.fallback_s:
             self.dirty |= self._alone.is_due(context.now, progress_at, self._deadline_s())
+        if image.lone != bool(self._alone):
+            image.lone = bool(self._alone)
+            image.replan = True
         if not self.dirty or context.now < max(image.wan_blocked_until, self._resume_at):
             return
         self._give_way()

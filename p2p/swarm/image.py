@@ -50,6 +50,7 @@ class ImageSwarm:
         self.rechecking = False
         self.given_up = False
         self.fetched = False
+        self.lone = False
         self.done = IntervalSet([(0, task.size)] if complete else [])
         self.left = 0 if complete else task.size
         self.repair = IntervalSet()
@@ -111,7 +112,7 @@ class ImageSwarm:
         peer = self.context.peers.get(device)
         if peer is not None:
             for pack, pieces in self.serves.items():
-                told = [(peer, peer.image(self.task.image))]
+                told = [(peer, self.remote(peer))]
                 self.news.tell_all(pack, pieces, len(self.maps[pack]), told)
 
     def announce(self) -> None:
@@ -203,6 +204,8 @@ class ImageSwarm:
         task = self.task
         own = task.pack_for(task.base) if task.base is not None else None
         planned = self.site.plan.pack
+        if self.lone:
+            return self.lone_pack()
         if planned is not None:
             usable = planned.base is None or planned.base == task.base
             return planned if usable else task.full_pack
@@ -214,6 +217,22 @@ class ImageSwarm:
             if name in self.maps and all(self.holders.count(k) for k in self.wanted.missing(name)):
                 return own
         return task.full_pack
+
+    def lone_pack(self) -> PackRef:
+        """What this node fetches if it counts on nobody: the pack of its own that least is left of."""
+        own = self.task.pack_for(self.task.base) if self.task.base is not None else None
+        return min((p for p in (own, self.task.full_pack) if p is not None), key=self._to_fetch)
+
+    def _to_fetch(self, pack: PackRef) -> int:
+        """Stored bytes of a pack that are still to come, were nothing taken from peers."""
+        pieces = self.maps.get(pack.index.sha256)
+        if pieces is None:
+            return pack.wan_bytes
+        return sum(
+            frame.stored_size
+            for frame in pieces.index.frames
+            if not self.done.covers(frame.target_offset, frame.target_offset + frame.target_length)
+        )
 
     def _follow(self, pack: PackRef) -> None:
         name = pack.index.sha256
@@ -314,6 +333,14 @@ class ImageSwarm:
                 del self.lessors[device]
             elif found is not None:
                 yield found
+
+    def remote(self, peer: Peer) -> RemoteImage:
+        """The record of a peer, with how the device kept its promises over earlier connections."""
+        found = peer.images.get(self.task.image)
+        if found is None:
+            found = peer.image(self.task.image)
+            found.conduct = self.site.conduct(peer.device)
+        return found
 
     def left_by(self, peer: Peer, remote: RemoteImage) -> None:
         """A peer is gone, or takes part no more."""

@@ -140,9 +140,8 @@ class Inbox:
         """What a peer says of an image; more images than a device can have are a flood."""
         found = peer.images.get(image)
         if found is None:
-            found = peer.image(image)
-            if pursuit := self._pursuits.get(image):
-                found.conduct = pursuit.image.site.conduct(peer.device)
+            pursuit = self._pursuits.get(image)
+            found = pursuit.image.remote(peer) if pursuit is not None else peer.image(image)
             if len(peer.images) > limits.IMAGES_PER_PEER_MAX:
                 self._context.disconnect(peer.device, "flood")
         return found

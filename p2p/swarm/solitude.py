@@ -17,6 +17,13 @@ RELIEFS_MAX = 2
 DEFERRALS_MAX = 3
 """How often in a row, without progress, a node on its own lets another go first."""
 
+AT_ONCE_S = 0.25
+"""Who began so shortly before this node lost patience has lost it at the same moment."""
+
+SUDDEN_S, SPREAD_S = 2.0, 8.0
+"""Who finds that it should have lost patience this long ago finds it with all others, so they go one by one:
+within `SPREAD_S`, in which the first shows what comes of it."""
+
 
 class Solitude:
     """Whether one node is on its own with one image. `alone_at`: since when; inf: it is not.
@@ -28,6 +35,7 @@ class Solitude:
         self.alone_at = math.inf
         self._impatience = impatience
         self._relief_at = -math.inf
+        self._due_at = math.inf
         self._reliefs = 0
         self._deferred: dict[tuple[str, float], None] = {}
 
@@ -36,7 +44,12 @@ class Solitude:
 
     def is_due(self, now: float, progress_at: float, deadline_s: float) -> bool:
         """Whether nothing has happened for longer than can be explained; it is on its own from now on."""
-        if self or now - max(progress_at, self._relief_at) <= self._impatience * deadline_s:
+        late_s = now - max(progress_at, self._relief_at) - self._impatience * deadline_s
+        if self or late_s <= 0:
+            self._due_at = math.inf
+            return False
+        self._due_at = min(self._due_at, now)
+        if late_s > SUDDEN_S and now - self._due_at < (self._impatience - 1) * SPREAD_S:
             return False
         self.alone_at = now
         return True
@@ -66,7 +79,7 @@ class Solitude:
 
     def defers_to(self, device: str, began_at: float) -> bool:
         """Whether a device that began to fetch at `began_at` may go first, although this node is alone."""
-        if began_at < self.alone_at:
+        if began_at < self.alone_at - AT_ONCE_S:
             return False
         if (device, began_at) not in self._deferred and len(self._deferred) >= DEFERRALS_MAX:
             return False

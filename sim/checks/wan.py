@@ -14,7 +14,8 @@ image up when the site's first fetch began. `slack` is the sum of what happened 
 - a fetch that failed: what came for nothing (where nothing goes wrong, one that was called off is not
   in this);
 - a range found damaged: the frames of the full pack over it, and what came to be made of the bad base;
-- while a partition lasts, every part is a site of its own: one floor for each partition;
+- while a partition lasts, every part is a site of its own: one floor for each partition, or the floors of
+  both parts, where one needs a larger pack than the other;
 - a hostile device: `HOSTILE_FLOORS` floors;
 - faults of links, disks and crashes of whole groups that leave nodes without news of each other: one
   run of each device (`Policy.run_bytes`, or its largest frame) for each such fault;
@@ -181,8 +182,12 @@ class WanRule(Observer):
 
     def fetch_started(self, device: Device, action: e.Fetch) -> None:
         account = self._account(device, action.image)
-        if account.floor is not None:
-            return
+        if account.floor is None:
+            self._begun(account, device, action)
+        self._apart(account, action.image)
+
+    def _begun(self, account: SiteWan, device: Device, action: e.Fetch) -> None:
+        """The first fetch of a site."""
         here = [d for d in account.site.honest if (d.name, action.image) in self._pursuing]
         account.kinds = dict.fromkeys(d.base for d in here)
         account.floor = min(account.pack_of(d.base) for d in here if d.has_wan or d is device)
@@ -190,6 +195,18 @@ class WanRule(Observer):
         hostile = sum(not d.honest for d in account.site.devices)
         if hostile:
             account.slack["hostile"] += HOSTILE_FLOORS * hostile * account.pack_of(None)
+
+    def _apart(self, account: SiteWan, image: Digest) -> None:
+        """A part of the site may have nobody who can use the pack of the other."""
+        parted = account.site.parted
+        if parted is None or account.floor is None:
+            return
+        floors: dict[bool, int] = {}
+        for d in account.site.honest:
+            if d.has_wan and (d.name, image) in self._pursuing:
+                pack, part = account.pack_of(d.base), d.name in parted
+                floors[part] = min(floors.get(part, pack), pack)
+        account.slack["partition"] = max(account.slack["partition"], sum(floors.values()) - account.floor)
 
     def fetch_ended(self, device: Device, action: e.Fetch, error: str | None, size: int, wasted: int) -> None:
         self._came[device.name] += size

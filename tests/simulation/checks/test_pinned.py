@@ -51,6 +51,12 @@ FOUND = (
     ("stale-peer-of-one-without-wan", 149470770, 1.001),
     # Not the swarm's: two faults put clocks ahead by 23 days, by which all timestamps have expired.
     ("clocks-ahead-of-all-expiry", 149470829, 1.001),
+    # Liars that came back were judged anew over each connection: they were waited for again, for ever.
+    ("liars-that-come-back", 35, 1.001),
+    # Counting on nobody, a device took the full pack, as no peer that it believed had patches. (A 7.6)
+    ("alone-with-its-delta", 10, 1.001),
+    # Two lost patience at once, when leases of others were given up, and fetched the same. (A 1.45)
+    ("alone-at-the-same-moment", 1162, 1.001),
 )
 
 
