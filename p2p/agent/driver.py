@@ -20,6 +20,7 @@ from p2p.agent.budget import RateBudget
 from p2p.agent.fetch import FrameFetch
 from p2p.agent.images import LocalImage, ReadBackError
 from p2p.agent.links import PeerLinks
+from p2p.agent.recomputing import Recomputing
 from p2p.agent.storing import Storing
 from p2p.content import index as pack_index
 from p2p.content.digests import Digest, sha256
@@ -50,6 +51,7 @@ class SwarmDriver:
         found: Callable[[PeerAddress], None],
         indexes: BlobStore,
         held: Callable[[Digest], bytes | None],
+        recompute_memory: int | None = None,
     ) -> None:
         self.node = node
         self.links: PeerLinks | None = None
@@ -74,6 +76,7 @@ class SwarmDriver:
         self.storing = Storing(
             feed=self.feed, failed=self._failed, is_current=self._is_current, patching=self._patching
         )
+        self._recomputing = Recomputing(self.feed, recompute_memory)
         self._syncing = trio.CapacityLimiter(1)
         self._nursery: trio.Nursery | None = None
         self.news = trio.Event()
@@ -106,6 +109,12 @@ class SwarmDriver:
             held = self._stored_object(pack.index.sha256)
             if held is not None:
                 self.feed(e.HoldObject(pack.index.sha256, held))
+
+    def lose_bases(self) -> None:
+        """What the images that are served were made from is about to be written over."""
+        for image in self._images.values():
+            if not image.is_written:
+                image.lose_base()
 
     def drop(self, image: Digest) -> None:
         """Neither make nor serve it any more."""
@@ -302,6 +311,8 @@ class SwarmDriver:
                 self._start(self._read_back, action)
             case e.Recheck():
                 self._start(self._recheck, action)
+            case e.Recompute():
+                self._start(self._recomputing.make, self._images.get(action.image), action)
             case e.GiveUp():
                 image = self._images.get(action.image)
                 if image is not None:

@@ -244,6 +244,31 @@ class LocalImage:
             self._checked.add(key)
         return data
 
+    def recompute_job(self, pack: Digest, number: int) -> tuple[Patch, bytes, bytes]:
+        """What a patch is made of: its entry, base view, target. Raises `ContentError`, `LocalError`."""
+        pieces, base, reader = self.maps.get(pack), self._base, self._reader
+        if pieces is None or base is None or reader is None or pieces.index.base != self.task.base:
+            raise StoreError("the base of the patch is not here any more")
+        frame = pieces.index.frames[pieces[number].frame]
+        entry = frame.entry
+        if not isinstance(entry, Patch):
+            raise ContentError(f"piece {number} is no patch")
+        target = reader.read(frame.target_offset, frame.target_length)
+        return entry, read_view(base.read, entry), target
+
+    def keep_patch(self, pack: Digest, number: int, stored: bytes) -> bool:
+        """Keep a patch that was made anew, to be served; whether that was possible."""
+        frame = self.maps[pack].index.frames[self.maps[pack][number].frame]
+        return self._keep(pack, number, frame.stored_offset, stored)
+
+    def lose_base(self) -> None:
+        """Another image is about to be written where the base is."""
+        with self._writing:
+            base, self._base = self._base, None
+            close = getattr(base, "close", None)
+            if close is not None:
+                close()
+
     def close(self) -> None:
         """Give up the spool and the slot; what was verified stays, durably where the medium lets it."""
         with contextlib.suppress(LocalError):

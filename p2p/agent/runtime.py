@@ -156,6 +156,7 @@ class Agent:
             closed=self._meter is not None and not self._meter.open,
             weight=config.swarm.weight,
             carrier=config.swarm.carrier,
+            recomputes=config.budgets.recompute_memory is not None,
         )
         self._driver = SwarmDriver(
             self._node,
@@ -166,6 +167,7 @@ class Agent:
             found=lambda address: self._links.found(address),
             indexes=self._indexes,
             held=self._trust.held,
+            recompute_memory=config.budgets.recompute_memory,
         )
         self._links = PeerLinks(
             identity.device,

@@ -199,13 +199,23 @@ class Updates:
             slot = slots.active()
             if self._served.get((payload.name, slot)) == payload.image.sha256:
                 continue
-            task = ImageTask(payload.image.sha256, payload.image.size, None, payload.packs)
             self._forget(payload.name, slot)
             self._served[payload.name, slot] = payload.image.sha256
-            self._driver.offer(LocalImage(task, self._spool, reader=slots.open_reader(slot)))
+            self._driver.offer(self._complete(payload, slots, slot))
         self.progress.release = meant.manifest.version
         if self.progress.state != "committed":
             self._turn("current")
+
+    def _complete(self, payload: PayloadSpec, slots: FileSlots, slot: str) -> LocalImage:
+        """An image that this device runs, and what the other slot still holds of what it was made from."""
+        image, base, base_digest = payload.image, None, None
+        if self._config.budgets.recompute_memory is not None and self._installer.task is not Task.FETCH:
+            for other in slots.names:
+                held = slots.image_in(other) if other != slot else None
+                if held is not None and any(pack.base == held[0] for pack in payload.packs):
+                    base, base_digest = slots.open_reader(other), held[0]
+        task = ImageTask(image.sha256, image.size, base_digest, payload.packs)
+        return LocalImage(task, self._spool, reader=slots.open_reader(slot), base=base)
 
     @property
     def _spool(self) -> Path:
@@ -218,6 +228,7 @@ class Updates:
             self._forget(name, slot)
         self._failure = None
         with trio.CancelScope() as self._making:
+            self._driver.lose_bases()
             writers = await trio.to_thread.run_sync(self._installer.open_writers)
             made: dict[str, LocalImage] = {}
             for payload in meant.manifest.payloads:

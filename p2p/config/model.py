@@ -114,13 +114,15 @@ class HealthConfig:
 class BudgetsConfig:
     """Rates in bytes per second, `wan_month_max` in bytes; None for no limit.
 
-    `wan_windows`: when frames may be fetched, in `zone`; empty for always."""
+    `wan_windows`: when frames may be fetched, in `zone`; empty for always. `recompute_memory`: what a child
+    may take to make a patch anew for peers; None: none is made."""
 
     wan_rate_max: int | None
     lan_rate_max: int | None
     wan_month_max: int | None
     wan_windows: tuple[DailyWindow, ...]
     zone: tzinfo
+    recompute_memory: int | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ from p2p.swarm.policy import Policy
 CONFIG_SIZE_MAX = 1 << 20
 DEFAULT_LISTEN = "0.0.0.0:7470"
 GATEWAYS_MAX = 3
+RECOMPUTE_MEMORY_MIN = 128 << 20
 ATTEMPTS_MAX = 100
 
 _POLICY = Policy()
@@ -126,7 +127,10 @@ def _read(root: Table) -> AgentConfig | None:
         wan_month_max=budgets.optional("wan_month_max", budgets.size),
         wan_windows=budgets.windows("wan_windows"),
         zone=budgets.zone("time_zone", default="UTC"),
+        recompute_memory=budgets.optional("recompute_memory", budgets.size),
     )
+    if (budgets_config.recompute_memory or RECOMPUTE_MEMORY_MIN) < RECOMPUTE_MEMORY_MIN:
+        budgets.fault("recompute_memory", "is less than the 128 MiB that a child needs with nothing to do")
     swarm = root.table("swarm")
     swarm_config = SwarmConfig(
         settle_s=swarm.number("settle_s", 0, 600, default=_POLICY.settle_s),

@@ -38,6 +38,7 @@ class Context:
     then at most more pieces are asked for. What follows from time alone waits for the next deadline.
     `wan`: this node may fetch for its site; `reachable`: and where not, signed documents for itself at least.
     `carrier`: it takes what it has to sites that have no WAN.
+    `recomputes`: it may spend processor time on patches for its peers.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Context:
         wan: bool,
         weight: int,
         carrier: bool,
+        recomputes: bool,
         open_index: Callable[[bytes], PieceMap],
     ) -> None:
         self.device = device
@@ -60,6 +62,7 @@ class Context:
         self.wan = self.reachable = wan
         self.weight = weight
         self.carrier = carrier
+        self.recomputes = recomputes
         self.ledger = Ledger()
         self.window = Window(policy)
         self.peers: dict[str, Peer] = {}

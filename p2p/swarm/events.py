@@ -190,6 +190,15 @@ class ReadBackFailed(NamedTuple):
     image: Digest
 
 
+class Recomputed(NamedTuple):
+    """A `Recompute` is over. `right`: the patch has its signed digest and is at hand to be served."""
+
+    image: Digest
+    pack: Digest
+    piece: int
+    right: bool
+
+
 class FetchProgress(NamedTuple):
     """Bytes of a fetch arrived (they renew nothing but our own patience)."""
 
@@ -251,6 +260,7 @@ Event = (
     | Damaged
     | ImageVerified
     | ReadBackFailed
+    | Recomputed
     | FetchProgress
     | FetchEnded
     | RemnantsLost
@@ -370,6 +380,14 @@ class Recheck(NamedTuple):
     pack: Digest
 
 
+class Recompute(NamedTuple):
+    """Make a patch anew out of the image and its base, and keep it to be served; `Recomputed` follows."""
+
+    image: Digest
+    pack: Digest
+    piece: int
+
+
 class GiveUp(NamedTuple):
     """The image was read back wrong `read_backs` times, `mended` bytes made anew in between: no more is done.
 
@@ -402,6 +420,7 @@ Action = (
     | Serve
     | ReadBack
     | Recheck
+    | Recompute
     | GiveUp
     | PeerAddresses
 )

@@ -216,6 +216,8 @@ class ImageSwarm:
                 return own
             if name in self.maps and all(self.holders.count(k) for k in self.wanted.missing(name)):
                 return own
+            if any(r.participant is not None and r.participant.complete and r.count(name) for r in remotes):
+                self.indexes.need(own)  # patches are being made anew, by more than one perhaps
         return task.full_pack
 
     def lone_pack(self) -> PackRef:
@@ -388,7 +390,7 @@ class ImageSwarm:
             received = self.wanted.stored(event.pack, event.pieces)
             if event.kept:
                 for n in event.pieces:
-                    self._serve(event.pack, n)
+                    self.serve(event.pack, n)
         self.context.ledger.made(event, new, pieces, received)
         for name, pieces in self.maps.items():
             whole = pieces.inside(event.start, event.stop)
@@ -397,9 +399,10 @@ class ImageSwarm:
                 if n in whole or self.wanted.is_done(piece):
                     self.wanted.open.pop((name, n), None)
                     if not piece.is_patch:
-                        self._serve(name, n)
+                        self.serve(name, n)
 
-    def _serve(self, pack: Digest, number: int) -> None:
+    def serve(self, pack: Digest, number: int) -> None:
+        """A piece is at hand for peers."""
         serves = self.serves.get(pack)
         if serves is None:
             serves = self.serves[pack] = set()

@@ -87,6 +87,11 @@ class Indexes:
                 return True
         return False
 
+    def take_held(self, pack: PackRef) -> None:
+        """Open a pack's index if this device itself has it; nobody is asked for it."""
+        if self._objects.holds(pack.index.sha256):
+            self._objects.want(pack.index.sha256, pack.index.size, for_agent=False)
+
     def opened(self, name: Digest, data: bytes) -> PieceMap | None:
         """The pieces of an index that arrived; None if it is here, or does not fit the manifest."""
         pack = next((p for p in self._task.packs if p.index.sha256 == name), None)

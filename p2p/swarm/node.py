@@ -4,11 +4,13 @@ Events in, actions out; it reads no clock, opens no socket and draws from the ge
 given, so a driver (trio, or the simulator's event heap) and a seed determine all it does. This
 module only dispatches events and steps the parts: messages go to `inbox`, objects and metadata are in
 `objects`, the images in `pursuits`, each with its state in `image` and its site in `site_view`, what
-crosses the WAN in `gateway`, what is asked of peers in `rider`, the rule of the site in `plan`.
+crosses the WAN in `gateway`, what is asked of peers in `rider`, what is made anew for them in
+`recomputing`, the rule of the site in `plan`.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -48,6 +50,7 @@ class SwarmNode:
     `weight` (0 to 1000) is how willing it is to be a gateway; `wan`: it can reach an origin now; `closed`: as
     `WanChanged` has it. `carrier`: it takes images to sites without a WAN, so that it also gets what only
     those need of them while there is a WAN: the full pack's index, without which nobody can be served.
+    `recomputes`: it may make patches anew for peers (`recomputing`).
     `open_index`: many nodes of one process may share what they open.
     """
 
@@ -63,6 +66,7 @@ class SwarmNode:
         closed: bool = False,
         weight: int = 100,
         carrier: bool = False,
+        recomputes: bool = False,
         open_index: Callable[[bytes], PieceMap] = open_index,
     ) -> None:
         self._context = Context(
@@ -73,6 +77,7 @@ class SwarmNode:
             wan=wan and not closed,
             weight=weight,
             carrier=carrier,
+            recomputes=recomputes,
             open_index=open_index,
         )
         self._context.reachable = wan
@@ -148,6 +153,8 @@ class SwarmNode:
                 due = site.due_at
                 if due is not None and (earliest is None or due < earliest):
                     earliest = due
+            if (making := pursuit.recomputing) is not None and making.due_at < math.inf:
+                earliest = making.due_at if earliest is None else min(earliest, making.due_at)
         if not self._settled and self._pursuits.all and (due := self._context.settles_at) is not None:
             return due if earliest is None else min(due, earliest)
         return earliest
@@ -260,6 +267,10 @@ class SwarmNode:
             case e.ImageVerified():
                 if found := self._pursuits.get(event.image):
                     found.image.verified()
+            case e.Recomputed():
+                found = self._pursuits.get(event.image)
+                if found is not None and found.recomputing is not None:
+                    found.recomputing.ended(event)
             case e.ReadBackFailed():
                 if found := self._pursuits.get(event.image):
                     found.image.read_back_failed()
@@ -335,6 +346,8 @@ class SwarmNode:
                 gateway.step()
             if image.wanted.due or rider.hungry:
                 rider.step()
+            if pursuit.recomputing is not None:
+                pursuit.recomputing.step()
             if (told_at := image.news.due_at) is not None and context.now >= told_at:
                 image.flush()
         if objects.busy:

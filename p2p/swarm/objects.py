@@ -85,6 +85,10 @@ class ObjectExchange:
                 self._cached_bytes -= len(self._cache.popitem(last=False)[1])
         self._arrived(digest, data)
 
+    def holds(self, digest: Digest) -> bool:
+        """Whether an object is at hand."""
+        return digest in self._cache
+
     def want(self, digest: Digest, size: int, *, for_agent: bool) -> None:
         """Somebody on this device needs the object."""
         cached = self._cache.get(digest)

@@ -12,16 +12,18 @@ from p2p.swarm.events import ImageTask
 from p2p.swarm.gateway import Gateway
 from p2p.swarm.image import ImageSwarm
 from p2p.swarm.objects import ObjectExchange
+from p2p.swarm.recomputing import Recomputing
 from p2p.swarm.rider import Rider
 
 
 @dataclass(slots=True)
 class Pursuit:
-    """One image: what is known of it, what is fetched for it, what is asked of peers."""
+    """One image: what is known of it, what is fetched for it, asked of peers, and made anew for them."""
 
     image: ImageSwarm
     gateway: Gateway
     rider: Rider
+    recomputing: Recomputing | None
 
 
 class Pursuits:
@@ -55,7 +57,8 @@ class Pursuits:
         if pursuit is None or pursuit.image.complete != complete:
             self.put_down(task.image)
             image = ImageSwarm(self._context, self._objects, task, complete=complete)
-            pursuit = Pursuit(image, Gateway(image, self._fetch_numbers), Rider(image))
+            recomputing = Recomputing(image) if self._context.recomputes else None
+            pursuit = Pursuit(image, Gateway(image, self._fetch_numbers), Rider(image), recomputing)
             self._images[task.image] = pursuit
             self.all = tuple(self._images.values())
             for device, peer in self._context.peers.items():

@@ -146,6 +146,8 @@ class DeviceClass:
     storage: Storage = Storage()
     patch_rate: float = 40e6
     """Target bytes of patch frames applied per second of CPU."""
+    recompute_rate: float = 0.0
+    """Target bytes of patch frames made anew for peers per second of CPU; 0: it makes none."""
     has_wan: float = 1.0
     """Share of the devices that can reach the origin themselves (if their site has a WAN)."""
     clock_error_s: float = 0.0

@@ -71,6 +71,8 @@ class Device:
         self.first_base = base
         self.base: Digest | None = world.base_digest(base)
         self.base_bad = IntervalSet()
+        self.previous: Digest | None = None
+        """What its other slot still holds, once it runs something newer."""
         self.has_wan = True
         self.clock_error_s = 0.0
         self.healthy = True
@@ -115,6 +117,7 @@ class Device:
             e.Serve: self.server.serve,
             e.ReadBack: self.maker.read_back,
             e.Recheck: self.maker.recheck,
+            e.Recompute: self.maker.recompute,
             e.GiveUp: self._give_up,
             e.PeerAddresses: self._peer_addresses,
         }
@@ -142,7 +145,8 @@ class Device:
         self.node = world.seams.make_node(
             device=self.name, site=self.site.area.name, port=PORT,
             rng=self.kernel.rng(f"node/{self.name}/{self.life}"), policy=world.scenario.policy,
-            wan=self.reaches_wan, carrier=self.klass.carrier, open_index=world.open_index,
+            wan=self.reaches_wan, carrier=self.klass.carrier, recomputes=self.klass.recompute_rate > 0,
+            open_index=world.open_index,
         )  # fmt: skip
         if world.observer is not None:
             world.observer.started(self)

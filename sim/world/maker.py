@@ -61,6 +61,7 @@ class Maker:
     def pursue(self, material: Material) -> None:
         """Make an image in the spare slot, from what the slot holds of it."""
         self._device.slot.check_room(material.size)
+        self._device.previous = None
         self._world.note_pursuit(self._device, material)
         self._device.images[material.image] = Holding(material, self._device.slot, complete=False)
         self._hold_indexes(material)
@@ -74,7 +75,8 @@ class Maker:
             slot.put(0, material.size)
         self._device.images[material.image] = Holding(material, slot, complete=True)
         self._hold_indexes(material)
-        self._device.feed(e.Offer(material.task(None)))
+        base = self._device.previous if self._device.klass.recompute_rate else None
+        self._device.feed(e.Offer(material.task(base)))
 
     def drop(self, image: Digest) -> None:
         """Neither make nor serve it any more."""
@@ -138,6 +140,13 @@ class Maker:
                 holding,
             )
 
+    def recompute(self, action: e.Recompute) -> None:
+        holding = self._device.images.get(action.image)
+        if holding is not None:
+            length = holding.material.maps[action.pack].pieces[action.piece].target_length
+            took = length / self._device.klass.recompute_rate
+            self._device.later(self._kernel.now + took, self._recomputed, action, holding)
+
     # Writing
 
     def put(self, holding: Holding, event: e.Stored, *, good: bool = True) -> None:
@@ -196,6 +205,15 @@ class Maker:
             action.image, start, stop, e.How.PEER, action.pack, (action.piece,), piece.is_patch, action.source
         )
         self.put(holding, stored, good=good)
+
+    def _recomputed(self, action: e.Recompute, holding: Holding) -> None:
+        piece = holding.material.maps[action.pack].pieces[action.piece]
+        base = holding.material.maps[action.pack].index.base
+        right = base in (self._device.base, self._device.previous) and not len(self._device.base_bad)
+        right &= not holding.slot.is_bad(piece.target_offset, piece.target_stop)
+        if right:
+            holding.kept[action.pack].add(action.piece)
+        self._device.feed(e.Recomputed(action.image, action.pack, action.piece, right))
 
     def _checkpoint(self) -> None:
         self._checkpoint_due = False

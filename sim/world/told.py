@@ -55,7 +55,7 @@ class Told(Witness):
         image = None if held is None or held[0] == self._agent.no_base else held[0]
         if image != self._device.base:
             material = self._agent.material(image) if image is not None else None
-            self._device.base = image
+            self._device.previous, self._device.base = self._device.base, image
             self._device.base_name = self._device.first_base if material is None else material.name
             self._device.base_bad = IntervalSet()
 

@@ -1,0 +1,46 @@
+"""Making patches anew for peers: one at a time, in a child process that may take so much memory and no more.
+
+What the node decides (`p2p.swarm.recomputing`) is carried out here: the base view and the target are read
+from the two slots, a child runs the codec on them, and what it makes is kept like a patch that was fetched,
+once it has its signed digest. Whatever fails fails only this: the peer takes chunks.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import trio
+
+from p2p.adapters.recompute import recompute
+from p2p.agent.images import LocalImage
+from p2p.errors import ContentError, LocalError
+from p2p.swarm import events as e
+
+log = logging.getLogger(__name__)
+
+
+class Recomputing:
+    """`feed` is told what came of each `Recompute`. `memory`: bytes for a child; None: nothing is made."""
+
+    def __init__(self, feed: Callable[[e.Event], None], memory: int | None) -> None:
+        self._feed = feed
+        self._memory = memory
+        self._one = trio.CapacityLimiter(1)
+
+    async def make(self, image: LocalImage | None, action: e.Recompute) -> None:
+        """Make one patch, or say that it cannot be made."""
+        right = False
+        if image is not None and self._memory is not None:
+            async with self._one:
+                right = await self._made(image, action, self._memory)
+        self._feed(e.Recomputed(action.image, action.pack, action.piece, right))
+
+    async def _made(self, image: LocalImage, action: e.Recompute, memory: int) -> bool:
+        try:
+            job = await trio.to_thread.run_sync(image.recompute_job, action.pack, action.piece)
+            stored = await recompute(*job, memory)
+            return await trio.to_thread.run_sync(image.keep_patch, action.pack, action.piece, stored)
+        except (ContentError, LocalError) as error:
+            log.info("piece %d is not made anew: %s", action.piece, error)
+            return False

@@ -1,0 +1,56 @@
+"""When a node counts on itself: by its own jittered deadline, and not at the same moment as all others."""
+
+from __future__ import annotations
+
+from p2p.swarm.solitude import AT_ONCE_S, DEFERRALS_MAX, SPREAD_S, SUDDEN_S, Solitude
+
+
+def is_due(alone: Solitude, now: float, deadline_s: float = 30.0) -> bool:
+    return alone.is_due(now, 0.0, deadline_s)
+
+
+def test_patience_ends_with_the_jittered_deadline() -> None:
+    alone = Solitude(1.5)
+    assert not is_due(alone, 45.0)
+    assert is_due(alone, 45.1)
+    assert alone.alone_at == 45.1
+    assert not is_due(alone, 50.0), "it is alone already"
+
+
+def test_who_finds_late_that_it_should_have_lost_patience_waits_for_its_turn() -> None:
+    early, late = Solitude(1.1), Solitude(1.9)
+    for alone in (early, late):  # somebody's lease was given up, and with it a long deadline
+        assert not is_due(alone, 499.0, deadline_s=1000.0)
+        assert not is_due(alone, 500.0)
+    assert is_due(early, 500.0 + 0.1 * SPREAD_S + 0.01)
+    assert not is_due(late, 500.0 + 0.9 * SPREAD_S - 0.01)
+    assert is_due(late, 500.0 + 0.9 * SPREAD_S + 0.01)
+
+
+def test_a_turn_is_for_one_occasion() -> None:
+    alone = Solitude(1.5)
+    assert not is_due(alone, 500.0)
+    assert not is_due(alone, 501.0, deadline_s=1000.0), "there is reason again to wait"
+    assert not is_due(alone, 600.0), "so this is another occasion"
+    assert is_due(alone, 600.0 + 0.5 * SPREAD_S + 0.01)
+
+
+def test_the_deadline_passing_is_no_sudden_event() -> None:
+    alone = Solitude(1.5)
+    assert is_due(alone, 45.0 + SUDDEN_S)
+
+
+def test_others_who_began_at_the_same_moment_or_later_go_first() -> None:
+    alone = Solitude(1.0)
+    assert is_due(alone, 30.5)
+    assert alone.defers_to("earlier", 30.5 - 2 * AT_ONCE_S) is False
+    assert alone.defers_to("together", 30.5 - AT_ONCE_S / 2)
+    assert alone.defers_to("later", 31.0)
+
+
+def test_but_only_a_few() -> None:
+    alone = Solitude(1.0)
+    assert is_due(alone, 30.5)
+    assert all(alone.defers_to(f"d{n}", 31.0) for n in range(DEFERRALS_MAX))
+    assert not alone.defers_to("one more", 31.0)
+    assert alone.defers_to("d0", 31.0), "who was let go first still is"
