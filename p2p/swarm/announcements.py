@@ -108,8 +108,9 @@ class Announcements:
             if told >= len(log):
                 continue
             remote.told[pack] = len(log)
-            if remote.participant is not None and remote.participant.complete:
-                continue
+            if (who := remote.participant) is not None and who.complete:
+                if who.base is None or not self._context.recomputes:
+                    continue  # but those who make patches anew share the work
             marks = remote.haves.get(pack)
             news = log[told:]
             if marks is not None:

@@ -6,6 +6,7 @@ import pytest
 
 from p2p.content.index import Copy, Patch, Zero, decode
 from p2p.content.limits import KIB, MIB
+from p2p.swarm import recomputing
 from tests.support.fleet import DIGESTS, IMAGES, FleetRig, flip_file, until
 from tests.support.hostile_origin import HostileOrigin
 
@@ -67,6 +68,26 @@ async def test_a_carrier_that_restarted_updates_a_site_without_wan(fleet: FleetR
         for device in devices:
             assert await device.once() is None
             assert device.running_version() == "2.0"
+
+
+async def test_a_carrier_makes_patches_anew_for_a_site_without_wan(
+    fleet: FleetRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It updated by a delta and has started anew: all it has for others is in its two slots."""
+    monkeypatch.setattr(recomputing, "PATIENCE_S", 0.1)
+    fleet.order("2.0")
+    carrier = fleet.device("van")
+    async with HostileOrigin(fleet.repository.directory).serving() as origin:
+        carrier.configure(origin=origin.url)
+        assert await carrier.once() is None
+    carrier.configure(wan=False, extra='[budgets]\nrecompute_memory = "512MiB"')
+    device = fleet.device("d1", peers=(carrier,), wan=False)
+    async with carrier.running() as run, device.running() as late:
+        await late.committed("2.0")
+        pack = fleet.pack("2.0", "1.0")
+        assert pack.frames.size <= run.ledger.sent["d1"] < pack.wan_bytes + 64 * KIB
+    assert device.running_version() == "2.0"
+    assert device.status["ledger"]["chunks"] == 0
 
 
 async def test_a_damaged_base_without_wan_is_mended_by_peers(fleet: FleetRig) -> None:

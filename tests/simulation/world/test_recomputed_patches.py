@@ -50,9 +50,15 @@ class Made(Observer):
 
     def __init__(self) -> None:
         self.count = 0
+        self.what: set[int] = set()
+        self.who: set[str] = set()
 
     def fed(self, device: Device, event: e.Event, actions: list[e.Action]) -> None:
-        self.count += sum(isinstance(action, e.Recompute) for action in actions)
+        for action in actions:
+            if isinstance(action, e.Recompute):
+                self.count += 1
+                self.what.add(action.piece)
+                self.who.add(device.name)
 
 
 @pytest.mark.parametrize(("lan", "some"), [(THIN, True), (Lan(rate=125e6), False)])
@@ -60,6 +66,16 @@ def test_processor_time_is_spent_where_the_network_is_thin(lan: Lan, some: bool)
     made = Made()
     run(scenario(2e6, lan=lan), 3, observer=made)
     assert bool(made.count) is some
+
+
+def test_those_who_can_share_the_work() -> None:
+    klass = DeviceClass("box", {"old": 1.0}, reboot_s=5.0, recompute_rate=2e6)
+    large = release(size=48 << 20, deltas={"old": 10 * PACK})
+    made = Made()
+    phases = (Phase(0.5, 0.0), Phase(1.0, LATER_S))
+    run(depot(devices=4, klass=klass, lan=THIN, release=large, phases=phases), 3, observer=made)
+    assert len(made.what) == made.count, "no patch was made twice"
+    assert len(made.who) == 2
 
 
 def test_who_cannot_make_them_as_they_were_gives_chunks() -> None:
