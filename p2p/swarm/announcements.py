@@ -108,9 +108,8 @@ class Announcements:
             if told >= len(log):
                 continue
             remote.told[pack] = len(log)
-            if (who := remote.participant) is not None and who.complete:
-                if who.base is None or not self._context.recomputes:
-                    continue  # but those who make patches anew share the work
+            if remote.participant is not None and remote.participant.complete and not self._shares(remote):
+                continue
             marks = remote.haves.get(pack)
             news = log[told:]
             if marks is not None:
@@ -120,6 +119,11 @@ class Announcements:
                 self._context.send(device, m.HaveMore(self._image, pack, part))
                 sent = True
         return sent
+
+    def _shares(self, remote: RemoteImage) -> bool:
+        """Whether a complete peer may make patches anew, as this node does: they share the work."""
+        who = remote.participant
+        return self._context.recomputes and who is not None and who.base is not None
 
     def _first(self) -> list[str]:
         """The peers that are told at once: both ends of a connection find the same hash for it."""

@@ -106,19 +106,25 @@ class Hearsay:
             else:
                 yield far
 
+    def fetching(self) -> dict[str, Digest | None]:
+        """Far devices that fetch, or whose frames have just left them, and of which pack."""
+        return {far.participant.device: far.pack for far in self.known() if far.leases or self._passed(far)}
+
     def leased(self, pack: Digest, frames: int) -> set[int]:
         """Frames that far devices fetch, or that have just left them."""
-        now = self._context.now
         found: set[int] = set()
         for far in self.known():
-            if far.pack != pack:
-                continue
-            for span, until in list(far.passed.items()):
-                if now >= until:
-                    del far.passed[span]
-            for start, stop in (*far.leases, *far.passed):
-                found.update(range(start, min(stop, frames)))
+            if far.pack == pack:
+                for start, stop in (*far.leases, *self._passed(far)):
+                    found.update(range(start, min(stop, frames)))
         return found
+
+    def _passed(self, far: Far) -> dict[tuple[int, int], float]:
+        """Frames that are on their way, without those that have had the time for it."""
+        for span, until in list(far.passed.items()):
+            if self._context.now >= until:
+                del far.passed[span]
+        return far.passed
 
     def doubt(self, devices: Iterable[str]) -> None:
         """Nothing came of what was claimed of these: they do not count for a while, or nobody does."""

@@ -10,6 +10,7 @@ route.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator, Sequence
 
 from p2p.content.digests import Digest
@@ -32,6 +33,9 @@ from p2p.swarm.wire import unpack_bitmap
 
 REPLAN_S = 8.0
 """The plan is made anew this often, for what follows from time alone."""
+
+INCUMBENT_S = 1.0
+"""In a large site others take a gateway for one for a while after its fetch; so long it does so itself."""
 
 READ_BACKS_MAX = 3
 """How often an image may be read back wrong; what is then still wrong, mending does not help."""
@@ -74,6 +78,8 @@ class ImageSwarm:
         self.wan_blocked_until = 0.0
         self.news = Announcements(context, task.image)
         self._announced_wan = self.wan
+        self._brought: Digest | None = None
+        self._brought_at = -math.inf
         self._read_back_wrong = 0
         self._mended = 0
 
@@ -171,10 +177,12 @@ class ImageSwarm:
         self.context.actions.append(ReadBack(self.task.image))
 
     def _make_plan(self) -> None:
-        busy = {far.participant.device: far.pack for far in self.hearsay.known() if far.leases or far.passed}
+        busy = self.hearsay.fetching()
         busy |= {peer.device: lease.pack for peer, r in self.leasing() for lease in r.leases.values()}
         if self.wanted.fetching:
             busy[self.context.device] = next(iter(self.wanted.fetching))[0]
+        elif self.hearsay.since is not None and self.context.now - self._brought_at < INCUMBENT_S:
+            busy[self.context.device] = self._brought
         before = self.site.first
         self.site.renew(self.participant, self.maps, self.serves, busy)
         if self.site.first != before:
@@ -378,7 +386,9 @@ class ImageSwarm:
     def stored(self, event: Stored) -> None:
         """Verified bytes are in the slot."""
         self.last_progress = self.context.now
-        self.fetched |= event.how is How.WAN
+        if event.how is How.WAN:
+            self.fetched = True
+            self._brought, self._brought_at = event.pack, self.context.now
         if event.device is not None:
             conduct = self.site.conduct(event.device)
             conduct.complete_at = conduct.gave_at = self.context.now
