@@ -50,8 +50,8 @@ class Context:
         *,
         wan: bool,
         weight: int,
-        carrier: bool,
-        recomputes: bool,
+        carrier: bool = False,
+        recomputes: bool = False,
         open_index: Callable[[bytes], PieceMap],
     ) -> None:
         self.device = device
