@@ -1,11 +1,13 @@
-"""One node to one node on loopback: MB/s and CPU-seconds per GB, beside libtorrent in the same run.
+"""One node to one or several, on loopback: MB/s and CPU-seconds per GB, beside libtorrent in the same run.
 
     python -m benchmarks.peer_throughput [--size-mib 512] [--rounds 3] [--json]
+    python -m benchmarks.peer_throughput --receivers 8 --size-mib 128
 
-Each contender is two processes, one that has a file of random bytes and one that fetches, verifies and
-writes it over another file of that size, as into a slot, both on a file system in memory. (Into a new file,
+Each contender is a process that has a file of random bytes, and one or more that fetch, verify and
+write it over another file of that size, as into a slot, all on a file system in memory. (Into a new file,
 a third of the receiver's time is the kernel finding pages for it, whoever the contender.) Contenders take
-turns; medians are compared.
+turns; medians are compared. Several receivers have the sender alone to take from, and begin together; their
+bytes are added up.
 
 - `slipstream`: TLS 1.3 both ways with device certificates, the wire codec, 16 wants in flight, SHA-256 of
   every piece before it is written. What runs over the stream is a `Workload` (`benchmarks.peer_workloads`):
@@ -13,8 +15,8 @@ turns; medians are compared.
 - `libtorrent`: tuned (see `TUNED`), TCP only, one peer; v1 and v2 torrents, plain and with its RC4
   encryption forced. It authenticates nobody. The fastest of its variants is what the goal is held against.
 
-Time runs from the first request to the last piece verified and handed to the file. CPU is user and system
-time of both processes over the same span (threads included).
+Time runs from the first request to the last piece of the last receiver, verified and handed to the file. CPU
+is user and system time of all processes over the same span (threads included), per GB received.
 """
 
 from __future__ import annotations
@@ -31,8 +33,9 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -44,7 +47,7 @@ from coordinator.publishing.authority import FleetAuthority
 from p2p.adapters.identity import Credentials, load_credentials, make_key
 from p2p.adapters.tls import TlsTransport
 from p2p.content.digests import Digest, sha256
-from p2p.ports import PeerAddress, PeerStream
+from p2p.ports import PeerAddress
 
 CHILD_S_MAX = 60.0
 
@@ -91,40 +94,36 @@ def _say(**facts: object) -> None:
 
 
 def slipstream_sender(directory: Path, workload: Workload) -> None:
-    """Child: serve the file to one peer."""
+    """Child: serve the file to all who come."""
 
     async def main() -> None:
         workload.hold(directory / "source", _digests(directory))
         transport = TlsTransport(_credentials(directory, "one"), time.time, host="127.0.0.1")
         _say(port=transport.port)
-        started = 0.0
-
-        async def handle(stream: PeerStream) -> None:
-            nonlocal started
-            started = _cpu()
-            try:
-                await workload.serve(stream)
-            finally:
-                _say(cpu_s=_cpu() - started)
-
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(transport.serve, handle)
+            nursery.start_soon(transport.serve, workload.serve)
             await trio.to_thread.run_sync(sys.stdin.readline, abandon_on_cancel=True)
+            before = _cpu()
+            _say(ready=True)
+            await trio.to_thread.run_sync(sys.stdin.readline, abandon_on_cancel=True)
+            _say(cpu_s=_cpu() - before)
             nursery.cancel_scope.cancel()
 
     trio.run(main)
 
 
-def slipstream_fetcher(directory: Path, workload: Workload, port: int) -> None:
+def slipstream_fetcher(directory: Path, workload: Workload, port: int, target: Path) -> None:
     """Child: fetch the file from the other one."""
 
     async def main() -> None:
-        workload.make(directory / "target", _digests(directory))
+        workload.make(target / "source", _digests(directory))
         transport = TlsTransport(_credentials(directory, "two"), time.time, host="127.0.0.1")
         stream = await transport.connect(PeerAddress("127.0.0.1", port))
+        _say(ready=True)
+        sys.stdin.readline()
         clock, cpu = time.perf_counter(), _cpu()
         await workload.fetch(stream)
-        _say(seconds=time.perf_counter() - clock, cpu_s=_cpu() - cpu)
+        _say(began=clock, ended=time.perf_counter(), cpu_s=_cpu() - cpu)
         await stream.aclose()
         transport.close()
 
@@ -171,66 +170,73 @@ def libtorrent_sender(directory: Path, torrent: Path, encrypted: bool) -> None:
     _say(cpu_s=_cpu() - before)
 
 
-def libtorrent_fetcher(directory: Path, torrent: Path, encrypted: bool, port: int) -> None:
+def libtorrent_fetcher(torrent: Path, encrypted: bool, port: int, target: Path) -> None:
     """Child: download the file from the other one."""
     import libtorrent as lt
 
     session = _libtorrent_session(encrypted)
-    target = directory / "leech"
     handle = _add(session, torrent, target, seeding=False)
     states = lt.torrent_status.states
     while handle.status().state in (states.checking_files, states.checking_resume_data):
         time.sleep(0.005)
+    _say(ready=True)
+    sys.stdin.readline()
     clock, cpu = time.perf_counter(), _cpu()
     handle.connect_peer(("127.0.0.1", port))
     while not handle.status().is_seeding:
         time.sleep(0.005)
-    _say(seconds=time.perf_counter() - clock, cpu_s=_cpu() - cpu)
+    _say(began=clock, ended=time.perf_counter(), cpu_s=_cpu() - cpu)
 
 
 # The parent
 
 
-def run_slipstream(directory: Path, workload: str) -> dict[str, float]:
-    """One transfer."""
-    common = [str(directory), "--workload", workload]
-    _make_slot(directory / "target", (directory / "source").stat().st_size)
-    with _child("slipstream-sender", *common) as sender:
-        port = _hear(sender)["port"]
-        with _child("slipstream-fetcher", *common, "--port", str(port)) as fetcher:
-            received = _hear(fetcher)
-        sent = _hear(sender)
-    _same(directory / "source", directory / "target")
-    (directory / "target").unlink()
-    return _figures(directory, received, sent)
+def run_slipstream(directory: Path, workload: str, receivers: int) -> dict[str, float]:
+    """One transfer to each."""
+    return _run("slipstream", directory, [str(directory), "--workload", workload], receivers)
 
 
-def run_libtorrent(directory: Path, version: str, encrypted: bool) -> dict[str, float]:
-    """One transfer."""
+def run_libtorrent(directory: Path, version: str, encrypted: bool, receivers: int) -> dict[str, float]:
+    """One transfer to each."""
     common = [str(directory), "--torrent", str(directory / f"{version}.torrent")]
-    common += ["--encrypted"] if encrypted else []
-    shutil.rmtree(directory / "leech", ignore_errors=True)
-    (directory / "leech").mkdir()
-    _make_slot(directory / "leech" / "source", (directory / "source").stat().st_size)
-    with _child("libtorrent-sender", *common) as sender:
+    return _run("libtorrent", directory, common + (["--encrypted"] if encrypted else []), receivers)
+
+
+def _run(contender: str, directory: Path, common: list[str], receivers: int) -> dict[str, float]:
+    """A sender, and receivers that begin when all are ready."""
+    source = directory / "source"
+    targets = [directory / f"receiver-{n}" for n in range(receivers)]
+    for target in targets:
+        shutil.rmtree(target, ignore_errors=True)
+        target.mkdir()
+        _make_slot(target / "source", source.stat().st_size)
+    with ExitStack() as stack:
+        sender = stack.enter_context(_child(f"{contender}-sender", *common))
         port = _hear(sender)["port"]
         _tell(sender)
         _hear(sender)
-        with _child("libtorrent-fetcher", *common, "--port", str(port)) as fetcher:
-            received = _hear(fetcher)
-            _tell(sender)
-            sent = _hear(sender)
-    _same(directory / "source", directory / "leech" / "source")
-    shutil.rmtree(directory / "leech")
-    return _figures(directory, received, sent)
-
-
-def _figures(directory: Path, received: dict[str, Any], sent: dict[str, Any]) -> dict[str, float]:
-    gigabytes = (directory / "source").stat().st_size / 1e9
+        fetchers = [
+            stack.enter_context(
+                _child(f"{contender}-fetcher", *common, "--port", str(port), "--target", str(target))
+            )
+            for target in targets
+        ]
+        for fetcher in fetchers:
+            _hear(fetcher)
+        for fetcher in fetchers:
+            _tell(fetcher)
+        received = [_hear(fetcher) for fetcher in fetchers]
+        _tell(sender)
+        sent = _hear(sender)
+    for target in targets:
+        _same(source, target / "source")
+        shutil.rmtree(target)
+    gigabytes = receivers * source.stat().st_size / 1e9
+    seconds = max(r["ended"] for r in received) - min(r["began"] for r in received)
     return {
-        "MB_per_s": gigabytes * 1000 / received["seconds"],
+        "MB_per_s": gigabytes * 1000 / seconds,
         "send_cpu_s_per_GB": sent["cpu_s"] / gigabytes,
-        "receive_cpu_s_per_GB": received["cpu_s"] / gigabytes,
+        "receive_cpu_s_per_GB": sum(r["cpu_s"] for r in received) / gigabytes,
     }
 
 
@@ -319,11 +325,13 @@ def _credentials(directory: Path, device: str) -> Credentials:
     return load_credentials(directory / f"{device}.key", directory / f"{device}.pem", directory / "ca.pem")
 
 
-def measure(size: int, rounds: int, workload: str, piece_size: int, directory: Path) -> dict[str, Any]:
+def measure(
+    size: int, rounds: int, workload: str, piece_size: int, directory: Path, receivers: int = 1
+) -> dict[str, Any]:
     """All contenders in turn, `rounds` times; medians per contender and our ratio to the fastest rival."""
     _prepare(directory, size)
     contenders: dict[str, Callable[[], dict[str, float]]] = {
-        "slipstream": lambda: run_slipstream(directory, workload)
+        "slipstream": lambda: run_slipstream(directory, workload, receivers)
     }
     unavailable = None
     try:
@@ -334,7 +342,7 @@ def measure(size: int, rounds: int, workload: str, piece_size: int, directory: P
         for version in ("v1", "v2"):
             for encrypted in (False, True):
                 name = f"libtorrent {version}{' encrypted' if encrypted else ''}"
-                contenders[name] = lambda v=version, e=encrypted: run_libtorrent(directory, v, e)
+                contenders[name] = partial(run_libtorrent, directory, version, encrypted, receivers)
     runs: dict[str, list[dict[str, float]]] = {name: [] for name in contenders}
     for _ in range(rounds):
         for name, run in contenders.items():
@@ -348,6 +356,7 @@ def measure(size: int, rounds: int, workload: str, piece_size: int, directory: P
     return {
         "bytes": size,
         "rounds": rounds,
+        "receivers": receivers,
         "workload": workload,
         "medians": medians,
         "fastest_rival": fastest,
@@ -363,11 +372,13 @@ def main() -> None:
     )
     parser.add_argument("--size-mib", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--receivers", type=int, default=1)
     parser.add_argument("--workload", choices=sorted(WORKLOADS), default="links")
     parser.add_argument("--torrent-piece-kib", type=int, default=1024)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--role", help=argparse.SUPPRESS)
     parser.add_argument("--directory", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--target", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--torrent", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--encrypted", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--port", type=int, help=argparse.SUPPRESS)
@@ -377,11 +388,11 @@ def main() -> None:
         case "slipstream-sender":
             slipstream_sender(options.directory, workload)
         case "slipstream-fetcher":
-            slipstream_fetcher(options.directory, workload, options.port)
+            slipstream_fetcher(options.directory, workload, options.port, options.target)
         case "libtorrent-sender":
             libtorrent_sender(options.directory, options.torrent, options.encrypted)
         case "libtorrent-fetcher":
-            libtorrent_fetcher(options.directory, options.torrent, options.encrypted, options.port)
+            libtorrent_fetcher(options.torrent, options.encrypted, options.port, options.target)
         case _:
             in_memory = "/dev/shm" if Path("/dev/shm").is_dir() else None
             with tempfile.TemporaryDirectory(dir=in_memory) as directory:
@@ -391,6 +402,7 @@ def main() -> None:
                     options.workload,
                     options.torrent_piece_kib << 10,
                     Path(directory),
+                    options.receivers,
                 )
             print(json.dumps(result, indent=2) if options.json else _table(result))
 
