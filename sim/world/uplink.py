@@ -15,7 +15,7 @@ from p2p.content import limits
 from sim.scenario.model import Origin, Wan
 from sim.world.flows import Flow, Flows, Link
 from sim.world.kernel import Kernel
-from sim.world.wire import SEGMENT, HttpCosts
+from sim.world.wire import SEGMENT, HttpCosts, acks
 
 DAY_S = 86400.0
 KEEP_ALIVE_S = 100.0
@@ -168,12 +168,13 @@ class Request:
     """One request over an uplink: `parts` are the sizes of the body's parts in order.
 
     `arrived(n)` is called when part `n` has come; `ended(error)` once, with None after the last part.
-    `fresh`: on a new connection. Its bytes are the uplink's, and `count(down, up)` is told of them.
+    `fresh`: on a new connection. Its bytes are the uplink's, and `count(down, up)` is told of them: of an
+    answer that is broken off, what came of it, and the acknowledgements of that.
     """
 
     __slots__ = (
-        "_arrived", "_count", "_counted", "_ended", "_flow", "_parts", "_since", "_stretch", "_watched",
-        "body", "received", "uplink",
+        "_acked", "_arrived", "_before", "_count", "_counted", "_ended", "_flow", "_parts", "_since",
+        "_stretch", "_watched", "body", "received", "uplink",
     )  # fmt: skip
 
     def __init__(
@@ -207,7 +208,8 @@ class Request:
         total = origin.costs.down(self.body)
         self._stretch = total / self.body if self.body else 1.0
         head = total - self.body if not self.body else 0
-        self._send_up(up + origin.costs.up(sent, answer=total))
+        self._acked, self._before = 0, down
+        self._send_up(up + origin.costs.up(sent))
         kernel.at(
             kernel.now + (trips + 1) * uplink.rtt + sent / (uplink.spec.up_rate or uplink.spec.rate),
             self._begin, down + head,
@@ -282,6 +284,9 @@ class Request:
             self.uplink.origin.count(self._since, now, size)
             self._count(size, 0)
             self._since = now
+            acked = acks(max(0, carried - self._before))
+            self._send_up(acked - self._acked)
+            self._acked = acked
 
     def _stop(self) -> int:
         if self._ended is None:
