@@ -62,10 +62,10 @@ def plan(
 
     \b
     A --plan changes what it names; the rest stays as the scenario has it:
-      phases=1%@0h,10%@24h,100%@3d  shares of the devices, and when they are open
-      window=22:00-06:00            when devices use their WAN, daily; several with commas; or none
-      origin=100Mbit/s              what the origin gives all sites together; or none
-      quota=500MB                   WAN bytes of a site in each 30 days; or none
+      phases=1%@0h,10%@22:30,100%@3d  shares of the devices, and when they are open
+      window=22:00-06:00              when devices use their WAN, daily; several with commas; or none
+      origin=100Mbit/s                what the origin gives all sites together; or none
+      quota=500MB                     WAN bytes of a site in each 30 days; or none
 
     \b
     Examples:

@@ -5,27 +5,22 @@ A plan is written as `NAME: key=value; …`, such as
     night: window=22:00-06:00; quota=500MB
     careful: phases=1%@0h,10%@24h,100%@72h; origin=100Mbit/s
 
-What a plan does not name stays as the scenario has it.
+What a plan does not name stays as the scenario has it. Quantities are as in scenarios
+(`sim.scenario.quantities`).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from p2p.errors import OperatorError
 from p2p.swarm.allowance import DailyWindow
+from sim.scenario import quantities as q
 from sim.scenario.model import Phase, Scenario
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _.+-]{0,39}")
-_PHASE = re.compile(r"([0-9.]+)\s*%\s*@\s*([0-9.]+)\s*(s|min|m|h|d)")
-_WINDOW = re.compile(r"([0-9]{1,2}):([0-9]{2})-([0-9]{1,2}):([0-9]{2})")
-_AMOUNT = re.compile(r"([0-9.]+)\s*(kB|MB|GB|TB)")
-_RATE = re.compile(r"([0-9.]+)\s*(k|M|G)bit/s")
-_SECONDS = {"s": 1.0, "min": 60.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
-_BYTES = {"kB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12}
-_BITS = {"k": 1e3, "M": 1e6, "G": 1e9}
 EXAMPLE = "night: phases=10%@0h,100%@24h; window=22:00-06:00; origin=100Mbit/s; quota=500MB"
 OWN = "as written"
 """The name of the scenario's own plan."""
@@ -44,7 +39,7 @@ class Plan:
 
     def describe(self) -> str:
         """The plan in words."""
-        phases = ", ".join(f"{100 * p.share:.3g} % from {_hours(p.opens_s)}" for p in self.phases)
+        phases = ", ".join(f"{100 * p.share:.6g} % from {_since(p.opens_s)}" for p in self.phases)
         parts = [f"open to {phases}"]
         if self.windows is not None:
             spans = (f"{_clock(w.start_s)}-{_clock(w.stop_s)}" for w in self.windows)
@@ -65,7 +60,7 @@ def read_plans(texts: Iterable[str], scenario: Scenario) -> tuple[Plan, ...]:
     """The scenario's own plan and those written in `texts`; raises `OperatorError` naming what is wrong."""
     plans = [own_plan(scenario)]
     for text in texts:
-        plan = read_plan(text, plans[0])
+        plan = read_plan(text, plans[0], scenario.starts_of_day)
         if plan.name in {p.name for p in plans}:
             raise OperatorError(
                 f"two plans are called {plan.name!r}", next_step="give each a name of its own"
@@ -74,8 +69,8 @@ def read_plans(texts: Iterable[str], scenario: Scenario) -> tuple[Plan, ...]:
     return tuple(plans)
 
 
-def read_plan(text: str, own: Plan) -> Plan:
-    """One plan; raises `OperatorError`."""
+def read_plan(text: str, own: Plan, starts_of_day: float = 0.0) -> Plan:
+    """One plan; raises `OperatorError`. `starts_of_day`: time of day of the scenario's start."""
     name, colon, rest = text.partition(":")
     if not colon or not _NAME.fullmatch(name.strip()):
         raise _wrong(text, "it begins with a name and a colon")
@@ -90,25 +85,26 @@ def read_plan(text: str, own: Plan) -> Plan:
         seen.add(key)
         match key:
             case "phases":
-                phases = _phases(text, value)
+                phases = _phases(text, value, starts_of_day)
             case "origin":
-                origin = 0.0 if value == "none" else _scaled(text, value, _RATE, _BITS, "100Mbit/s") / 8
+                origin = 0.0 if value == "none" else _amount(text, value, q.rate, "100Mbit/s")
             case "window":
                 windows = tuple(_window(text, w.strip()) for w in value.split(",")) if value != "none" else ()
             case "quota":
-                quota = 0.0 if value == "none" else _scaled(text, value, _AMOUNT, _BYTES, "500MB")
+                quota = 0.0 if value == "none" else _amount(text, value, q.size, "500MB")
             case _:
                 raise _wrong(text, f"{key!r} is none of phases, origin, window, quota")
     return Plan(name.strip(), phases, origin, windows, quota)
 
 
-def _phases(text: str, value: str) -> tuple[Phase, ...]:
+def _phases(text: str, value: str, starts_of_day: float) -> tuple[Phase, ...]:
     found = []
     for part in value.split(","):
-        match = _PHASE.fullmatch(part.strip())
-        if match is None:
-            raise _wrong(text, f"{part.strip()!r} is not a phase such as 10%@24h")
-        found.append(Phase(float(match[1]) / 100, float(match[2]) * _SECONDS[match[3]]))
+        share, at, opens = part.partition("@")
+        share_of, opens_s = q.share(share.strip()), q.moment(opens.strip(), starts_of_day)
+        if not at or share_of is None or opens_s is None:
+            raise _wrong(text, f"{part.strip()!r} is not a phase such as 10%@24h or 10%@22:30")
+        found.append(Phase(share_of, opens_s))
     shares, times = [p.share for p in found], [p.opens_s for p in found]
     if shares != sorted(shares) or times != sorted(times) or not 0 < shares[0] <= shares[-1] <= 1:
         raise _wrong(text, "phases rise in share and in time, and end at 100 % or less")
@@ -116,20 +112,17 @@ def _phases(text: str, value: str) -> tuple[Phase, ...]:
 
 
 def _window(text: str, value: str) -> DailyWindow:
-    match = _WINDOW.fullmatch(value)
-    if match is None:
-        raise _wrong(text, f"{value!r} is not a window such as 22:00-06:00")
-    start, stop = (int(match[n]) * 3600 + int(match[n + 1]) * 60 for n in (1, 3))
-    if max(start, stop) > 86_400 or start == stop:
-        raise _wrong(text, f"{value!r} is no span of a day")
-    return DailyWindow(float(start), float(stop % 86_400))
+    window = q.window(value)
+    if window is None:
+        raise _wrong(text, f"{value!r} is not {q.WINDOW_WHAT}")
+    return DailyWindow(*window)
 
 
-def _scaled(text: str, value: str, pattern: re.Pattern[str], units: dict[str, float], example: str) -> float:
-    match = pattern.fullmatch(value)
-    if match is None or float(match[1]) <= 0:
+def _amount(text: str, value: str, read: Callable[[object], float | None], example: str) -> float:
+    found = read(value)
+    if not found:
         raise _wrong(text, f"{value!r} is not an amount such as {example}")
-    return float(match[1]) * units[match[2]]
+    return found
 
 
 def _wrong(text: str, why: str) -> OperatorError:
@@ -139,9 +132,18 @@ def _wrong(text: str, why: str) -> OperatorError:
     )
 
 
-def _hours(seconds: float) -> str:
-    return "the start" if seconds == 0 else f"{seconds / 3600:.4g} h"
+def _since(seconds: float) -> str:
+    """A time since the start, as exact as it was written."""
+    parts, left = [], seconds
+    for unit, size in (("h", 3600.0), ("min", 60.0)):
+        whole, left = divmod(left, size)
+        if whole:
+            parts.append(f"{whole:.0f} {unit}")
+    if left:
+        parts.append(f"{left:.6g} s")
+    return " ".join(parts) or "the start"
 
 
 def _clock(seconds: float) -> str:
-    return f"{int(seconds // 3600):02}:{int(seconds % 3600 // 60):02}"
+    minutes, left = divmod(seconds, 60)
+    return f"{int(minutes // 60):02}:{int(minutes % 60):02}" + (f":{left:02.0f}" if left else "")

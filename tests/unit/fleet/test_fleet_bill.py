@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from p2p.errors import ContentError, OperatorError
+from p2p.swarm.allowance import DailyWindow
 from sim.fleet.bill import reckon
 from sim.fleet.outcome import MARKS, PlanOutcome, Way
 from sim.fleet.plans import OWN, read_plans
@@ -149,6 +150,18 @@ def test_a_plan_is_read_as_it_is_written() -> None:
     assert "at any time" in read_plans(["always: window=none"], SCENARIO)[1].describe()
 
 
+def test_times_of_a_plan_are_kept_and_said_to_the_second() -> None:
+    """`SCENARIO` with a start in the evening: a time of day is the first such after it."""
+    evening = replace(SCENARIO, starts_of_day=21 * 3600.0)
+    text = "exact: phases=0.0125%@10min,1%@22:30:15,100%@1 d 5 s; window=22:00:30-06:00"
+    _, plan = read_plans([text], evening)
+    assert plan.phases == (Phase(0.000125, 600.0), Phase(0.01, 5415.0), Phase(1.0, 86_405.0))
+    assert plan.windows == (DailyWindow(79_230.0, 21_600.0),)
+    assert plan.describe().startswith(
+        "open to 0.0125 % from 10 min, 1 % from 1 h 30 min 15 s, 100 % from 24 h 5 s; windows 22:00:30-06:00"
+    )
+
+
 @pytest.mark.parametrize(
     ("text", "why"),
     [
@@ -156,8 +169,13 @@ def test_a_plan_is_read_as_it_is_written() -> None:
         (": window=1:00-2:00", "a name and a colon"),
         ("x: speed=9", "'speed' is none of"),
         ("x: window", "is not one `key=value`"),
-        ("x: window=25:00-26:00", "no span of a day"),
-        ("x: window=noon", "not a window"),
+        ("x: window=25:00-26:00", "not a daily window"),
+        ("x: window=22:75-06:00", "not a daily window"),
+        ("x: window=06:00-06:00", "two different times"),
+        ("x: window=noon", "not a daily window"),
+        ("x: phases=1.2.3%@0h", "not a phase"),
+        ("x: quota=1.5.0MB", "not an amount"),
+        ("x: origin=0Mbit/s", "not an amount"),
         ("x: phases=10%", "not a phase"),
         ("x: phases=100%@1h,10%@2h", "rise in share"),
         ("x: quota=many", "not an amount"),
