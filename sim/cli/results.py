@@ -13,7 +13,7 @@ from sim.runs.keep import KeptRun
 from sim.runs.progress import time_text
 from sim.runs.summary import PERCENTILES, Expectation, Summary, expectations, summarise, summarise_groups
 
-__all__ = ["facts", "lines", "replay_command", "verdict"]
+__all__ = ["facts", "lines", "missed", "replay_command", "verdict"]
 
 VIOLATIONS_SHOWN = 10
 
@@ -57,7 +57,7 @@ def lines(run: KeptRun, again: str) -> list[str]:
     found = [
         f"{outcome.scenario}, seed {outcome.seed}: {time_text(outcome.virtual_s)} of virtual time in "
         f"{run.cost.wall_s:.1f} s, {run.cost.cpu_s:.1f} s of one core "
-        f"({_rate(outcome.virtual_s, run):.3g} × real time)",
+        f"({_times(_rate(outcome.virtual_s, run))} × real time)",
         f"{outcome.events:,} events, {_rate(outcome.events, run):,.0f} a second; "
         f"{size_text(run.cost.memory_bytes)} of memory, {size_text(_memory_per_device(run))} a device",
         "",
@@ -78,6 +78,11 @@ def lines(run: KeptRun, again: str) -> list[str]:
     return found
 
 
+def missed(run: KeptRun) -> list[Expectation]:
+    """What the scenario expects and the run did not give."""
+    return [e for e in _expected(run) if not e.met]
+
+
 def verdict(run: KeptRun, again: str) -> SlipstreamError | None:
     """What is wrong with the run, if anything is: a broken rule before a missed expectation."""
     outcome = run.outcome
@@ -88,9 +93,8 @@ def verdict(run: KeptRun, again: str) -> SlipstreamError | None:
             f"the first of {first.check!r} at {first.at_s:.3f} s: {first.message}",
             next_step=again,
         )
-    missed = [e for e in _expected(run) if not e.met]
-    if missed:
-        told = "; ".join(f"{_asked(e)}, got {_value(e, e.got)}" for e in missed)
+    if failed := missed(run):
+        told = "; ".join(f"{_asked(e)}, got {_value(e, e.got)}" for e in failed)
         return ExpectationMissed(f"{outcome.scenario}, seed {outcome.seed}: {told}", next_step=again)
     return None
 
@@ -132,6 +136,11 @@ def _summary_facts(summary: Summary) -> dict[str, object]:
         "finished_s": {str(p): at for p, at in summary.finished_s.items()},
         "money": summary.money,
     }
+
+
+def _times(factor: float) -> str:
+    """Three digits, or all before the point: never an exponent."""
+    return f"{factor:,.0f}" if factor >= 100 else f"{factor:.3g}"
 
 
 def _row(summary: Summary) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ import click
 from coordinator.cli.common import table
 from p2p.cli.output import json_option, print_json
 from p2p.errors import OperatorError, SlipstreamError
+from sim.cli.results import missed, verdict
 from sim.runs.keep import KeptRun, load
 from sim.runs.one import check_memory
 from sim.runs.overrides import read_override
@@ -55,7 +56,9 @@ def sweep_command(
     """Run every one of SCENARIOS with every seed and every combination of --set values.
 
     Each finished run is kept in --out at once. Interrupted, the same command goes on where it was. A run
-    that fails is named at the end (exit code 1) and tried again by the next sweep; the others go on.
+    that fails is named at the end (exit code 1) and tried again by the next sweep; the others go on. Ends
+    with 12 if something happened in a run that must never happen; runs that missed what their scenario
+    expects are counted.
 
     \b
     A key of --set is a path as in the scenario's file; * stands for all of a kind:
@@ -103,6 +106,9 @@ def sweep_command(
             kept=f"{len(runs)} finished runs in {out}",
             next_step="…/*.failed.json have the reasons; the same command tries them again",
         )
+    for case, run in runs:
+        if run.outcome.violations and (wrong := verdict(run, f"slipstream sim replay {case.path(out)}")):
+            raise wrong
 
 
 def read_seeds(text: str) -> list[int]:
@@ -135,6 +141,7 @@ def _facts(done: Swept, runs: list[tuple[Case, KeptRun]]) -> dict[str, object]:
                 "devices": len(run.outcome.devices),
                 "finished": sum(d.finished_s is not None for d in run.outcome.devices),
                 "virtual_s": run.outcome.virtual_s,
+                "missed": [e.what for e in missed(run)],
                 "violations": len(run.outcome.violations),
                 "trace_digest": run.outcome.trace_digest,
             }
@@ -164,10 +171,14 @@ def _lines(done: Swept, runs: list[tuple[Case, KeptRun]], out: Path) -> list[str
                 f"{factors[-1][0]:.3f} (seed {factors[-1][1]})" if factors else "-",
                 time_text(times[len(times) // 2]) if times else "-",
                 time_text(times[-1]) if times else "-",
+                f"{sum(bool(missed(run)) for _, run in found)} runs",
                 str(sum(len(run.outcome.violations) for _, run in found)),
             )
         )
-    heads = ("case", "runs", "devices done", "A median", "A worst", "all by, median", "worst", "violations")
+    heads = (
+        "case", "runs", "devices done", "A median", "A worst", "all by, median", "worst", "missed",
+        "violations",
+    )  # fmt: skip
     lines = table(heads, rows)
     if len(by_label) > SHOWN_MAX:
         lines.append(f"… and {len(by_label) - SHOWN_MAX} more (--json has all)")

@@ -8,13 +8,16 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from p2p.cli import run as slipstream
 from p2p.errors import ConfigError, OperatorError
 from sim.cli.sweep import read_seeds
-from sim.runs.keep import load
+from sim.outcome import Violation
+from sim.runs.keep import keep, load
 from sim.runs.overrides import Override, overridden, read_override
 from sim.runs.scenarios import read_scenario
 from sim.runs.sweep import Case, cases, sweep
@@ -97,6 +100,24 @@ def test_a_failing_run_does_not_end_the_sweep_and_is_tried_again(tiny: Path, tmp
     again = Here()
     sweep(todo, runs, again)
     assert again.ran == [13]
+
+
+def test_what_a_run_missed_or_broke_is_told(
+    tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A missed expectation is counted; a broken rule is an error with the command that shows it again."""
+    tiny.write_text(TINY + '[expect]\nfinished_by = "1 s"\n')
+    command = ["sim", "sweep", str(tiny), "--seeds", "1-2", "--workers", "1", "--out", str(tmp_path / "runs")]
+    assert slipstream(command) == 0
+    assert "2 runs" in capsys.readouterr().out
+    first = sorted((tmp_path / "runs").rglob("*.run.json"))[0]
+    kept = load(first)
+    broken = Violation("waiting", 1.0, "depot/0", "depot-0-0", "nothing under way")
+    keep(replace(kept, outcome=replace(kept.outcome, violations=(broken,))), first.parent)
+    assert slipstream([*command, "--json"]) == 12
+    told = capsys.readouterr()
+    assert f"slipstream sim replay {first}" in told.err
+    assert [case["missed"] for case in json.loads(told.out)["cases"]] == [["finished by (s)"]] * 2
 
 
 def test_a_changed_scenario_is_run_anew(tiny: Path, tmp_path: Path) -> None:
@@ -240,6 +261,7 @@ def test_the_command_survives_an_interrupt_and_resumes(tiny: Path, tmp_path: Pat
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
     assert "the same command goes on" in errors
+    assert "Traceback" not in errors
     kept = {path: path.read_bytes() for path in runs.rglob("*.run.json")}
     assert 0 < len(kept) < 200
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
