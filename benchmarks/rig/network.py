@@ -31,6 +31,7 @@ BURST_BYTES = 4096
 QUEUE_MS = 50
 LAN_PREFIX = "10.77.0"
 WAN_PREFIX = "198.18.0"
+FAR_PREFIX = "198.19.0"
 
 _PREFIX = "slip"
 _COMMAND_S = 20
@@ -79,22 +80,35 @@ class SiteNetwork:
     """The namespaces of one site and its origin, as a context.
 
     `rate_bit_s` shapes the WAN in each direction, counted on whole Ethernet frames (without preamble and
-    checksum). `delay_ms` delays each direction by netem, where the kernel has it. `congestion` names the TCP
-    congestion control over the WAN, both ways; without it, it is the machine's.
+    checksum), behind a queue that holds `queue_ms` at that rate. `delay_ms` delays each direction by netem,
+    where the kernel has it. `congestion` names the TCP congestion control over the WAN, both ways, if not the
+    machine's. `far`: the origin is one hop beyond the link, without which nobody fills the queue: a
+    sender that holds it itself stops at a few packets of each connection (TCP small queues).
     """
 
     def __init__(
-        self, *, devices: int, rate_bit_s: int, delay_ms: float = 0, congestion: str | None = None
+        self,
+        *,
+        devices: int,
+        rate_bit_s: int,
+        delay_ms: float = 0,
+        queue_ms: float = QUEUE_MS,
+        congestion: str | None = None,
+        far: bool = False,
     ) -> None:
         if not 1 <= devices <= 240:
             raise RigError("a site of 1 to 240 devices, please")
         self.rate_bit_s = rate_bit_s
         self._delay_ms = delay_ms
+        self._queue_ms = queue_ms
         # By route: a namespace may not choose another default than the machine allows to all.
         self._control = f" congctl {congestion}" if congestion else ""
         tag = f"{_PREFIX}{os.getpid():x}n{next(_serial)}"
         self.router = Namespace(f"{tag}r", f"{LAN_PREFIX}.1")
-        self.origin = Namespace(f"{tag}o", f"{WAN_PREFIX}.1")
+        end = Namespace(f"{tag}o", f"{WAN_PREFIX}.1")
+        self._end = end
+        """Of the link, towards the origin."""
+        self.origin = Namespace(f"{tag}of", f"{FAR_PREFIX}.1") if far else end
         self.devices = [Namespace(f"{tag}d{n}", f"{LAN_PREFIX}.{9 + n}") for n in range(1, devices + 1)]
 
     def __enter__(self) -> Self:
@@ -136,8 +150,13 @@ class SiteNetwork:
         """Undo `cut`."""
         _run("ip", "-n", self.router.name, "link", "set", "wan", "up")
 
+    @property
+    def _namespaces(self) -> list[Namespace]:
+        far = [] if self.origin is self._end else [self.origin]
+        return [self.router, self._end, *far, *self.devices]
+
     def _build(self) -> None:
-        for namespace in (self.router, self.origin, *self.devices):
+        for namespace in self._namespaces:
             _run("ip", "netns", "add", namespace.name)
             # Inside, only IPv4: neighbour discovery of IPv6 would be noise on the counters.
             _run(
@@ -146,11 +165,12 @@ class SiteNetwork:
                 *("net.ipv6.conf.default.disable_ipv6=1", "net.ipv4.ip_forward=1"),
             )
         router = self.router.name
+        end = self._end
         _batch(
-            self.origin.name,
+            end.name,
             "link set lo up",
             f"link add wan mtu {ETHERNET_MTU} type veth peer name wan mtu {ETHERNET_MTU} netns {router}",
-            f"address add {self.origin.address}/24 dev wan",
+            f"address add {end.address}/24 dev wan",
             "link set wan up",
             f"route add {LAN_PREFIX}.0/24 via {WAN_PREFIX}.2{self._control}",
         )
@@ -159,10 +179,24 @@ class SiteNetwork:
             "link set lo up",
             f"address add {WAN_PREFIX}.2/24 dev wan",
             "link set wan up",
+            f"route add default via {end.address}",
             "link add lan type bridge stp_state 0 mcast_snooping 0 forward_delay 0",
             f"address add {self.router.address}/24 dev lan",
             "link set lan up",
         )
+        if self.origin is not end:
+            _batch(
+                self.origin.name,
+                "link set lo up",
+                f"link add far mtu {ETHERNET_MTU} type veth"
+                f" peer name far mtu {ETHERNET_MTU} netns {end.name}",
+                f"address add {self.origin.address}/24 dev far",
+                "link set far up",
+                f"route add default via {FAR_PREFIX}.2{self._control}",
+            )
+            _batch(end.name, f"address add {FAR_PREFIX}.2/24 dev far", "link set far up")
+            _run(*end.prefix, "ethtool", "-K", "far", "tso", "off", "gso", "off", "gro", "off")
+            _run(*self.origin.prefix, "ethtool", "-K", "far", "tso", "off", "gso", "off", "gro", "off")
         for number, device in enumerate(self.devices, 1):
             _batch(
                 device.name,
@@ -174,7 +208,7 @@ class SiteNetwork:
                 f"route add default via {self.router.address}{self._control}",
             )
         _batch(router, *(f"link set p{n} master lan up" for n in range(1, len(self.devices) + 1)))
-        for namespace in (self.origin, self.router):
+        for namespace in (end, self.router):
             _run(*namespace.prefix, "ethtool", "-K", "wan", "tso", "off", "gso", "off", "gro", "off")
             self._shape(namespace)
 
@@ -182,7 +216,7 @@ class SiteNetwork:
         qdisc = ("tc", "-n", namespace.name, "qdisc", "add", "dev", "wan")
         _run(
             *(*qdisc, "root", "handle", "1:", "tbf", "rate", f"{self.rate_bit_s}bit"),
-            *("burst", str(BURST_BYTES), "latency", f"{QUEUE_MS}ms"),
+            *("burst", str(BURST_BYTES), "latency", f"{self._queue_ms}ms"),
         )
         if self._delay_ms:
             try:
@@ -191,7 +225,7 @@ class SiteNetwork:
                 raise RigError(f"a delay needs the kernel's netem, which is not here ({error})") from error
 
     def _remove(self) -> None:
-        for namespace in (*self.devices, self.router, self.origin):
+        for namespace in reversed(self._namespaces):
             with contextlib.suppress(RigError):
                 _run("ip", "netns", "delete", namespace.name)
 
@@ -199,7 +233,7 @@ class SiteNetwork:
 def _remove_orphans() -> None:
     """Remove namespaces of runs that were killed: their name says whose they were, and it is gone."""
     for line in _run("ip", "netns", "list").splitlines():
-        match = re.match(rf"({_PREFIX}([0-9a-f]+)n\d+[rod]\d*)\b", line)
+        match = re.match(rf"({_PREFIX}([0-9a-f]+)n\d+(?:r|of?|d\d+))\b", line)
         if match and not os.path.exists(f"/proc/{int(match[2], 16)}"):  # noqa: PTH110 (text, as /proc is)
             with contextlib.suppress(RigError):
                 _run("ip", "netns", "delete", match[1])

@@ -19,6 +19,7 @@ from typing import Protocol
 
 import trio
 
+from p2p.adapters.background import RoundTrip, bound_window, round_trip_of
 from p2p.content.digests import Buffer
 from p2p.content.limits import KIB
 
@@ -52,6 +53,12 @@ class Channel(Protocol):
     @property
     def is_stale(self) -> bool:
         """Whether something (data or an end) has arrived on a channel on which nothing was due."""
+
+    def round_trip(self) -> RoundTrip | None:
+        """As `background.round_trip_of`."""
+
+    def bound(self, window: int) -> bool:
+        """As `background.bound_window`."""
 
     async def aclose(self) -> None:
         """Close at once; never raises."""
@@ -156,6 +163,12 @@ class _Counted(Pipe):
         except OSError:
             return True
         return True
+
+    def round_trip(self) -> RoundTrip | None:
+        return round_trip_of(self._sock)
+
+    def bound(self, window: int) -> bool:
+        return bound_window(self._sock, window)
 
     async def _send_all(self, data: memoryview) -> None:
         sent = 0

@@ -22,6 +22,7 @@ import h11
 import trio
 from cryptography import x509
 
+from p2p.adapters.background import Background
 from p2p.adapters.channel import Channel, TcpChannel, TlsChannel, from_trio, tune
 from p2p.adapters.url import Url, parse_url
 from p2p.content import limits
@@ -150,8 +151,8 @@ class HttpClient:
 
     `ca_file` pins what HTTPS servers must chain to (else the system's roots). `now` gives trusted
     time: certificates are then held against it rather than against the system clock, which on a
-    device without a battery stands anywhere. `connect_s`, `idle_s` (seconds) and `rate_min` (bytes/s)
-    replace the limits in tests.
+    device without a battery stands anywhere. `background`: answers give way to what else uses the link.
+    `connect_s`, `idle_s` (seconds) and `rate_min` (bytes/s) replace the limits in tests.
     """
 
     def __init__(
@@ -159,11 +160,13 @@ class HttpClient:
         *,
         ca_file: Path | None = None,
         now: Callable[[], float] | None = None,
+        background: Background | None = None,
         connect_s: float = limits.ORIGIN_CONNECT_S,
         idle_s: float = limits.ORIGIN_IDLE_S,
         rate_min: float = limits.ORIGIN_RATE_MIN,
     ) -> None:
         self._now = now
+        self._background = background
         self._connect_s = connect_s
         self._idle_s = idle_s
         self._rate_min = rate_min
@@ -246,7 +249,7 @@ class HttpClient:
             if not connection.channel.is_stale:
                 return connection, True
             await self._discard(connection)
-        connection = _Connection(await self._connect(url, pace), url.server)
+        connection = _Connection(await self._connect(url, pace), url.server, self._background)
         self._open.add(connection)
         return connection, False
 
@@ -308,15 +311,18 @@ class HttpClient:
             self._open.remove(connection)
             self._wire_received += connection.channel.bytes_received
             self._wire_sent += connection.channel.bytes_sent
+        if self._background is not None:
+            self._background.forget(connection.channel)
         await connection.channel.aclose()
 
 
 class _Connection:
     """One connection: h11's state and the channel below it."""
 
-    def __init__(self, channel: Channel, server: tuple[str, str, int]) -> None:
+    def __init__(self, channel: Channel, server: tuple[str, str, int], background: Background | None) -> None:
         self.channel = channel
         self.server = server
+        self._background = background
         self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=limits.ORIGIN_HEADER_MAX)
         self._buffer = memoryview(bytearray(READ_SIZE))
 
@@ -380,6 +386,8 @@ class _Connection:
                 raise OriginError("truncated", f"the connection broke: {error}") from error
             pace.account(trio.current_time() - start, self.channel.bytes_received - before)
             if count is not None:
+                if self._background is not None and count:
+                    self._background.received(self.server, self.channel, count)
                 return bytes(self._buffer[:count])
 
     async def _send(self, data: bytes, pace: Pace) -> None:

@@ -17,6 +17,7 @@ from functools import partial
 
 import trio
 
+from p2p.adapters.background import Background
 from p2p.adapters.device import boot_of, installer_of
 from p2p.adapters.device_api import DeviceApi
 from p2p.adapters.durable import DirectoryBlobStore
@@ -114,7 +115,8 @@ class Agent:
         self._floors = ReleaseFloors(
             DirectoryBlobStore(state / "floor"), DirectoryBlobStore(state / "floor.2")
         )
-        self._client = HttpClient(ca_file=config.origin.ca, now=self._now)
+        self._background = Background() if config.budgets.wan_gives_way else None
+        self._client = HttpClient(ca_file=config.origin.ca, now=self._now, background=self._background)
         self._origin = HttpOrigin(config.origin.url, self._client)
         same = config.coordinator.ca == config.origin.ca
         self._api_client = self._client if same else HttpClient(ca_file=config.coordinator.ca, now=self._now)

@@ -115,7 +115,8 @@ class BudgetsConfig:
     """Rates in bytes per second, `wan_month_max` in bytes; None for no limit.
 
     `wan_windows`: when frames may be fetched, in `zone`; empty for always. `recompute_memory`: what a child
-    may take to make a patch anew for peers; None: none is made."""
+    may take to make a patch anew for peers; None: none is made. `wan_gives_way`: updates leave the link to
+    whatever else uses it."""
 
     wan_rate_max: int | None
     lan_rate_max: int | None
@@ -123,6 +124,7 @@ class BudgetsConfig:
     wan_windows: tuple[DailyWindow, ...]
     zone: tzinfo
     recompute_memory: int | None
+    wan_gives_way: bool
 
 
 @dataclass(frozen=True, slots=True)

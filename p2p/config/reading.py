@@ -128,6 +128,7 @@ def _read(root: Table) -> AgentConfig | None:
         wan_windows=budgets.windows("wan_windows"),
         zone=budgets.zone("time_zone", default="UTC"),
         recompute_memory=budgets.optional("recompute_memory", budgets.size),
+        wan_gives_way=budgets.boolean("wan_gives_way", default=True),
     )
     if (budgets_config.recompute_memory or RECOMPUTE_MEMORY_MIN) < RECOMPUTE_MEMORY_MIN:
         budgets.fault("recompute_memory", "is less than the 128 MiB that a child needs with nothing to do")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.rig.fleet import Device, Fleet, Release, enroll
-from benchmarks.rig.network import SiteNetwork, WireBytes
+from benchmarks.rig.network import QUEUE_MS, SiteNetwork, WireBytes
 from benchmarks.rig.processes import Children, until
 
 DEVICES = 4
@@ -68,11 +68,19 @@ class RunningSite:
 
 @contextmanager
 def running_site(
-    published: Published, directory: Path, *, rate_bit_s: int, devices: int = DEVICES
+    published: Published,
+    directory: Path,
+    *,
+    rate_bit_s: int,
+    devices: int = DEVICES,
+    queue_ms: float = QUEUE_MS,
+    far: bool = False,
 ) -> Iterator[RunningSite]:
     """A network, its coordinator and enrolled devices, each on the next of the published bases."""
     with ExitStack() as stack:
-        network = stack.enter_context(SiteNetwork(devices=devices, rate_bit_s=rate_bit_s))
+        network = stack.enter_context(
+            SiteNetwork(devices=devices, rate_bit_s=rate_bit_s, queue_ms=queue_ms, far=far)
+        )
         children = stack.enter_context(Children(directory / "logs"))
         fleet = Fleet(published.fleet.directory, children)
         _, url = fleet.serve(network.origin.address, prefix=network.origin.prefix)

@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.rig.fleet import Fleet
 from benchmarks.rig.images import edited_image, random_image
-from benchmarks.rig.network import unavailable
+from benchmarks.rig.network import QUEUE_MS, unavailable
 from benchmarks.rig.processes import Children
 from tests.support.netns import Published, RunningSite, running_site
 
@@ -59,9 +59,16 @@ def site_of(tmp_path: Path, request: pytest.FixtureRequest) -> SiteMaker:
     place = tmp_path / request.node.name.removeprefix("test_").replace("_", "-")[:40].rstrip("-")
 
     def make(
-        published: Published, *, rate_bit_s: int, devices: int = 4
+        published: Published,
+        *,
+        rate_bit_s: int,
+        devices: int = 4,
+        queue_ms: float = QUEUE_MS,
+        far: bool = False,
     ) -> AbstractContextManager[RunningSite]:
         place.mkdir()
-        return running_site(published, place, rate_bit_s=rate_bit_s, devices=devices)
+        return running_site(
+            published, place, rate_bit_s=rate_bit_s, devices=devices, queue_ms=queue_ms, far=far
+        )
 
     return make
