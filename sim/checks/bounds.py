@@ -13,10 +13,12 @@ from p2p.swarm.policy import Policy
 from sim.scenario.model import (
     Fault,
     LanKind,
+    Outage,
     Scenario,
     SiteGroup,
     SizeKind,
     SyntheticRelease,
+    Traffic,
     Wan,
 )
 from sim.world.checkins import RETRY_S
@@ -32,6 +34,9 @@ BACKOFF_MAX_S = 90.0
 
 LINGER_S = 120.0
 """How long a device may serve on before it reboots."""
+
+BESIDE_OTHERS = 0.02
+"""What is left of a link beside others' traffic, at least: two segments in flight for each who fetches."""
 
 FAULT_SETTLES_S = 700.0
 """How long a fault may be felt: distrust, bans and retries that grow (`penalty_s`, `FAILED_RETRY_S`)."""
@@ -108,6 +113,9 @@ def wan_rate(wan: Wan) -> float:
     rate = wan.rate * (1 - wan.loss)
     if wan.loss:
         rate = min(rate, 1.22 * SEGMENT / (max(2 * wan.delay_s, 1e-3) * sqrt(wan.loss)))
+    for span in wan.traffic:
+        if span.every_s > 0:
+            rate *= max(BESIDE_OTHERS, 1 - span.length_s / span.every_s)
     return rate
 
 
@@ -124,6 +132,8 @@ def _end(fault: Fault) -> float:
 
 
 def _outages_end(scenario: Scenario) -> float:
-    """When the last outage that does not come again is over."""
+    """When the last outage, or other traffic, that does not come again is over."""
     wans = [g.wan for g in scenario.sites if g.wan is not None]
-    return max((o.at_s + o.length_s for w in wans for o in w.outages if not o.every_s), default=0.0)
+    spans: list[Outage | Traffic] = [s for w in wans for s in w.outages]
+    spans += [s for w in wans for s in w.traffic]
+    return max((s.at_s + s.length_s for s in spans if not s.every_s), default=0.0)

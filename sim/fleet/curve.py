@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from p2p.swarm.allowance import DailyWindow
-from sim.scenario.model import Outage, Stop, Wan
+from p2p.swarm.courtesy import SHARE_MIN
+from sim.scenario.model import Outage, Stop, Traffic, Wan
 from sim.world.uplink import MATHIS
 from sim.world.wire import SEGMENT
 
@@ -104,8 +105,10 @@ def of_wan(
         used = link.windows if windows is None else windows
         for a, b in _clip(_window_spans(used, starts_of_day, horizon_s), start, stop):
             for c, d in _without(a, b, link.outages, horizon_s):
-                open_spans.append((c, d, rate))
-                edges |= {c, d}
+                free = _without(c, d, link.traffic, horizon_s)
+                beside = rate * (SHARE_MIN if link.gives_way else 0.5)
+                open_spans += [(c, d, beside), *((x, y, rate) for x, y in free)]
+                edges |= {c, d, *(edge for span in free for edge in span)}
     times = np.asarray(sorted(edges))
     rates = np.zeros(len(times))
     for c, d, rate in open_spans:
@@ -157,10 +160,10 @@ def _clip(spans: list[tuple[float, float]], start: float, stop: float) -> list[t
 
 
 def _without(
-    start: float, stop: float, outages: Iterable[Outage], horizon_s: float
+    start: float, stop: float, busy: Iterable[Outage | Traffic], horizon_s: float
 ) -> list[tuple[float, float]]:
     spans = [(start, stop)]
-    for outage in outages:
+    for outage in busy:
         at = outage.at_s
         while at < min(stop, horizon_s):
             end = at + outage.length_s

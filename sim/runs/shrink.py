@@ -149,6 +149,7 @@ def _smaller_groups(group: SiteGroup) -> Iterator[SiteGroup]:
     if group.wan is not None:
         yield replace(group, wan=replace(group.wan, loss=0.0, up_rate=0.0, delay_s=0.02, price_per_mb=0.0))
         yield replace(group, wan=replace(group.wan, outages=()))
+        yield replace(group, wan=replace(group.wan, traffic=()))
         yield replace(group, wan=replace(group.wan, windows=()))
 
 

@@ -97,6 +97,15 @@ class Outage:
 
 
 @dataclass(frozen=True, slots=True)
+class Traffic:
+    """Others download over the link meanwhile, as much as they can get."""
+
+    at_s: float
+    length_s: float
+    every_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Wan:
     """A site's link to the origin."""
 
@@ -109,6 +118,11 @@ class Wan:
     """Money per 10^6 bytes, both directions."""
     windows: tuple[DailyWindow, ...] = ()
     outages: tuple[Outage, ...] = ()
+    queue_s: float = 0.1
+    """What its queue holds, at its rate."""
+    traffic: tuple[Traffic, ...] = ()
+    gives_way: bool = True
+    """Whether devices leave the link to such traffic (`p2p.swarm.courtesy`)."""
 
 
 # Devices and sites

@@ -17,6 +17,7 @@ from sim.scenario.model import (
     SizeKind,
     Stop,
     Storage,
+    Traffic,
     Uptime,
     Wan,
 )
@@ -145,6 +146,9 @@ def _read_wan(table: Table) -> Wan:
         price_per_mb=table.quantity("price_per_mb", q.MONEY_WHAT, q.money, default=0.0),
         windows=_windows(table),
         outages=each(table, "outage", _read_outage),
+        queue_s=duration(table, "queue", _WAN.queue_s),
+        traffic=each(table, "traffic", _read_traffic),
+        gives_way=table.boolean("gives_way", default=True),
     )
     table.finish()
     return found
@@ -175,6 +179,17 @@ def _read_outage(table: Table) -> Outage:
     )
     if 0 < found.every_s <= found.length_s:
         table.fault("every", "must be longer than length: the link would never carry anything again")
+    return found
+
+
+def _read_traffic(table: Table) -> Traffic:
+    found = Traffic(
+        at_s=duration(table, "at", 0.0),
+        length_s=duration(table, "length", above_0=True),
+        every_s=duration(table, "every", 0.0),
+    )
+    if 0 < found.every_s < found.length_s:
+        table.fault("every", "must not be shorter than length: it would begin again before it has ended")
     return found
 
 

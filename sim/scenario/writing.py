@@ -144,12 +144,15 @@ def _wan(wan: Wan) -> dict[str, Value]:
     found: dict[str, Value] = {"rate": wan.rate}
     if wan.up_rate:
         found["up_rate"] = wan.up_rate
-    names = {"delay_s": "delay", "loss": "loss", "price_per_mb": "price_per_mb"}
+    names = {"delay_s": "delay", "loss": "loss", "price_per_mb": "price_per_mb",
+             "queue_s": "queue", "gives_way": "gives_way"}  # fmt: skip
     found |= _changed(wan, names, Wan(1.0))
     if wan.windows:
         found["windows"] = [[w.start_s, w.stop_s] for w in wan.windows]
     if wan.outages:
         found["outage"] = [{"at": o.at_s, "length": o.length_s, "every": o.every_s} for o in wan.outages]
+    if wan.traffic:
+        found["traffic"] = [{"at": t.at_s, "length": t.length_s, "every": t.every_s} for t in wan.traffic]
     return found
 
 

@@ -168,6 +168,7 @@ class Fetcher:
         request = Request(
             uplink, parts, medium=self._device.local.medium, fresh=fresh, sent=sent, arrived=arrived,
             ended=over, count=self._count_wan,
+            yielding=None if uplink.traffic is None else uplink.traffic.of(self._device.name),
         )  # fmt: skip
         self._requests[request] = None
         return request

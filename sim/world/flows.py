@@ -115,6 +115,14 @@ class Flows:
             link.capacity = capacity
             self._touch(link)
 
+    def limit(self, flow: Flow, cap: float) -> None:
+        """Let a flow use at most `cap` bytes per second from now on (0: what it can get)."""
+        if flow.cap != cap:
+            flow.cap = cap
+            if flow.items:
+                for link in flow.path:
+                    self._touch(link)
+
     # Inside
 
     def _begin(self, flow: Flow) -> None:

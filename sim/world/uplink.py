@@ -15,6 +15,7 @@ from p2p.content import limits
 from sim.scenario.model import Origin, Wan
 from sim.world.flows import Flow, Flows, Link
 from sim.world.kernel import Kernel
+from sim.world.traffic import OtherTraffic, Yielding
 from sim.world.wire import SEGMENT, HttpCosts, acks
 
 DAY_S = 86400.0
@@ -100,6 +101,7 @@ class Uplink:
         self.cap = MATHIS * SEGMENT / (max(rtt, 1e-3) * sqrt(spec.loss)) if spec.loss else 0.0
         self.open = self._is_open(kernel.now)
         self._renew()
+        self.traffic = OtherTraffic(self) if spec.traffic else None
         origin.uplinks.append(self)
         if spec.windows:
             kernel.at(self._next_border(kernel.now), self._border)
@@ -168,13 +170,14 @@ class Request:
     """One request over an uplink: `parts` are the sizes of the body's parts in order.
 
     `arrived(n)` is called when part `n` has come; `ended(error)` once, with None after the last part.
-    `fresh`: on a new connection. Its bytes are the uplink's, and `count(down, up)` is told of them: of an
-    answer that is broken off, what came of it, and the acknowledgements of that.
+    `fresh`: on a new connection. `yielding`: what it shares a window with, if anything. Its bytes are the
+    uplink's, and `count(down, up)` is told of them: of an answer that is broken off, what came of it, and the
+    acknowledgements of that.
     """
 
     __slots__ = (
         "_acked", "_arrived", "_before", "_count", "_counted", "_ended", "_flow", "_parts", "_since",
-        "_stretch", "_watched", "body", "received", "uplink",
+        "_stretch", "_watched", "_yielding", "body", "received", "uplink",
     )  # fmt: skip
 
     def __init__(
@@ -188,8 +191,10 @@ class Request:
         arrived: Callable[[int], object] | None,
         ended: Callable[[str | None], object],
         count: Callable[[int, int], object],
+        yielding: Yielding | None = None,
     ) -> None:
         self.uplink = uplink
+        self._yielding = yielding
         self._parts = parts
         self._arrived = arrived
         self._ended: Callable[[str | None], object] | None = ended
@@ -251,6 +256,8 @@ class Request:
             self.fail("unreachable")
             return
         flows = self.uplink.flows
+        if self._yielding is not None:
+            self._yielding.begin(self._flow)
         flows.push(self._flow, first, self._through, -1)
         before = 0
         body = 0
@@ -272,7 +279,7 @@ class Request:
                 self._arrived(part)
         if part >= len(self._parts) - 1 and (ended := self._ended) is not None:
             self._ended = None
-            del self.uplink.requests[self]
+            self._over()
             ended(None)
 
     def _account(self, carried: int) -> None:
@@ -294,8 +301,13 @@ class Request:
         came = self.partial
         self.uplink.flows.cut(self._flow)
         self._account(self._flow.done)
-        del self.uplink.requests[self]
+        self._over()
         return came
+
+    def _over(self) -> None:
+        del self.uplink.requests[self]
+        if self._yielding is not None:
+            self._yielding.end(self._flow)
 
     def _connected(self) -> None:
         if self._ended is not None and not self._flow.done and self.uplink.link.capacity == 0.0:

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from p2p.swarm.allowance import DailyWindow
+from p2p.swarm.courtesy import SHARE_MIN
 from sim.fleet.curve import Curve, of_wan, reached_rate, visits
-from sim.scenario.model import Outage, Stop, Wan
+from sim.scenario.model import Outage, Stop, Traffic, Wan
 
 HOUR = 3600.0
 
@@ -37,6 +38,16 @@ def test_outages_carry_nothing_again_and_again() -> None:
     wan = Wan(1.0, outages=(Outage(10.0, 5.0, every_s=20.0),))
     curve = of_wan(wan, starts_of_day=0.0, horizon_s=1000.0)
     assert curve.finish(np.array([0.0, 0.0]), np.array([10.0, 26.0])) == pytest.approx([10.0, 36.0])
+
+
+def test_beside_other_traffic_a_part_of_the_link_is_left() -> None:
+    busy = (Traffic(10.0, 10.0, every_s=100.0),)
+    left, shared = (
+        of_wan(Wan(10.0, traffic=busy, gives_way=gives_way), starts_of_day=0.0, horizon_s=1000.0)
+        for gives_way in (True, False)
+    )
+    assert left.work(np.array([10.0, 20.0, 30.0])) == pytest.approx([100.0, 100 + 100 * SHARE_MIN, 210.0])
+    assert shared.work(np.array([10.0, 20.0, 30.0, 120.0])) == pytest.approx([100.0, 150.0, 250.0, 1100.0])
 
 
 def test_a_vehicle_has_the_links_of_its_stops() -> None:

@@ -38,8 +38,8 @@ def test_what_is_commented_out_in_the_example_is_valid_too() -> None:
 TABLES = [
     "", "[[release]]", "[[release]]\n[[release.delta]]", "[[release]]\nrepository = 'x'", "[[class]]",
     "[[class]]\n[class.uptime]", "[[class]]\n[class.storage]", "[[site]]", "[[site]]\n[site.lan]",
-    "[[site]]\n[site.wan]", "[[site]]\n[[site.wan.outage]]", "[[site]]\n[[site.stop]]", "[[order]]",
-    "[[order]]\n[[order.phase]]", "[origin]", "[polling]", "[expect]",
+    "[[site]]\n[site.wan]", "[[site]]\n[[site.wan.outage]]", "[[site]]\n[[site.wan.traffic]]",
+    "[[site]]\n[[site.stop]]", "[[order]]", "[[order]]\n[[order.phase]]", "[origin]", "[polling]", "[expect]",
 ]  # fmt: skip
 
 

@@ -22,6 +22,7 @@ from sim.scenario.model import (
     SiteSize,
     SizeKind,
     Stop,
+    Traffic,
     Wan,
     Who,
 )
@@ -55,7 +56,13 @@ def test_everything_that_can_be_said() -> None:
 at = "23:00"
 length = "20 min"
 site = "depot/1"
-wan = { rate = "1 Mbit/s", windows = ["22:00-05:00"], outage = [{ at = 5, length = 6, every = 7 }] }
+[site.stop.wan]
+rate = "1 Mbit/s"
+windows = ["22:00-05:00"]
+outage = [{ at = 5, length = 6, every = 7 }]
+traffic = [{ length = "1 min", every = 60 }]
+queue = "80 ms"
+gives_way = false
 
 [[order]]
 release = "2.0"
@@ -106,7 +113,10 @@ finished_by = "05:00"
     depot, van = scenario.sites
     assert depot.size == SiteSize(SizeKind.LOGNORMAL, 2, 30, 6.0, 0.4)
     assert van.size == SiteSize(SizeKind.UNIFORM, 1, 3)
-    wan = Wan(125_000.0, windows=(DailyWindow(79_200.0, 18_000.0),), outages=(Outage(5.0, 6.0, 7.0),))
+    wan = Wan(
+        125_000.0, windows=(DailyWindow(79_200.0, 18_000.0),), outages=(Outage(5.0, 6.0, 7.0),), queue_s=0.08,
+        traffic=(Traffic(0.0, 60.0, 60.0),), gives_way=False,
+    )  # fmt: skip
     assert van.timetable == (Stop(3600.0, 1200.0, "depot/1", wan),)
     assert van.timetable_every_s == 86_400
     assert scenario.orders == (Order("2.0", (Phase(0.05, 0.0), Phase(1.0, 5400.0))),)
@@ -183,6 +193,13 @@ WRONG = [
         "wan = { rate = 1, outage = [{ at = 1, length = 5, every = 5 }] }",
         "site[0].wan.outage[0].every must be longer than length",
     ),
+    (
+        "count = 2",
+        "wan = { rate = 1, traffic = [{ length = 5, every = 4 }] }",
+        "site[0].wan.traffic[0].every must not be shorter than length",
+    ),
+    ("count = 2", "wan = { rate = 1, traffic = [{ at = 1 }] }", "site[0].wan.traffic[0].length is missing"),
+    ("count = 2", "wan = { rate = 1, gives_way = 1 }", "site[0].wan.gives_way must be true or false, not 1"),
     ("count = 2", "wan = 5", "line 18: site[0].wan must be a table"),
     ("count = 2", "lan = { kind = 'mesh' }", "site[0].lan.kind must be one of switched, wifi, not 'mesh'"),
     ("count = 2", "lan = { degree_max = 1 }", "site[0].lan.degree_max must be a whole number of 2..10000"),

@@ -12,7 +12,17 @@ from hypothesis import strategies as st
 from p2p.swarm.policy import Policy
 from sim.scenario import library
 from sim.scenario.fault_tables import KEYS
-from sim.scenario.model import Expect, Fault, FaultKind, Manner, RepositoryRelease, Scenario, Who
+from sim.scenario.model import (
+    Expect,
+    Fault,
+    FaultKind,
+    Manner,
+    RepositoryRelease,
+    Scenario,
+    Traffic,
+    Wan,
+    Who,
+)
 from sim.scenario.writing import scenario_text
 from tests.support.scenario_documents import SMALL, read
 
@@ -45,6 +55,14 @@ def test_the_policy_survives() -> None:
         for f in dataclasses.fields(Policy)
     }
     scenario = dataclasses.replace(read(SMALL), policy=Policy(**changed))
+    assert again(scenario) == scenario
+
+
+def test_other_traffic_survives() -> None:
+    scenario = read(SMALL)
+    wan = Wan(1e6, queue_s=0.25, traffic=(Traffic(1.0, 2.0, 3.0), Traffic(0.0, 5.0)), gives_way=False)
+    sites = tuple(dataclasses.replace(group, wan=wan) for group in scenario.sites)
+    scenario = dataclasses.replace(scenario, sites=sites)
     assert again(scenario) == scenario
 
 
