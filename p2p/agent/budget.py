@@ -13,15 +13,29 @@ BURST_S = 0.5
 class RateBudget:
     """At most `rate` bytes per second on average over all users of one budget; None is no limit.
 
-    `spent` is called with every use, before it waits.
+    `spent` is called with every use, before it waits. `site_rate`: what all devices of a site may use
+    together; of it this budget has an equal part, as `divide` was told last (all of it at first).
     """
 
-    def __init__(self, rate: int | None, spent: Callable[[], None] | None = None) -> None:
-        self.rate = rate
+    def __init__(
+        self, rate: int | None, spent: Callable[[], None] | None = None, *, site_rate: int | None = None
+    ) -> None:
+        self._own = rate
+        self._site = site_rate
+        self.rate = self._part(1)
+        rate = self.rate
         self._spent = spent
         self._tokens = float(rate or 0) * BURST_S
         self._at: float | None = None
         self._lock = trio.Lock()
+
+    def divide(self, among: int) -> None:
+        """So many devices share what the site may use. What was saved up is bounded by the new rate."""
+        self.rate = self._part(among)
+
+    def _part(self, among: int) -> int | None:
+        rates = [self._own, None if self._site is None else max(1, self._site // among)]
+        return min((rate for rate in rates if rate is not None), default=None)
 
     async def spend(self, size: int) -> None:
         """Wait until `size` bytes are allowed; those who wait are served in turn."""

@@ -319,6 +319,8 @@ class SwarmDriver:
                     self._failed(image, ReadBackError.persistent(action))
             case e.Disconnect():
                 self._disconnect(action)
+            case e.WanShared():
+                self._wan.divide(action.among)
             case e.PeerAddresses():
                 for device, host, port in action.peers:
                     self._found(PeerAddress(host, port, "exchange", device))

@@ -159,12 +159,17 @@ class Agent:
             weight=config.swarm.weight,
             carrier=config.swarm.carrier,
             recomputes=config.budgets.recompute_memory is not None,
+            divides=config.budgets.site_wan_rate_max is not None,
         )
         self._driver = SwarmDriver(
             self._node,
             self._origin,
             spool=state / "spool",
-            wan=RateBudget(config.budgets.wan_rate_max, self._meter.wake if self._meter else None),
+            wan=RateBudget(
+                config.budgets.wan_rate_max,
+                self._meter.wake if self._meter else None,
+                site_rate=config.budgets.site_wan_rate_max,
+            ),
             failed=lambda image, error: self._updates.failed(image, error),
             found=lambda address: self._links.found(address),
             indexes=self._indexes,

@@ -112,13 +112,15 @@ class HealthConfig:
 
 @dataclass(frozen=True, slots=True)
 class BudgetsConfig:
-    """Rates in bytes per second, `wan_month_max` in bytes; None for no limit.
+    """Rates in bytes per second, `wan_month_max` in bytes; None for no limit. `site_wan_rate_max`: of all
+    devices of the site together, each of which must have it.
 
     `wan_windows`: when frames may be fetched, in `zone`; empty for always. `recompute_memory`: what a child
     may take to make a patch anew for peers; None: none is made. `wan_gives_way`: updates leave the link to
     whatever else uses it."""
 
     wan_rate_max: int | None
+    site_wan_rate_max: int | None
     lan_rate_max: int | None
     wan_month_max: int | None
     wan_windows: tuple[DailyWindow, ...]

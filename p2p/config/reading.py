@@ -123,6 +123,7 @@ def _read(root: Table) -> AgentConfig | None:
     budgets = root.table("budgets")
     budgets_config = BudgetsConfig(
         wan_rate_max=budgets.optional("wan_rate_max", budgets.rate),
+        site_wan_rate_max=budgets.optional("site_wan_rate_max", budgets.rate),
         lan_rate_max=budgets.optional("lan_rate_max", budgets.rate),
         wan_month_max=budgets.optional("wan_month_max", budgets.size),
         wan_windows=budgets.windows("wan_windows"),

@@ -405,6 +405,15 @@ class PeerAddresses(NamedTuple):
     peers: tuple[tuple[str, str, int], ...]
 
 
+class WanShared(NamedTuple):
+    """So many devices of the site fetch over its WAN now, as far as this node knows, itself included.
+
+    Said when it changes, by nodes that were made with `divides`; one at first.
+    """
+
+    among: int
+
+
 Action = (
     Send
     | Disconnect
@@ -423,4 +432,5 @@ Action = (
     | Recompute
     | GiveUp
     | PeerAddresses
+    | WanShared
 )

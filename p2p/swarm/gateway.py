@@ -81,6 +81,13 @@ class Gateway:
     def owns(self, fetch: int) -> bool:
         return fetch in self._running
 
+    def fetchers(self) -> Iterator[str]:
+        """The other devices that fetch over the site's WAN, as they say and as others tell of them."""
+        yield from self._leases.holders()
+        for far in self._image.hearsay.known():
+            if far.leases and not far.participant.complete:
+                yield far.participant.device
+
     def step(self) -> None:
         """Start as many fetches as are due."""
         image, context = self._image, self._context

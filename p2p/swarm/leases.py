@@ -146,6 +146,12 @@ class Leases:
             for frame in range(lease.start, min(lease.stop, frames))
         }
 
+    def holders(self) -> Iterator[str]:
+        """Connected devices whose leases are believed."""
+        for peer, remote in self._image.leasing():
+            if remote.leases and not remote.distrusted:
+                yield peer.device
+
     def leave_some(self, pack: PackRef | None) -> bool:
         """Whether there are leases, but not on all frames of a pack."""
         if pack is None or not any(True for _ in self):

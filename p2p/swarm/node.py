@@ -50,7 +50,8 @@ class SwarmNode:
     `weight` (0 to 1000) is how willing it is to be a gateway; `wan`: it can reach an origin now; `closed`: as
     `WanChanged` has it. `carrier`: it takes images to sites without a WAN, so that it also gets what only
     those need of them while there is a WAN: the full pack's index, without which nobody can be served.
-    `recomputes`: it may make patches anew for peers (`recomputing`).
+    `recomputes`: it may make patches anew for peers (`recomputing`). `divides`: it says among how many the
+    site's WAN is divided (`WanShared`), for a budget that the devices of the site have together.
     `open_index`: many nodes of one process may share what they open.
     """
 
@@ -68,6 +69,7 @@ class SwarmNode:
         carrier: bool = False,
         recomputes: bool = False,
         open_index: Callable[[bytes], PieceMap] = open_index,
+        divides: bool = False,
     ) -> None:
         self._context = Context(
             device,
@@ -87,6 +89,8 @@ class SwarmNode:
         self.port = port
         self._housekeeping_at: float | None = None
         self._settled = False
+        self._divides = divides
+        self._among = 1
 
     @property
     def ledger(self) -> Ledger:
@@ -354,9 +358,22 @@ class SwarmNode:
             objects.step()
         if context.closing:
             self._part()
+        if self._divides:
+            self._divide()
         if due or self._housekeeping_at is None:
             busy = objects.busy or self._pursuits.unsettled
             self._housekeeping_at = context.now + self._interval() if busy else None
+
+    def _divide(self) -> None:
+        """This node is counted in also while it fetches nothing, so that it begins with its part.
+
+        Who does not know of each other take more than their parts together until a lease has come through.
+        """
+        others = {device for pursuit in self._pursuits.all for device in pursuit.gateway.fetchers()}
+        among = 1 + len(others)
+        if among != self._among:
+            self._among = among
+            self._context.actions.append(e.WanShared(among))
 
     def _interval(self) -> float:
         """Until the next look at deadlines: sooner where this node fetches, or is about to."""

@@ -113,6 +113,8 @@ def wan_rate(wan: Wan) -> float:
     rate = wan.rate * (1 - wan.loss)
     if wan.loss:
         rate = min(rate, 1.22 * SEGMENT / (max(2 * wan.delay_s, 1e-3) * sqrt(wan.loss)))
+    if wan.budget:
+        rate = min(rate, wan.budget)
     for span in wan.traffic:
         if span.every_s > 0:
             rate *= max(BESIDE_OTHERS, 1 - span.length_s / span.every_s)

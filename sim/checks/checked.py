@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from p2p.swarm import events as e
 from p2p.swarm import messages as m
+from sim.checks.budget import BudgetRule
 from sim.checks.ledgers import LedgerRule
 from sim.checks.liveness import Liveness
 from sim.checks.safety import Safety
@@ -32,13 +33,14 @@ VIOLATIONS_MAX = 100
 class Checks(Observer):
     """All rules as one observer: each is told what it is about."""
 
-    heeds = LedgerRule.heeds | WanRule.heeds | Liveness.heeds
+    heeds = LedgerRule.heeds | WanRule.heeds | Liveness.heeds | BudgetRule.heeds
 
     def __init__(self) -> None:
         self.safety = Safety()
         self.wan = WanRule()
         self.ledgers = LedgerRule()
         self.liveness = Liveness()
+        self.budget = BudgetRule()
 
     @property
     def amplification(self) -> float | None:
@@ -53,11 +55,12 @@ class Checks(Observer):
             *self.wan.violations,
             *self.ledgers.violations,
             *self.liveness.violations,
+            *self.budget.violations,
         ]
         return sorted(found, key=lambda v: v.at_s)[:VIOLATIONS_MAX]
 
     def begun(self, world: World) -> None:
-        for rule in (self.safety, self.wan, self.ledgers, self.liveness):
+        for rule in (self.safety, self.wan, self.ledgers, self.liveness, self.budget):
             rule.begun(world)
 
     def started(self, device: Device) -> None:
@@ -79,16 +82,20 @@ class Checks(Observer):
             self.ledgers.fed(device, event, actions)
         if what in WanRule.heeds:
             self.wan.fed(device, event, actions)
+        if what in BudgetRule.heeds:
+            self.budget.fed(device, event, actions)
 
     def sent(self, source: str, target: str, message: m.Piece | m.Blob) -> None:
         self.ledgers.sent(source, target, message)
 
     def fetch_started(self, device: Device, action: e.Fetch) -> None:
         self.wan.fetch_started(device, action)
+        self.budget.fetch_started(device, action)
         self.liveness.fetch_started(device, action)
 
     def fetch_ended(self, device: Device, action: e.Fetch, error: str | None, size: int, wasted: int) -> None:
         self.wan.fetch_ended(device, action, error, size, wasted)
+        self.budget.fetch_ended(device, action, error, size, wasted)
         self.ledgers.fetch_ended(device, action, error, size, wasted)
 
     def remnants_lost(self, device: Device, image: Digest, size: int) -> None:

@@ -101,7 +101,7 @@ def of_wan(
     edges = {0.0, horizon_s}
     open_spans: list[tuple[float, float, float]] = []
     for start, stop, link in links:
-        rate = reached_rate(link, transfers)
+        rate = min(reached_rate(link, transfers), link.budget or math.inf)
         used = link.windows if windows is None else windows
         for a, b in _clip(_window_spans(used, starts_of_day, horizon_s), start, stop):
             for c, d in _without(a, b, link.outages, horizon_s):

@@ -150,6 +150,7 @@ def _smaller_groups(group: SiteGroup) -> Iterator[SiteGroup]:
         yield replace(group, wan=replace(group.wan, loss=0.0, up_rate=0.0, delay_s=0.02, price_per_mb=0.0))
         yield replace(group, wan=replace(group.wan, outages=()))
         yield replace(group, wan=replace(group.wan, traffic=()))
+        yield replace(group, wan=replace(group.wan, budget=0.0))
         yield replace(group, wan=replace(group.wan, windows=()))
 
 

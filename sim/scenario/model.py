@@ -118,6 +118,8 @@ class Wan:
     """Money per 10^6 bytes, both directions."""
     windows: tuple[DailyWindow, ...] = ()
     outages: tuple[Outage, ...] = ()
+    budget: float = 0.0
+    """Bytes per second of images that the site's devices may fetch together; 0: no limit."""
     queue_s: float = 0.1
     """What its queue holds, at its rate."""
     traffic: tuple[Traffic, ...] = ()

@@ -146,6 +146,7 @@ def _read_wan(table: Table) -> Wan:
         price_per_mb=table.quantity("price_per_mb", q.MONEY_WHAT, q.money, default=0.0),
         windows=_windows(table),
         outages=each(table, "outage", _read_outage),
+        budget=rate(table, "budget", 0.0),
         queue_s=duration(table, "queue", _WAN.queue_s),
         traffic=each(table, "traffic", _read_traffic),
         gives_way=table.boolean("gives_way", default=True),

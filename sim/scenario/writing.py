@@ -145,7 +145,7 @@ def _wan(wan: Wan) -> dict[str, Value]:
     if wan.up_rate:
         found["up_rate"] = wan.up_rate
     names = {"delay_s": "delay", "loss": "loss", "price_per_mb": "price_per_mb",
-             "queue_s": "queue", "gives_way": "gives_way"}  # fmt: skip
+             "budget": "budget", "queue_s": "queue", "gives_way": "gives_way"}  # fmt: skip
     found |= _changed(wan, names, Wan(1.0))
     if wan.windows:
         found["windows"] = [[w.start_s, w.stop_s] for w in wan.windows]

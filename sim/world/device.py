@@ -120,6 +120,7 @@ class Device:
             e.Recompute: self.maker.recompute,
             e.GiveUp: self._give_up,
             e.PeerAddresses: self._peer_addresses,
+            e.WanShared: self.fetcher.divide,
         }
 
     # Running
@@ -146,7 +147,7 @@ class Device:
             device=self.name, site=self.site.area.name, port=PORT,
             rng=self.kernel.rng(f"node/{self.name}/{self.life}"), policy=world.scenario.policy,
             wan=self.reaches_wan, carrier=self.klass.carrier, recomputes=self.klass.recompute_rate > 0,
-            open_index=world.open_index,
+            open_index=world.open_index, divides=self.site.budget > 0,
         )  # fmt: skip
         if world.observer is not None:
             world.observer.started(self)

@@ -57,6 +57,17 @@ class Fetcher:
         self._fetches: dict[int, _Fetch] = {}
         self._requests: dict[Request, None] = {}
         self._requested_at = float("-inf")
+        self._among = 1
+
+    @property
+    def allowed(self) -> float:
+        """Bytes per second that it may fetch now by the site's budget; 0 while it fetches nothing."""
+        return self._device.site.budget / self._among if self._fetches else 0.0
+
+    def divide(self, action: e.WanShared) -> None:
+        """So many devices share the site's budget now."""
+        self._among = action.among
+        self._keep_to_budget()
 
     @property
     def active(self) -> bool:
@@ -85,6 +96,7 @@ class Fetcher:
             request.cancel()
         self._requests.clear()
         self._requested_at = float("-inf")
+        self._among = 1
         return lost
 
     def fetch(self, action: e.Fetch) -> None:
@@ -107,6 +119,7 @@ class Fetcher:
             lambda n: self._frame_arrived(fetch, holding, action.start + n),
             lambda error: self._request_ended(fetch, error),
         )
+        self._keep_to_budget()
         self._device.later(self._kernel.now + PROGRESS_S, self._progress, fetch)
 
     def fetch_object(self, action: e.FetchObject) -> None:
@@ -177,6 +190,14 @@ class Fetcher:
         self._device.wan_down += down
         self._device.wan_up += up
 
+    def _keep_to_budget(self) -> None:
+        """Fetches under way divide this device's part of the site's budget."""
+        budget = self._device.site.budget
+        requests = [f.request for f in self._fetches.values() if f.request is not None and not f.over]
+        if budget:
+            for request in requests:
+                request.limit(budget / self._among / len(requests))
+
     def _keep_rest(self, fetch: _Fetch, came: int) -> int:
         """Keep the beginning of the frame that did not come whole; returns by how much more is kept now."""
         holding, arrived = fetch.holding, fetch.arrived
@@ -241,6 +262,7 @@ class Fetcher:
             return
         came = fetch.request.received if fetch.request is not None else 0
         fetch.over = True
+        self._keep_to_budget()
         wasted = max(0, came + fetch.begun - fetch.stored - self._keep_rest(fetch, came))
         self._kernel.trace(
             f"{self._device.name} fetched {fetch.action.start}..{fetch.action.stop}: {fetch.error} {wasted}"

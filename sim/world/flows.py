@@ -48,11 +48,13 @@ class Link:
 class Flow:
     """One sender's queue to one receiver over `path`. `cap`: what it can use at most, bytes per second."""
 
-    __slots__ = ("cap", "done", "generation", "items", "left", "path", "rate", "since", "size")
+    __slots__ = ("bounds", "cap", "done", "generation", "items", "left", "path", "rate", "since", "size")
 
     def __init__(self, path: tuple[Link, ...], cap: float = 0.0) -> None:
         self.path = path
         self.cap = cap
+        self.bounds: dict[str, float] | None = None
+        """What it may use at most for different reasons, once there is more than one."""
         self.items: list[tuple[int, Callable[..., object] | None, tuple[Any, ...]]] = []
         """A list, as most flows of a world are empty, and a queue is short."""
         self.rate = 0.0
@@ -115,8 +117,12 @@ class Flows:
             link.capacity = capacity
             self._touch(link)
 
-    def limit(self, flow: Flow, cap: float) -> None:
-        """Let a flow use at most `cap` bytes per second from now on (0: what it can get)."""
+    def limit(self, flow: Flow, why: str, most: float) -> None:
+        """Let a flow use at most `most` bytes per second from now on, whatever it may for other reasons."""
+        if flow.bounds is None:
+            flow.bounds = {"": flow.cap} if flow.cap else {}
+        flow.bounds[why] = most
+        cap = min(flow.bounds.values())
         if flow.cap != cap:
             flow.cap = cap
             if flow.items:

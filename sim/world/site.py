@@ -64,6 +64,12 @@ class Site:
         return self.group.lan
 
     @property
+    def budget(self) -> float:
+        """Bytes per second that its devices may fetch together, as they are configured; 0: no limit."""
+        wan = self.group.wan
+        return 0.0 if wan is None else wan.budget
+
+    @property
     def honest(self) -> list[Device]:
         return [d for d in self.devices if d.honest]  # type: ignore[misc]  # a `Hostile` never is
 

@@ -127,4 +127,4 @@ class Yielding:
         trip_s = max(uplink.rtt + self._traffic.queue_s(), 1e-3)
         most = self.window / len(self._flows) / trip_s
         for flow in self._flows:
-            uplink.flows.limit(flow, min(most, uplink.cap or most))
+            uplink.flows.limit(flow, "courtesy", most)

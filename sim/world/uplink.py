@@ -229,6 +229,10 @@ class Request:
             return self.received
         return min(self.body, self.received + int(self.uplink.flows.crossed(self._flow) / self._stretch))
 
+    def limit(self, rate: float) -> None:
+        """Take at most so many bytes of the body per second, as a budget says."""
+        self.uplink.flows.limit(self._flow, "budget", rate * self._stretch)
+
     def cancel(self) -> int:
         """Close the connection; returns the body bytes that came. `ended` is not called."""
         came = self._stop()

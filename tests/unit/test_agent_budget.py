@@ -36,6 +36,50 @@ async def test_what_was_not_used_is_saved_only_for_a_short_burst(autojump_clock:
     assert trio.current_time() - started == pytest.approx(1)
 
 
+@pytest.mark.parametrize(
+    ("own", "site", "among", "rate"),
+    [
+        (None, 9000, 1, 9000),
+        (None, 9000, 2, 4500),
+        (None, 9000, 4, 2250),
+        (3000, 9000, 2, 3000),
+        (3000, 9000, 4, 2250),
+        (3000, None, 4, 3000),
+        (None, None, 4, None),
+        (None, 2, 5, 1),
+    ],
+)
+async def test_a_site_s_budget_is_divided_and_the_own_one_holds_too(
+    own: int | None, site: int | None, among: int, rate: int | None
+) -> None:
+    budget = RateBudget(own, site_rate=site)
+    budget.divide(among)
+    assert budget.rate == rate
+
+
+async def test_devices_that_divide_a_budget_keep_to_it_together(autojump_clock: MockClock) -> None:
+    budgets = [RateBudget(None, site_rate=2000) for _ in range(2)]
+    used = [0, 0]
+
+    async def use(n: int) -> None:
+        while True:
+            await budgets[n].spend(100)
+            used[n] += 100
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(use, 0)
+        await trio.sleep(10)
+        assert used[0] == pytest.approx(2000 * (10 + BURST_S), rel=0.02)
+        for budget in budgets:
+            budget.divide(2)
+        nursery.start_soon(use, 1)
+        before = sum(used)
+        await trio.sleep(10)
+        assert sum(used) - before == pytest.approx(2000 * (10 + BURST_S), rel=0.03)
+        assert used[1] == pytest.approx((sum(used) - before) / 2, rel=0.15)
+        nursery.cancel_scope.cancel()
+
+
 async def test_no_limit_waits_for_nothing(autojump_clock: MockClock) -> None:
     started = trio.current_time()
     await RateBudget(None).spend(1 << 40)

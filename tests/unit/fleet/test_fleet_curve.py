@@ -50,6 +50,11 @@ def test_beside_other_traffic_a_part_of_the_link_is_left() -> None:
     assert shared.work(np.array([10.0, 20.0, 30.0, 120.0])) == pytest.approx([100.0, 150.0, 250.0, 1100.0])
 
 
+def test_a_site_s_budget_bounds_what_its_link_gives() -> None:
+    curve = of_wan(Wan(10.0, budget=4.0), starts_of_day=0.0, horizon_s=1000.0)
+    assert curve.finish(np.array([0.0]), np.array([40.0])) == pytest.approx([10.0])
+
+
 def test_a_vehicle_has_the_links_of_its_stops() -> None:
     stops = (Stop(100.0, 50.0, wan=Wan(2.0)), Stop(300.0, 50.0, site="depot"))
     curve = of_wan(None, starts_of_day=0.0, horizon_s=2000.0, stops=stops, every_s=1000.0)

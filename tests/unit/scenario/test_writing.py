@@ -60,7 +60,9 @@ def test_the_policy_survives() -> None:
 
 def test_other_traffic_survives() -> None:
     scenario = read(SMALL)
-    wan = Wan(1e6, queue_s=0.25, traffic=(Traffic(1.0, 2.0, 3.0), Traffic(0.0, 5.0)), gives_way=False)
+    wan = Wan(
+        1e6, budget=5e5, queue_s=0.25, traffic=(Traffic(1.0, 2.0, 3.0), Traffic(0.0, 5.0)), gives_way=False
+    )
     sites = tuple(dataclasses.replace(group, wan=wan) for group in scenario.sites)
     scenario = dataclasses.replace(scenario, sites=sites)
     assert again(scenario) == scenario
