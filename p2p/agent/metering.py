@@ -76,6 +76,11 @@ class WanMeter:
             self.look()
             self._keep(self._allowance.usage(self._now()), ahead=0)
 
+    def roam(self, roaming: bool) -> None:
+        """The device is in another's network, or at home again; acts at once."""
+        self._allowance.roaming = roaming
+        self.look()
+
     def wake(self) -> None:
         """Bytes cross from now on, so look soon."""
         self._woken.set()
@@ -117,6 +122,8 @@ class WanMeter:
                 return f"closed for updates by budgets.wan_windows{until}"
             case Closed.QUOTA:
                 return f"closed for updates{until}: the quota of budgets.wan_month_max is used up"
+            case Closed.ROAMING:
+                return "closed for updates while the device roams (budgets.wan_roaming)"
             case _:
                 return f"open for updates{until}"
 
@@ -150,12 +157,20 @@ def meter_of(
     crossed: Callable[[], int],
     now: Callable[[], float],
     changed: Callable[[bool], None],
+    *,
+    roaming: bool = False,
 ) -> WanMeter | None:
-    """The meter of a device; None where nothing is to be kept to. `now`: trusted time, seconds since 1970."""
+    """The meter of a device; None where nothing is to be kept to. `now`: trusted time, seconds since 1970.
+
+    `roaming`: it roams just now.
+    """
     budgets = config.budgets
-    if not config.swarm.wan or (budgets.wan_month_max is None and not budgets.wan_windows):
+    bounded = budgets.wan_month_max is not None or budgets.wan_windows
+    may_roam = budgets.conditions is not None and not budgets.wan_roaming
+    if not config.swarm.wan or not (bounded or may_roam):
         return None
     allowance = WanAllowance(budgets.wan_windows, budgets.wan_month_max, kept_usage(store))
+    allowance.roaming = roaming and not budgets.wan_roaming
     return WanMeter(allowance, store, crossed, lambda: datetime.fromtimestamp(now(), budgets.zone), changed)
 
 

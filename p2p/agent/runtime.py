@@ -29,6 +29,7 @@ from p2p.adapters.roster import StaticDiscovery
 from p2p.adapters.tls import TlsTransport
 from p2p.agent.asking import Asking
 from p2p.agent.budget import RateBudget
+from p2p.agent.conditions import ConditionsWatch
 from p2p.agent.driver import SwarmDriver
 from p2p.agent.links import PeerLinks
 from p2p.agent.metering import meter_of
@@ -49,6 +50,7 @@ from p2p.install import Release
 from p2p.ports import Discovery
 from p2p.swarm import Policy, SwarmNode
 from p2p.swarm import events as e
+from p2p.swarm.conditions import Conditions
 from p2p.trust import Decision, Meant, Pace, ReleaseFloors, TrustClient, trusted_time
 
 log = logging.getLogger(__name__)
@@ -136,12 +138,14 @@ class Agent:
             admit=lambda peer: self._links.admits(peer),
         )
         stack.callback(self._transport.close)
+        self._conditions = ConditionsWatch(config, self._conditions_changed)
         self._meter = meter_of(
             config,
             DirectoryBlobStore(state / "budget"),
             self._crossed,
             self._now,
             changed=lambda is_open: self._driver.feed(e.WanChanged(True, closed=not is_open)),
+            roaming=self._conditions.now.roaming,
         )
         self._node = SwarmNode(
             device=identity.device,
@@ -156,7 +160,7 @@ class Agent:
             ),
             wan=config.swarm.wan,
             closed=self._meter is not None and not self._meter.open,
-            weight=config.swarm.weight,
+            weight=self._conditions.now.weight(config.swarm.weight),
             carrier=config.swarm.carrier,
             recomputes=config.budgets.recompute_memory is not None,
             divides=config.budgets.site_wan_rate_max is not None,
@@ -206,6 +210,7 @@ class Agent:
             self._meter,
         )
         self._asking = Asking(config, self._member, self._trust, self._floors, self._origin, self._driver)
+        self._updates.may_serve(self._conditions.now.serves)
         self._told = ""
 
     async def run(self, nursery: trio.Nursery, *, once: bool, linger_s: float) -> SlipstreamError | None:
@@ -220,6 +225,7 @@ class Agent:
             nursery.start_soon(partial(self._reporting.check_in_always, once=once))
         if self._meter is not None:
             nursery.start_soon(self._meter.run)
+        nursery.start_soon(self._conditions.run)
         nursery.start_soon(self._reporting.write_status_always)
         outcome: SlipstreamError | None = None
         try:
@@ -240,6 +246,7 @@ class Agent:
 
     def ask_now(self) -> None:
         """Do not wait for the next poll, nor be content with a question that is under way."""
+        self._conditions.look()
         self._asking.ask_now()
 
     # Polling
@@ -372,6 +379,12 @@ class Agent:
         return trusted_time(
             time.time(), build_time=self._config.trust.build_time or 0.0, signed_time=self._trust.time
         )
+
+    def _conditions_changed(self, now: Conditions) -> None:
+        if self._meter is not None:
+            self._meter.roam(now.roaming and not self._config.budgets.wan_roaming)
+        self._driver.feed(e.WeightChanged(now.weight(self._config.swarm.weight)))
+        self._updates.may_serve(now.serves)
 
     def _crossed(self) -> int:
         """Bytes that this process has moved over its WAN, both ways."""

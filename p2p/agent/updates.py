@@ -89,6 +89,8 @@ class Updates:
         self._leaving = leaving
         self.ended = trio.Event()
         self._served: dict[tuple[str, str], Digest] = {}
+        self._serving = True
+        self._runs: Meant | None = None
         self._failure: LocalError | None = None
         self._making: trio.CancelScope | None = None
         self._told: tuple[str, str | None, str] | None = None
@@ -193,7 +195,15 @@ class Updates:
                     del self._served[key]
 
     def serve(self, meant: Meant) -> None:
-        """Serve the images of a release that this device runs."""
+        """Serve the images of a release that this device runs, if it serves just now."""
+        self._runs = meant
+        if self._serving:
+            self._offer(meant)
+        self.progress.release = meant.manifest.version
+        if self.progress.state != "committed":
+            self._turn("current")
+
+    def _offer(self, meant: Meant) -> None:
         for payload in meant.manifest.payloads:
             slots = self._slots[payload.name]
             slot = slots.active()
@@ -202,9 +212,18 @@ class Updates:
             self._forget(payload.name, slot)
             self._served[payload.name, slot] = payload.image.sha256
             self._driver.offer(self._complete(payload, slots, slot))
-        self.progress.release = meant.manifest.version
-        if self.progress.state != "committed":
-            self._turn("current")
+
+    def may_serve(self, serving: bool) -> None:
+        """Whether to give peers what this device runs. What it is making is given in any case."""
+        self._serving = serving
+        if serving:
+            if self._runs is not None and self.is_current(self._runs):
+                self._offer(self._runs)
+            return
+        for (payload, slot), image in list(self._served.items()):
+            if slot == self._slots[payload].active():
+                self._driver.drop(image)
+                del self._served[payload, slot]
 
     def _complete(self, payload: PayloadSpec, slots: FileSlots, slot: str) -> LocalImage:
         """An image that this device runs, and what the other slot still holds of what it was made from."""

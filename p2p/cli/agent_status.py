@@ -135,7 +135,8 @@ def _state_line(install: dict[str, Any], agent_facts: dict[str, Any]) -> str:
 
 def _wan_line(wan: dict[str, Any]) -> str:
     """What the budgets allow."""
-    closed = {"window": "closed (budgets.wan_windows)", "quota": "closed (budgets.wan_month_max)"}
+    closed = {"window": "closed (budgets.wan_windows)", "quota": "closed (budgets.wan_month_max)",
+              "roaming": "closed (budgets.wan_roaming)"}  # fmt: skip
     line = closed.get(wan["closed_by"], "open") + (f" until {wan['until']}" if wan["until"] else "")
     most = f" of {size_text(wan['month_max'])}" if wan["month_max"] else ""
     return f"{line}; {size_text(wan['month_used'])}{most} used in {wan['month']}"

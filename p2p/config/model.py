@@ -117,7 +117,8 @@ class BudgetsConfig:
 
     `wan_windows`: when frames may be fetched, in `zone`; empty for always. `recompute_memory`: what a child
     may take to make a patch anew for peers; None: none is made. `wan_gives_way`: updates leave the link to
-    whatever else uses it."""
+    whatever else uses it. `wan_metered`: its bytes cost money, always; `wan_roaming`: frames may be fetched
+    while it roams; `conditions`: the file that says what holds just now (`adapters.conditions`)."""
 
     wan_rate_max: int | None
     site_wan_rate_max: int | None
@@ -127,6 +128,9 @@ class BudgetsConfig:
     zone: tzinfo
     recompute_memory: int | None
     wan_gives_way: bool
+    wan_metered: bool
+    wan_roaming: bool
+    conditions: Path | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -130,6 +130,9 @@ def _read(root: Table) -> AgentConfig | None:
         zone=budgets.zone("time_zone", default="UTC"),
         recompute_memory=budgets.optional("recompute_memory", budgets.size),
         wan_gives_way=budgets.boolean("wan_gives_way", default=True),
+        wan_metered=budgets.boolean("wan_metered", default=False),
+        wan_roaming=budgets.boolean("wan_roaming", default=False),
+        conditions=budgets.optional("conditions", budgets.path),
     )
     if (budgets_config.recompute_memory or RECOMPUTE_MEMORY_MIN) < RECOMPUTE_MEMORY_MIN:
         budgets.fault("recompute_memory", "is less than the 128 MiB that a child needs with nothing to do")

@@ -1,4 +1,4 @@
-"""When a device may fetch frames over its WAN: in daily windows, and up to a quota of bytes a month.
+"""When a device may fetch frames over its WAN: at home, in daily windows, up to a quota of bytes a month.
 
 Pure; the local time comes in with every call. What is counted is all that crosses the device's WAN, polls
 and metadata included, but only frames and indexes wait: a device that asks nothing hears of nothing.
@@ -35,6 +35,7 @@ class Closed(StrEnum):
 
     WINDOW = "window"
     QUOTA = "quota"
+    ROAMING = "roaming"
 
 
 class Verdict(NamedTuple):
@@ -56,6 +57,8 @@ class WanAllowance:
 
     def __init__(self, windows: Sequence[DailyWindow], month_max: int | None, usage: Usage | None) -> None:
         self.month_max = month_max
+        self.roaming = False
+        """Whether it is in another's network, where it is not to be used."""
         self._windows = tuple(windows)
         self._usage = usage
 
@@ -76,6 +79,8 @@ class WanAllowance:
 
     def verdict(self, now: datetime) -> Verdict:
         """Whether frames may be fetched now."""
+        if self.roaming:
+            return Verdict(Closed.ROAMING, None)
         if self.month_max is not None and self.usage(now).size >= self.month_max:
             return Verdict(Closed.QUOTA, _next_month(now))
         if not self._windows:

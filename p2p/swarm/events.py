@@ -100,6 +100,15 @@ class Drop(NamedTuple):
     image: Digest
 
 
+class WeightChanged(NamedTuple):
+    """How gladly this node is a gateway from now on (0 to 1000; 0: only when nobody else can be).
+
+    What it fetches just then it fetches to its end.
+    """
+
+    weight: int
+
+
 class WantObject(NamedTuple):
     """The local agent needs a small object; answered by `ObjectReady` or `ObjectFailed`."""
 
@@ -266,6 +275,7 @@ Event = (
     | RemnantsLost
     | PieceSent
     | WanChanged
+    | WeightChanged
 )
 
 # Actions

@@ -224,6 +224,11 @@ class SwarmNode:
                 for pursuit in self._pursuits:
                     pursuit.image.announce()
                     pursuit.gateway.wan_changed(context.wan)
+            case e.WeightChanged():
+                context.weight = event.weight
+                for pursuit in self._pursuits:
+                    pursuit.image.announce()
+                    pursuit.gateway.dirty = True
             case e.WantObject():
                 self._objects.want(event.digest, event.size, for_agent=True)
             case e.HoldObject():

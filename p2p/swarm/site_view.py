@@ -174,7 +174,8 @@ class SiteView:
     def _rank(self, participants: Collection[Participant], stalled: Collection[str]) -> list[str]:
         """The plan's candidates in rendezvous order, without those that stalled if there are others."""
         candidates = set(self.plan.candidates)
-        weights = {p.device: p.weight for p in participants if p.device in candidates}
+        # Where all are 0, chance decides as elsewhere, not the name.
+        weights = {p.device: p.weight or 1 for p in participants if p.device in candidates}
         sound = {d: w for d, w in weights.items() if d not in stalled} or weights
         if len(self._scores) > SCORES_MAX:
             self._scores.clear()

@@ -166,6 +166,8 @@ class DeviceClass:
     """Target bytes of patch frames made anew for peers per second of CPU; 0: it makes none."""
     has_wan: float = 1.0
     """Share of the devices that can reach the origin themselves (if their site has a WAN)."""
+    metered: bool = False
+    """Whether they fetch for others only if nobody else can (`budgets.wan_metered`)."""
     clock_error_s: float = 0.0
     """Device clocks are wrong by up to this much, either way."""
     healthy: float = 1.0

@@ -53,6 +53,7 @@ def read_class(table: Table) -> DeviceClass:
         patch_rate=rate(table, "patch_rate", _CLASS.patch_rate),
         recompute_rate=rate(table, "recompute_rate", 0.0),
         has_wan=share(table, "has_wan", 1.0),
+        metered=table.boolean("metered", default=False),
         clock_error_s=duration(table, "clock_error", 0.0),
         healthy=share(table, "healthy", 1.0),
         reboot_s=duration(table, "reboot", _CLASS.reboot_s),

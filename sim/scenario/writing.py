@@ -39,7 +39,7 @@ _LAN = {"kind": "kind", "rate": "rate", "delay_s": "delay", "loss": "loss", "seg
 _STORAGE = {"write_rate": "write", "read_rate": "read", "capacity": "capacity", "fsync_s": "fsync"}
 _UPTIME = {"on_mean_s": "on", "off_mean_s": "off", "start_spread_s": "start_spread"}
 _CLASS = {"patch_rate": "patch_rate", "recompute_rate": "recompute_rate", "has_wan": "has_wan",
-          "clock_error_s": "clock_error", "healthy": "healthy", "reboot_s": "reboot",
+          "metered": "metered", "clock_error_s": "clock_error", "healthy": "healthy", "reboot_s": "reboot",
           "carrier": "carrier"}  # fmt: skip
 _FAULT = {"kind": "kind", "where": "where", "at_s": "at", "length_s": "length",
           "who": "who", "count": "count", "factor": "factor", "manner": "manner",

@@ -14,6 +14,7 @@ from p2p.content.digests import Buffer, Digest
 from p2p.content.intervals import IntervalSet
 from p2p.swarm import events as e
 from p2p.swarm import messages as m
+from p2p.swarm.conditions import Conditions
 from p2p.swarm.node import SwarmNode
 from sim.scenario.model import DeviceClass
 from sim.world.fetcher import Fetcher
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from sim.world.site import Site
 
 PORT = 7711
+WEIGHT = 100
+"""How gladly devices are gateways, as in `p2p.swarm.node`."""
 
 
 class Agent(Protocol):
@@ -148,6 +151,7 @@ class Device:
             rng=self.kernel.rng(f"node/{self.name}/{self.life}"), policy=world.scenario.policy,
             wan=self.reaches_wan, carrier=self.klass.carrier, recomputes=self.klass.recompute_rate > 0,
             open_index=world.open_index, divides=self.site.budget > 0,
+            weight=Conditions(metered=self.klass.metered).weight(WEIGHT),
         )  # fmt: skip
         if world.observer is not None:
             world.observer.started(self)

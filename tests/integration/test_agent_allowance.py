@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
+import trio
 
 from p2p.errors import OriginError
 from tests.support.fleet import Device, FleetRig, until
@@ -92,3 +93,67 @@ async def test_a_quota_that_is_used_up_ends_what_is_fetched_and_keeps_it(
     assert device.status["wan"]["month_used"] >= frames  # of both runs
     assert kept > 0
     assert objects_sent(fleet, origin) - sent < frames
+
+
+def conditions(device: Device, text: str) -> None:
+    """As a modem manager writes it."""
+    (device.config_file.parent / "now.toml").write_text(text)
+
+
+NOW = '[budgets]\nconditions = "now.toml"\n'
+
+
+async def test_a_device_that_roams_fetches_nothing(fleet: FleetRig, origin: HostileOrigin) -> None:
+    device = alone(fleet, origin, NOW)
+    conditions(device, "roaming = true")
+    outcome = await device.once()
+    assert isinstance(outcome, OriginError)
+    assert "closed for updates while the device roams (budgets.wan_roaming)" in outcome.message
+    assert objects_sent(fleet, origin) == 0
+    assert device.status["wan"]["closed_by"] == "roaming"
+
+
+@pytest.mark.parametrize(
+    ("text", "budgets"), [("roaming = true", "wan_roaming = true\n"), ("metered = true\nbattery = true", "")]
+)
+async def test_one_that_may_roam_or_is_alone_on_a_metered_link_updates(
+    fleet: FleetRig, origin: HostileOrigin, text: str, budgets: str
+) -> None:
+    device = alone(fleet, origin, NOW + budgets)
+    conditions(device, text)
+    assert await device.once() is None
+    assert device.running_version() == "2.0"
+
+
+async def test_a_device_that_is_back_home_goes_on(
+    fleet: FleetRig, origin: HostileOrigin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("p2p.agent.conditions.LOOK_S", 0.05)
+    device = alone(fleet, origin, NOW)
+    conditions(device, "roaming = true")
+    async with device.running() as run:
+        await until(lambda: device.status.get("wan", {}).get("closed_by") == "roaming", "roaming noticed")
+        assert objects_sent(fleet, origin) == 0
+        conditions(device, "roaming = false")
+        await run.committed("2.0")
+
+
+async def test_a_device_on_its_battery_does_not_serve_what_it_runs(
+    fleet: FleetRig, origin: HostileOrigin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its peer takes all from the origin; the same device on mains gives all of it."""
+    monkeypatch.setattr("p2p.agent.conditions.LOOK_S", 0.05)
+    full = fleet.device("full", holds="2.0", origin=origin.url, extra=NOW)
+    conditions(full, "battery = true")
+    first = fleet.device("d1", origin=origin.url, peers=(full,), extra=window(is_open=False))
+    fleet.order("2.0")
+    async with full.running(), first.running() as run:
+        await until(lambda: bool(first.status.get("peers")), "connected")
+        await until(lambda: first.status.get("state") == "fetching", "fetching")
+        await trio.sleep(1.0)
+        ledger = first.status["ledger"]
+        assert (ledger["patched"], ledger["chunks"]) == (0, 0)  # signed documents it is given even so
+        conditions(full, "battery = false")
+        await run.committed("2.0")
+    frames = [pack.frames.sha256.hex() for pack in fleet.manifest("2.0").payloads[0].packs]
+    assert not any(origin.sent[f"objects/{name}"] for name in frames)
