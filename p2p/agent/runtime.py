@@ -226,6 +226,7 @@ class Agent:
         if self._meter is not None:
             nursery.start_soon(self._meter.run)
         nursery.start_soon(self._conditions.run)
+        nursery.start_soon(self._updates.serve_for_a_time)
         nursery.start_soon(self._reporting.write_status_always)
         outcome: SlipstreamError | None = None
         try:

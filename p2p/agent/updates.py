@@ -8,6 +8,7 @@ effect; whatever kills the agent, the next start goes on from there. Not for who
 from __future__ import annotations
 
 import logging
+import math
 import subprocess
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -91,6 +92,9 @@ class Updates:
         self._served: dict[tuple[str, str], Digest] = {}
         self._serving = True
         self._runs: Meant | None = None
+        self._runs_since = 0.0
+        self._found = trio.Event()
+        """Set, and replaced, when another release is found to run here."""
         self._failure: LocalError | None = None
         self._making: trio.CancelScope | None = None
         self._told: tuple[str, str | None, str] | None = None
@@ -196,8 +200,12 @@ class Updates:
 
     def serve(self, meant: Meant) -> None:
         """Serve the images of a release that this device runs, if it serves just now."""
+        if self._runs is None or self._runs.manifest_digest != meant.manifest_digest:
+            self._runs_since = trio.current_time()
+            self._found.set()
+            self._found = trio.Event()
         self._runs = meant
-        if self._serving:
+        if self._serves:
             self._offer(meant)
         self.progress.release = meant.manifest.version
         if self.progress.state != "committed":
@@ -216,10 +224,31 @@ class Updates:
     def may_serve(self, serving: bool) -> None:
         """Whether to give peers what this device runs. What it is making is given in any case."""
         self._serving = serving
-        if serving:
-            if self._runs is not None and self.is_current(self._runs):
-                self._offer(self._runs)
-            return
+        if not self._serves:
+            self._withhold()
+        elif self._runs is not None and self.is_current(self._runs):
+            self._offer(self._runs)
+
+    async def serve_for_a_time(self) -> None:
+        """End serving `swarm.serve_s` after what this device runs was found to be what it runs."""
+        longest = self._config.swarm.serve_s
+        while longest is not None:
+            found = self._found
+            due = math.inf if self._runs is None else self._runs_since + longest
+            if trio.current_time() >= due:
+                self._withhold()
+                due = math.inf
+            with trio.move_on_at(due):
+                await found.wait()
+
+    @property
+    def _serves(self) -> bool:
+        longest = self._config.swarm.serve_s
+        in_time = longest is None or trio.current_time() < self._runs_since + longest
+        return self._serving and in_time
+
+    def _withhold(self) -> None:
+        """Serve what this device runs no more."""
         for (payload, slot), image in list(self._served.items()):
             if slot == self._slots[payload].active():
                 self._driver.drop(image)

@@ -138,7 +138,8 @@ class SwarmConfig:
     """Times in seconds (see `p2p.swarm.policy`). `wan`: whether the device has a way to the origin.
 
     `weight`: how gladly it is a gateway (0: only when nobody else can be). `carrier`: it visits sites
-    that have no WAN, and takes along what they need of its images."""
+    that have no WAN, and takes along what they need of its images. `serve_s`: for how long it gives peers
+    what it runs; None: always."""
 
     settle_s: float
     stall_s: float
@@ -147,6 +148,7 @@ class SwarmConfig:
     wan: bool
     weight: int
     carrier: bool
+    serve_s: int | None
 
 
 @dataclass(frozen=True, slots=True)

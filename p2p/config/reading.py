@@ -28,6 +28,7 @@ DEFAULT_LISTEN = "0.0.0.0:7470"
 GATEWAYS_MAX = 3
 RECOMPUTE_MEMORY_MIN = 128 << 20
 ATTEMPTS_MAX = 100
+SERVE_MAX_S = 366 * 86_400
 
 _POLICY = Policy()
 
@@ -145,6 +146,7 @@ def _read(root: Table) -> AgentConfig | None:
         wan=swarm.boolean("wan", default=True),
         weight=swarm.integer("weight", 0, 1000, default=100),
         carrier=swarm.boolean("carrier", default=False),
+        serve_s=swarm.optional("serve_s", lambda key: swarm.integer(key, 0, SERVE_MAX_S, default=0)),
     )
     for table in (device, coordinator, origin, trust, network, discovery, boot, health, budgets, swarm, root):
         table.finish()

@@ -157,3 +157,33 @@ async def test_a_device_on_its_battery_does_not_serve_what_it_runs(
         await run.committed("2.0")
     frames = [pack.frames.sha256.hex() for pack in fleet.manifest("2.0").payloads[0].packs]
     assert not any(origin.sent[f"objects/{name}"] for name in frames)
+
+
+# For how long a device serves
+
+
+@pytest.mark.parametrize(("serve_s", "served"), [("0", False), ("3600", True)])
+async def test_a_device_serves_what_it_runs_for_a_time(
+    fleet: FleetRig, origin: HostileOrigin, serve_s: str, *, served: bool
+) -> None:
+    full = fleet.device("full", holds="2.0", origin=origin.url, extra=f"serve_s = {serve_s}\n")
+    first = fleet.device("d1", origin=origin.url, peers=(full,))
+    fleet.order("2.0")
+    async with full.running():
+        await until(lambda: full.status.get("state") == "current", "found to run it")
+        async with first.running() as run:
+            await run.committed("2.0")
+            ledger = first.status["ledger"]
+    frames = [pack.frames.sha256.hex() for pack in fleet.manifest("2.0").payloads[0].packs]
+    assert any(origin.sent[f"objects/{name}"] for name in frames) is not served
+    assert bool(ledger["sent"]) is False
+
+
+async def test_when_the_time_is_over_it_serves_no_more(fleet: FleetRig, origin: HostileOrigin) -> None:
+    full = fleet.device("full", holds="2.0", origin=origin.url, extra="serve_s = 2\n")
+    fleet.order("2.0")
+    async with full.running() as run:
+        await until(lambda: full.status.get("state") == "current", "found to run it")
+        updates = run.agent._updates
+        assert updates._served
+        await until(lambda: not updates._served, "time over")

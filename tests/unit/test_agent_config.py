@@ -53,6 +53,9 @@ def test_the_smallest_configuration_gets_sound_defaults() -> None:
     assert config.health.command is None
     assert config.budgets.wan_rate_max is None
     assert config.budgets.wan_gives_way
+    assert not config.budgets.wan_metered and not config.budgets.wan_roaming
+    assert config.budgets.conditions is None
+    assert config.swarm.serve_s is None
     assert config.swarm.wan
     assert config.fleet_ca_path == Path("/var/lib/slipstream/fleet-ca.pem")
 
@@ -121,6 +124,10 @@ def test_what_is_missing_is_named() -> None:
         ('[boot]\ndefault_slot = "c"', "line 14: boot.default_slot must be 'a' or 'b', not 'c'"),
         ('[budgets]\nwan_rate_max = "2MB"', "line 14: budgets.wan_rate_max must be bytes per second"),
         ('[budgets]\nwan_rate_max = 0', "line 14: budgets.wan_rate_max must be bytes per second"),
+        ("[swarm]\nserve_s = -1", "line 14: swarm.serve_s must be a whole number of 0..31622400"),
+        ("[budgets]\nconditions = 1", "line 14: budgets.conditions must be a path"),
+        ("[budgets]\nwan_metered = 1", "line 14: budgets.wan_metered must be true or false"),
+        ("[budgets]\nwan_roaming = 0", "line 14: budgets.wan_roaming must be true or false"),
         ('[budgets]\nsite_wan_rate_max = -1', "line 14: budgets.site_wan_rate_max must be bytes per second"),
         ('[budgets]\nwan_gives_way = "yes"', "line 14: budgets.wan_gives_way must be true or false"),
         ('[budgets]\nwan_windows = "22:00-05:00"', "line 14: budgets.wan_windows must be a list of daily"),
@@ -155,6 +162,9 @@ def test_a_wrong_value_is_told_with_what_is_allowed(addition: str, fault: str) -
         ('[budgets]\nwan_rate_max = "16Mbit/s"', ("budgets.wan_rate_max", 2_000_000)),
         ('[budgets]\nlan_rate_max = "1.5 MiB/s"', ("budgets.lan_rate_max", 1_572_864)),
         ('[budgets]\nsite_wan_rate_max = "1MB/s"', ("budgets.site_wan_rate_max", 1_000_000)),
+        ("[swarm]\nserve_s = 0", ("swarm.serve_s", 0)),
+        ('[budgets]\nconditions = "now.toml"', ("budgets.conditions", HERE / "now.toml")),
+        ("[budgets]\nwan_metered = true", ("budgets.wan_metered", True)),
         ("[budgets]\nwan_gives_way = false", ("budgets.wan_gives_way", False)),
         ("[budgets]\nlan_rate_max = 1000", ("budgets.lan_rate_max", 1000)),
         ('[budgets]\nwan_month_max = "2GB"', ("budgets.wan_month_max", 2_000_000_000)),
