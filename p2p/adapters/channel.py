@@ -71,13 +71,16 @@ def from_trio(stream: trio.SocketStream) -> socket.socket:
     return sock
 
 
-def tune(sock: socket.socket) -> None:
-    """No Nagle delay; a silent far end is noticed by the kernel (keepalive, unacknowledged data)."""
+def tune(sock: socket.socket, *, probe_s: int = 20) -> None:
+    """No Nagle delay; a silent far end is noticed by the kernel (keepalive, unacknowledged data).
+
+    `probe_s`: after so long without a word it is asked whether it is there, by both ends: four frames.
+    """
     with contextlib.suppress(OSError):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         if hasattr(socket, "TCP_KEEPIDLE"):
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 20)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, probe_s)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4)
         if hasattr(socket, "TCP_USER_TIMEOUT"):

@@ -16,7 +16,7 @@ import trio.testing
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from p2p.adapters.identity import Credentials
-from p2p.adapters.tls import PROTOCOL, TlsPeerStream, TlsTransport
+from p2p.adapters.tls import PROBE_S, PROTOCOL, TlsPeerStream, TlsTransport
 from p2p.content.digests import sha256
 from p2p.errors import ConfigError, PeerError
 from p2p.ports import PeerAddress, PeerStream
@@ -92,6 +92,18 @@ async def connected(
             await stream.aclose()
     finally:
         transport.close()
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_KEEPIDLE"), reason="this system has one time for all sockets")
+async def test_peers_at_rest_are_asked_seldom_whether_they_are_there(tmp_path: Path) -> None:
+    fleet = Fleet()
+    async with (
+        serving(fleet.credentials(tmp_path / "a", "a")) as server,
+        connected(fleet.credentials(tmp_path / "b", "b"), server) as stream,
+    ):
+        sock = stream._channel._sock
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == PROBE_S >= 60
 
 
 async def read_exactly(stream: PeerStream, size: int) -> bytearray:
