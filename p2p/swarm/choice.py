@@ -12,6 +12,7 @@ from collections.abc import Sized
 from p2p.content import limits
 from p2p.content.digests import Digest
 from p2p.content.index import Frame
+from p2p.content.manifest import PackRef
 from p2p.content.pieces import PieceMap
 from p2p.swarm.context import Context
 from p2p.swarm.image import ImageSwarm
@@ -66,11 +67,29 @@ class Choice:
         moved_at = max(image.last_progress, self._leases.brought_at)
         if self._context.now - moved_at < self._context.policy.help_s:
             return None  # what others have or fetch may be arriving
-        if image.route != image.lone_pack().index.sha256:
-            image.replan = True
+        pack = self._own_pack()
+        name = pack.index.sha256
+        if name not in image.maps:
+            image.indexes.need(pack)
             if self._context.now - self._alone.alone_at < self._context.policy.fallback_s:
                 return None  # the index of a smaller pack is on its way
-        return self._run_of(image.route, image.maps[image.route], selfish=True)
+            name = image.route
+        return self._run_of(name, image.maps[name], selfish=True)
+
+    def _own_pack(self) -> PackRef:
+        """What this node fetches if it counts on nobody: of the packs for it, what least is left of."""
+        task = self._image.task
+        own = task.pack_for(task.base) if task.base is not None else None
+        return min((p for p in (own, task.full_pack) if p is not None), key=self._left_of)
+
+    def _left_of(self, pack: PackRef) -> int:
+        """Stored bytes of a pack that are still to come, were nothing taken from peers."""
+        pieces = self._image.maps.get(pack.index.sha256)
+        if pieces is None:
+            return pack.wan_bytes
+        done = self._image.done
+        ends = ((f, f.target_offset + f.target_length) for f in pieces.index.frames)
+        return sum(f.stored_size for f, stop in ends if not done.covers(f.target_offset, stop))
 
     def _shared_run(self) -> Run | None:
         """What is for this node to fetch for the site."""

@@ -96,9 +96,6 @@ class Gateway:
         progress_at = max(image.last_progress, image.site.awaits_until)
         if context.now - progress_at > context.policy.fallback_s:
             self.dirty |= self._alone.is_due(context.now, progress_at, self._deadline_s())
-        if image.lone != bool(self._alone):
-            image.lone = bool(self._alone)
-            image.replan = True
         if not self.dirty or context.now < max(image.wan_blocked_until, self._resume_at):
             return
         self._give_way()
@@ -273,6 +270,11 @@ class Gateway:
         pause = min(longest, first * 2 ** (self._failures - 1)) * (0.5 + context.rng.random())
         image.wan_blocked_until = context.now + pause
         image.announce()
+
+    def object_failed(self, digest: Digest) -> None:
+        """The origin does not give an object: if that is one of our indexes, it is not the others who fail."""
+        if any(pack.index.sha256 == digest for pack in self._image.task.packs):
+            self._alone.wan_failed(self._context.now)
 
     def wan_changed(self, up: bool) -> None:
         """This node's link to the origin came or went, by its windows or where it is."""

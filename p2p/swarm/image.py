@@ -54,7 +54,6 @@ class ImageSwarm:
         self.rechecking = False
         self.given_up = False
         self.fetched = False
-        self.lone = False
         self.done = IntervalSet([(0, task.size)] if complete else [])
         self.left = 0 if complete else task.size
         self.repair = IntervalSet()
@@ -212,8 +211,6 @@ class ImageSwarm:
         task = self.task
         own = task.pack_for(task.base) if task.base is not None else None
         planned = self.site.plan.pack
-        if self.lone:
-            return self.lone_pack()
         if planned is not None:
             usable = planned.base is None or planned.base == task.base
             return planned if usable else task.full_pack
@@ -227,22 +224,6 @@ class ImageSwarm:
             if any(r.participant is not None and r.participant.complete and r.count(name) for r in remotes):
                 self.indexes.need(own)  # patches are being made anew, by more than one perhaps
         return task.full_pack
-
-    def lone_pack(self) -> PackRef:
-        """What this node fetches if it counts on nobody: the pack of its own that least is left of."""
-        own = self.task.pack_for(self.task.base) if self.task.base is not None else None
-        return min((p for p in (own, self.task.full_pack) if p is not None), key=self._to_fetch)
-
-    def _to_fetch(self, pack: PackRef) -> int:
-        """Stored bytes of a pack that are still to come, were nothing taken from peers."""
-        pieces = self.maps.get(pack.index.sha256)
-        if pieces is None:
-            return pack.wan_bytes
-        return sum(
-            frame.stored_size
-            for frame in pieces.index.frames
-            if not self.done.covers(frame.target_offset, frame.target_offset + frame.target_length)
-        )
 
     def _follow(self, pack: PackRef) -> None:
         name = pack.index.sha256

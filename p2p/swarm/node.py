@@ -235,6 +235,9 @@ class SwarmNode:
                 self._objects.hold(event.digest, event.data)
             case e.ObjectFetched():
                 self._objects.fetched(event.digest, event.data)
+                if event.data is None:
+                    for pursuit in self._pursuits:
+                        pursuit.gateway.object_failed(event.digest)
             case e.HoldMetadata():
                 self._objects.hold_metadata(event.name, event.version, event.data)
             case e.AskMetadata():

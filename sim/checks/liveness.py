@@ -136,7 +136,8 @@ class Liveness(Observer):
                 wait = self._waits[name] = _Wait(since)
             if now - since >= passed_s:
                 self._carry(wait, device, making, passed_s)
-            if now - since - wait.carried_s > self._quiet_s or wait.frames > FRAMES_MAX:
+            excused_s = wait.carried_s if wait.frames <= FRAMES_MAX else 0.0
+            if now - since - excused_s > self._quiet_s:
                 self._told.add(name)
                 node = device.node
                 roles = [node.status(image) for image in device.images] if node is not None else []
