@@ -272,7 +272,7 @@ class Gateway:
         image.announce()
 
     def object_failed(self, digest: Digest) -> None:
-        """The origin does not give an object: if that is one of our indexes, it is not the others who fail."""
+        """The origin does not give an object: if that is an index of ours, it is not the others who fail."""
         if any(pack.index.sha256 == digest for pack in self._image.task.packs):
             self._alone.wan_failed(self._context.now)
 
