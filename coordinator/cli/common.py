@@ -27,6 +27,7 @@ from coordinator.publishing.repository import Repository
 from p2p.content.fields import check_name
 from p2p.content.manifest import Manifest, decode_manifest, manifest_path
 from p2p.content.order import Audience, Order
+from p2p.content.times import format_time
 from p2p.errors import ContentError, OperatorError
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -233,6 +234,11 @@ def _order_lines(order: Order) -> list[str]:
         lines.append(f"    phase {n} {phase.name}: {phase.sites_percent} % of the sites{who}")
     if order.allow_downgrade:
         lines.append(f"    MAY GO BELOW THEIR FLOOR: {', '.join(order.allow_downgrade)}")
+    if order.allow_stale:
+        lines.append(
+            f"    MAY BE INSTALLED FROM EXPIRED METADATA until {format_time(order.allow_stale.until)}"
+            f" (nobody can stop it there): {', '.join(order.allow_stale.devices)}"
+        )
     if order.note:
         lines.append(f"    note: {order.note}")
     return lines

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,8 @@ from coordinator.publishing.orders import (
 from coordinator.publishing.proposal import read_proposal, review, write_proposal
 from coordinator.publishing.repository import Repository
 from p2p.content.fields import check_name
-from p2p.content.order import Audience, Order, Phase, PhaseState
+from p2p.content.order import Audience, Order, Phase, PhaseState, StaleException
+from p2p.content.times import format_time
 from p2p.errors import ContentError, OperatorError
 
 
@@ -65,6 +67,19 @@ def order() -> None:
     metavar="DEVICE",
     help="This device may go below its release-counter floor.",
 )
+@click.option(
+    "--allow-stale",
+    type=Name(),
+    multiple=True,
+    metavar="DEVICE",
+    help="This device may install it from expired metadata (a stick that was long on its way). "
+    "Until then nobody can stop it there.",
+)
+@click.option(
+    "--stale-until",
+    type=click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%SZ"]),
+    help="When that ends (UTC). Needed with --allow-stale.",
+)
 @click.option("--note", default="", help="Why; shown to those who sign.")
 @click.option("--out", type=FILE, help="The document to sign (default: PRODUCT-VERSION.order.json).")
 @json_option
@@ -78,6 +93,8 @@ def create(
     devices: tuple[str, ...],
     phases: tuple[str, ...],
     allow_downgrade: tuple[str, ...],
+    allow_stale: tuple[str, ...],
+    stale_until: datetime | None,
     note: str,
     out: Path | None,
     as_json: bool,
@@ -89,7 +106,13 @@ def create(
       slipstream order create --repo fleet --product engine --version 1.1.0 --all
       slipstream order create --repo fleet --product engine --version 1.1.0 --group trucks \\
           --phase canary:5:group=canary --phase half:50 --phase all:100
+      slipstream order create --repo fleet --product engine --version 1.1.0 --site ship-3 \\
+          --allow-stale bridge --stale-until 2027-03-31
     """
+    if bool(allow_stale) != (stale_until is not None):
+        raise OperatorError(
+            "--allow-stale and --stale-until go together: an exception names its devices and when it ends"
+        )
     repository = Repository.open(repo_dir)
     request = OrderRequest(
         product=product,
@@ -98,6 +121,9 @@ def create(
         phases=tuple(parse_phase(text) for text in phases),
         allow_downgrade=allow_downgrade,
         note=note,
+        allow_stale=(
+            StaleException(allow_stale, stale_until.replace(tzinfo=UTC).timestamp()) if stale_until else None
+        ),
     )
     proposal = create_order(repository, repository.state(), request)
     path = out or Path(f"{product}-{version}.order.json")
@@ -318,6 +344,12 @@ def _order_facts(order: Order, state: PhaseState | None) -> dict[str, Any]:
             for p in order.phases
         ],
         "allow_downgrade": list(order.allow_downgrade),
+        "allow_stale": None
+        if order.allow_stale is None
+        else {
+            "devices": list(order.allow_stale.devices),
+            "until": format_time(order.allow_stale.until),
+        },
         "note": order.note,
         "opened": 0 if state is None else state.opened,
         "status": None if state is None else state.status.value,

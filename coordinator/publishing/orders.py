@@ -26,6 +26,7 @@ from p2p.content.order import (
     Order,
     Phase,
     PhaseState,
+    StaleException,
     decode_order,
     decode_phase_state,
     encode_order,
@@ -46,6 +47,7 @@ class OrderRequest:
     phases: tuple[Phase, ...] = ()
     allow_downgrade: tuple[str, ...] = ()
     note: str = ""
+    allow_stale: StaleException | None = None
 
 
 def create_order(repository: Repository, state: State, request: OrderRequest) -> Proposal:
@@ -75,6 +77,7 @@ def create_order(repository: Repository, state: State, request: OrderRequest) ->
         phases=request.phases or (Phase("all", Audience(all=True)),),
         allow_downgrade=request.allow_downgrade,
         note=request.note,
+        allow_stale=request.allow_stale,
     )
     encoded = encode_order(order)
     decode_order(encoded)  # what devices would refuse is not proposed
@@ -134,7 +137,13 @@ def rebase_order(repository: Repository, state: State, proposal: Proposal) -> Pr
         repository,
         state,
         OrderRequest(
-            order.product, order.version, order.audience, order.phases, order.allow_downgrade, order.note
+            order.product,
+            order.version,
+            order.audience,
+            order.phases,
+            order.allow_downgrade,
+            order.note,
+            order.allow_stale,
         ),
     )
 
@@ -223,7 +232,8 @@ def _check_audience(request: OrderRequest) -> None:
         )
     if audience.all and (audience.groups or audience.sites or audience.devices):
         raise OperatorError("--all already means every group, site and device", next_step="leave out one")
-    for name in (*audience.groups, *audience.sites, *audience.devices, *request.allow_downgrade):
+    stale = request.allow_stale.devices if request.allow_stale else ()
+    for name in (*audience.groups, *audience.sites, *audience.devices, *request.allow_downgrade, *stale):
         check_name(name, "audience")
     if len({phase.name for phase in request.phases}) != len(request.phases):
         raise OperatorError("two phases have the same name")

@@ -19,7 +19,7 @@ from p2p.content.order import Member
 from p2p.errors import OriginError, PeerError, TrustError
 from p2p.ports import Origin
 from p2p.swarm import events as e
-from p2p.trust import Decision, ReleaseFloors, TrustClient, release_for, run_async
+from p2p.trust import Decision, ReleaseFloors, TrustClient, release_despite_expiry, release_for, run_async
 
 log = logging.getLogger(__name__)
 
@@ -87,10 +87,18 @@ class Asking:
         device = self._config.device
         source = MetadataSource(self._driver, self._origin, wan=wan)
         floor = self._floors.get(device.product)
-        return await run_async(
-            release_for(self._trust, self._member, device.product, device.hardware, time.time(), floor=floor),
-            source.answer,
-        )
+        question = self._trust, self._member, device.product, device.hardware, time.time()
+        try:
+            return await run_async(release_for(*question, floor=floor), source.answer)
+        except (TrustError, OriginError) as refused:
+            if not source.expired and getattr(refused, "reason", "") != "expired":
+                raise
+            again = MetadataSource(self._driver, self._origin, wan=wan)
+            try:
+                return await run_async(release_despite_expiry(*question, floor=floor), again.answer)
+            except TrustError as error:
+                same = error.reason == "expired" and isinstance(refused, TrustError)
+                raise (refused if same else error) from error
 
     def _pass_on(self) -> None:
         """Let peers have the mutable metadata that is trusted now."""

@@ -23,7 +23,10 @@ ORIGIN = ""
 
 
 class MetadataSource:
-    """Answers the needs of one refresh; `origin_reached` tells afterwards whether the origin answered."""
+    """Answers the needs of one refresh; `origin_reached` tells afterwards whether the origin answered.
+
+    `expired`: a timestamp was refused only because it is over.
+    """
 
     def __init__(self, driver: SwarmDriver, origin: Origin, *, wan: bool) -> None:
         self._driver = driver
@@ -32,6 +35,7 @@ class MetadataSource:
         self._asked: dict[str, list[str]] = {}
         self._origin_refused = False
         self.origin_reached = False
+        self.expired = False
 
     async def answer(self, need: Need) -> bytes | None:
         """The bytes, None for "nobody has it"; raises `OriginError` when every source is used up."""
@@ -44,6 +48,7 @@ class MetadataSource:
 
     async def _mutable(self, need: Need) -> bytes | None:
         asked = self._asked.setdefault(need.name, [])
+        self.expired |= need.error is not None and need.error.reason == "expired"
         if need.error is not None and asked == [ORIGIN]:
             log.warning("%s from the origin is refused: %s", need.path, need.error.message)
             self._origin_refused = True

@@ -17,6 +17,7 @@ from p2p.content import limits
 from p2p.content.digests import Buffer, Digest
 from p2p.content.fields import Fields, dump_object, load_object
 from p2p.content.manifest import COUNTER_MAX
+from p2p.content.times import format_time, parse_time
 from p2p.errors import ContentError
 
 ORDER_DOCUMENT = "slipstream-order"
@@ -71,12 +72,21 @@ class Phase:
 
 
 @dataclass(frozen=True, slots=True)
+class StaleException:
+    """Devices that may go by what the online key signed although it has expired, until `until` (POSIX s)."""
+
+    devices: tuple[str, ...]
+    until: float
+
+
+@dataclass(frozen=True, slots=True)
 class Order:
     """Lets one release be installed by an audience.
 
     `sequence` orders the orders of a product: of those that mean a device, the highest counts.
     `manifest` is the digest of the manifest that the signers saw; `counter` its release counter.
     `allow_downgrade` lists devices that may go below their floor, until `expires` of the TUF role.
+    `allow_stale` lists those that may install it from expired metadata (`docs/spec/trust.md` section 7).
     """
 
     id: str
@@ -89,10 +99,16 @@ class Order:
     phases: tuple[Phase, ...]
     allow_downgrade: tuple[str, ...] = ()
     note: str = ""
+    allow_stale: StaleException | None = None
 
     @property
     def target_path(self) -> str:
         return order_path(self.product, self.id)
+
+    def excuses_staleness(self, device: str, time: float) -> bool:
+        """Whether `device` may install this order from metadata that has expired, at trusted `time`."""
+        allowed = self.allow_stale
+        return allowed is not None and device in allowed.devices and time < allowed.until
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +182,7 @@ def encode_order(order: Order) -> bytes:
             "allow_downgrade": list(order.allow_downgrade),
             "note": order.note,
         }
+        | _stale_to_json(order.allow_stale)
     )
 
 
@@ -185,6 +202,7 @@ def decode_order(data: Buffer) -> Order:
         phases=tuple(_phase(p) for p in fields.objects("phases", length_max=PHASES_MAX)),
         allow_downgrade=fields.names("allow_downgrade"),
         note=fields.text("note"),
+        allow_stale=_stale(fields.optional_object("allow_stale")),
     )
     fields.finish()
     if not order.phases:
@@ -223,6 +241,28 @@ def decode_phase_state(data: Buffer) -> PhaseState:
     )
     fields.finish()
     return state
+
+
+def _stale(fields: Fields | None) -> StaleException | None:
+    if fields is None:
+        return None
+    devices, text = fields.names("devices"), fields.text("until")
+    fields.finish()
+    if not devices:
+        raise ContentError(f"{fields.what}.devices: empty")
+    try:
+        until = parse_time(text)
+    except ValueError as error:
+        raise ContentError(f"{fields.what}.until: not a date-time like 2030-01-02T03:04:05Z") from error
+    if format_time(until) != text:
+        raise ContentError(f"{fields.what}.until: not written like 2030-01-02T03:04:05Z")
+    return StaleException(devices, until)
+
+
+def _stale_to_json(stale: StaleException | None) -> dict[str, Any]:
+    if stale is None:
+        return {}
+    return {"allow_stale": {"devices": list(stale.devices), "until": format_time(stale.until)}}
 
 
 def _audience(fields: Fields) -> Audience:

@@ -11,7 +11,8 @@ from p2p.trust.need import Need, NeedKind, Steps, run, run_async
 from p2p.trust.pace import Pace
 from p2p.trust.policy import Decision, Meant, Nothing, decide, open_orders
 from p2p.trust.release import PHASES_ROLE, orders_role, product_role, release_for
-from p2p.trust.store import TrustStore
+from p2p.trust.staleness import excused, release_despite_expiry
+from p2p.trust.store import Overlay, TrustStore
 
 __all__ = [
     "ISSUED",
@@ -22,17 +23,20 @@ __all__ = [
     "Need",
     "NeedKind",
     "Nothing",
+    "Overlay",
     "Pace",
     "ReleaseFloors",
     "Steps",
     "TrustClient",
     "TrustStore",
     "decide",
+    "excused",
     "format_time",
     "open_orders",
     "orders_role",
     "parse_time",
     "product_role",
+    "release_despite_expiry",
     "release_for",
     "run",
     "run_async",

@@ -23,10 +23,13 @@ from p2p.trust.documents import READER, Delegator, Reader, Verified, check_meta,
 from p2p.trust.need import Need, NeedKind, Steps, obtain
 from p2p.trust.root_chain import RootChain
 from p2p.trust.rules import DocumentT, check_expiry, check_forward, check_version, issued_at
-from p2p.trust.store import TrustStore, read_or_none
+from p2p.trust.store import Overlay, TrustStore, read_or_none
 
 OnlineT = TypeVar("OnlineT", Timestamp, Snapshot)
 MetaFileKey = tuple[int, Digest | None]
+
+ONLINE_ROLES = frozenset({"timestamp", "snapshot", "phases"})
+"""What the online key signs: its expiry says how fresh a device's view of the repository has to be."""
 
 _STORED_NAME_MAX = 200  # bytes, within NAME_MAX of every file system with room for a temporary suffix
 
@@ -50,6 +53,8 @@ class TrustClient:
     ) -> None:
         self._store = store
         self.reader = reader
+        self._pinned = root
+        self._outlived: frozenset[str] = frozenset()  # roles whose expiry is not judged
         self._chain = RootChain(store, root, reader)
         self._build_time = build_time
         self._timestamp: Verified[Timestamp] | None = None
@@ -88,6 +93,31 @@ class TrustClient:
     def held_root(self, version: int) -> bytes | None:
         """A root of the chain that this device has walked, to offer to peers."""
         return read_or_none(self._store, names.root_name(version))
+
+    # ------------------------------------------------------------------ expired metadata
+
+    def lenient_copy(self) -> TrustClient:
+        """A client of the same state that takes expired documents of `ONLINE_ROLES`, and keeps nothing.
+
+        For whoever has grounds to (`p2p.trust.staleness`); all other checks are as ever. What it has
+        accepted becomes this client's with `adopt`.
+        """
+        copy = TrustClient(
+            Overlay(self._store), self._pinned, build_time=self._build_time, reader=self.reader
+        )
+        copy._outlived = ONLINE_ROLES
+        return copy
+
+    def adopt(self, copy: TrustClient) -> None:
+        """Keep, durably and in the order in which it was accepted, what a `lenient_copy` of this accepted."""
+        assert isinstance(copy._store, Overlay)
+        copy._store.commit()
+        self._chain.found = copy._chain.found
+        self._timestamp, self._snapshot = copy._timestamp, copy._snapshot
+        self._online_under, self._time = copy._online_under, copy._time
+        self._held = dict(copy._held)
+        self._roles.clear()
+        self._fresh = False
 
     # ------------------------------------------------------------------ steps
 
@@ -283,7 +313,8 @@ class TrustClient:
             # Else a stolen online key could push every clock past the root's own expiry.
             raise TrustError("issued", "timestamp: issued after it, or the root, expires")
         time = self._trusted_time(now, new)
-        check_expiry(new, time)
+        if "timestamp" not in self._outlived:
+            check_expiry(new, time)
         self._keep(names.TIMESTAMP, data, new.digest)
         self._timestamp = new
         self._time = time
@@ -300,7 +331,7 @@ class TrustClient:
             held is not None
             and held.version == meta.version
             and (digest is None or digest == held.digest)
-            and held.expires > self._time
+            and (held.expires > self._time or "snapshot" in self._outlived)
         ):
             return held
 
@@ -395,7 +426,8 @@ class TrustClient:
         self._held[digest] = name
 
     def _check_expiry(self, document: Verified[DocumentT]) -> None:
-        check_expiry(document, self._time)
+        if document.role not in self._outlived:
+            check_expiry(document, self._time)
 
     def _check_fresh(self) -> None:
         if not self._fresh:

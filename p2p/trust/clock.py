@@ -6,13 +6,14 @@ more signed field, `issued` (same format as `expires`). Not for measuring durati
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from p2p.content.times import format_time, parse_time
+
+__all__ = ["ISSUED", "PLAUSIBLE_AHEAD_S", "format_time", "parse_time", "trusted_time"]
 
 PLAUSIBLE_AHEAD_S = 20 * 365.25 * 86_400
 """A clock further than this past everything that was signed is taken for a broken one."""
 
 ISSUED = "issued"
-TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 
 
 def trusted_time(system: float, *, build_time: float = 0.0, signed_time: float = 0.0) -> float:
@@ -28,15 +29,3 @@ def trusted_time(system: float, *, build_time: float = 0.0, signed_time: float =
     if floor <= 0 or floor <= system <= floor + PLAUSIBLE_AHEAD_S:
         return system
     return floor
-
-
-def parse_time(text: object) -> float:
-    """POSIX seconds of a TUF date-time (`2030-01-02T03:04:05Z`); raises `ValueError`."""
-    if not isinstance(text, str):
-        raise ValueError("not a date-time")
-    return datetime.strptime(text, TIME_FORMAT).replace(tzinfo=UTC).timestamp()
-
-
-def format_time(seconds: float) -> str:
-    """A TUF date-time, to the second, of POSIX `seconds`."""
-    return datetime.fromtimestamp(int(seconds), UTC).strftime(TIME_FORMAT)

@@ -28,6 +28,46 @@ class TrustStore(Protocol):
         """The names that hold a value."""
 
 
+class Overlay:
+    """A `TrustStore` over another that is only read; what is written stays in memory until `commit`."""
+
+    def __init__(self, below: TrustStore) -> None:
+        self._below = below
+        self._changed: dict[str, bytes | None] = {}
+        self._log: list[tuple[str, bytes | None]] = []
+
+    def read(self, name: str) -> bytes | None:
+        return self._changed[name] if name in self._changed else self._below.read(name)
+
+    def write(self, name: str, value: bytes) -> None:
+        self._change(name, value)
+
+    def delete(self, name: str) -> None:
+        self._change(name, None)
+
+    def names(self) -> Iterable[str]:
+        """The names that hold a value, as seen from here."""
+        kept = {name for name in self._below.names() if name not in self._changed}
+        return sorted(kept | {name for name, value in self._changed.items() if value is not None})
+
+    def commit(self) -> None:
+        """Make all changes below, one by one and in their order. Raises `StoreError`.
+
+        A cut leaves what a cut would have left if each had been made at once.
+        """
+        for name, value in self._log:
+            if value is None:
+                self._below.delete(name)
+            elif read_or_none(self._below, name) != value:
+                self._below.write(name, value)
+        self._log.clear()
+        self._changed.clear()
+
+    def _change(self, name: str, value: bytes | None) -> None:
+        self._changed[name] = value
+        self._log.append((name, value))
+
+
 ROOT = "root.json"
 TIMESTAMP = "timestamp.json"
 SNAPSHOT = "snapshot.json"

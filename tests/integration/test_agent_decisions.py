@@ -19,7 +19,7 @@ from p2p.adapters.channel import Channel
 from p2p.adapters.device import boot_of
 from p2p.adapters.installer import ReleaseBlockedError
 from p2p.agent.updates import NothingMeantError, RebootPendingError, UpdateFailedError
-from p2p.content.order import Audience, Phase
+from p2p.content.order import Audience, Phase, StaleException
 from p2p.errors import OriginError, SlotError, TrustError
 from tests.support.fleet import DIGESTS, HARDWARE, IMAGES, PATIENCE_S, SMALL, Device, FleetRig, until
 from tests.support.hostile_origin import Answer, HostileOrigin, Request
@@ -298,6 +298,31 @@ async def test_expired_metadata_installs_nothing_and_changes_nothing(
     assert set(device.valid_slots()) == {"a", "b"}
     _resign(fleet, days_ago=0)
     await assert_installs(device, "3.0")
+
+
+@pytest.mark.parametrize("by_peer", [False, True], ids=["from the origin", "from a peer"])
+async def test_a_device_that_its_order_excepts_installs_from_expired_metadata(
+    fleet: FleetRig, origin: HostileOrigin, by_peer: bool
+) -> None:
+    until = (datetime.now(UTC) + timedelta(days=1)).timestamp()
+    fleet.order("2.0", allow_stale=StaleException(("d1", "d2"), until))
+    _resign(fleet, days_ago=70)
+    first = fleet.device("d1", origin=origin.url)
+    await assert_installs(first)
+    named = fleet.device("d2", origin=origin.url)
+    other = fleet.device("d3", origin=origin.url)
+    if by_peer:
+        for device in (named, other):
+            device.configure(origin=origin.url, wan=False, peers=(first,))
+        async with first.running():
+            await assert_installs(named)
+            refused = await other.once()
+    else:
+        await assert_installs(named)
+        refused = await other.once()
+    assert isinstance(refused, TrustError)
+    assert refused.reason == "expired"
+    assert_untouched(other)
 
 
 @pytest.mark.parametrize("role", ["snapshot", "product-engine", "orders-engine", "phases"])

@@ -72,7 +72,7 @@ def test_vectors_are_refused_naming_the_key(vector: dict[str, str]) -> None:
 @pytest.mark.parametrize("vector", DOCUMENTS["accepted"], ids=lambda v: v["target_path"])
 def test_every_key_but_the_optional_ones_is_needed(vector: dict[str, str]) -> None:
     optional = {
-        "depends", "provides", "security", "sbom", "provenance", "allow_downgrade",
+        "depends", "provides", "security", "sbom", "provenance", "allow_downgrade", "allow_stale",
     }  # fmt: skip
     document = json.loads(vector["text"])
     for key in document:
