@@ -14,6 +14,7 @@ __all__ = [
     "ContentError",
     "LimitExceeded",
     "LocalError",
+    "NothingMeantError",
     "OperatorError",
     "OriginError",
     "PeerError",
@@ -122,3 +123,9 @@ class OperatorError(SlipstreamError):
     """A person asked for something that cannot be done as asked."""
 
     exit_code = 2
+
+
+class NothingMeantError(SlipstreamError):
+    """No release is meant for this device (the message says why)."""
+
+    exit_code = 8

@@ -299,7 +299,7 @@ def _digests(fields: Fields, key: str) -> dict[str, str]:
 
 def _ledger(fields: Fields) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    for key in ("wan", "wasted", "base", "patched", "chunks", "zero", "resumed"):
+    for key in ("wan", "wasted", "base", "patched", "chunks", "zero", "resumed", "imported"):
         found[key] = fields.integer(key, 0, COUNT_MAX) if key in fields else 0
     for key in ("peers", "sent"):
         counts = fields.raw_object(key) if key in fields else {}

@@ -170,6 +170,42 @@ class DirectoryBlobStore:
         return self._directory / name
 
 
+class ReadOnlyBlobStore:
+    """The values of a directory that another process may own: nothing is made, changed or cleaned up.
+
+    Each value is whole, as it is renamed into place; what two of them say together may be of two moments.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def read(self, name: str) -> bytes | None:
+        """As `DirectoryBlobStore.read`."""
+        try:
+            return (self._directory / name).read_bytes() if _NAME.fullmatch(name) else None
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise _store_error("read", self._directory / name, error) from error
+
+    def write(self, name: str, value: bytes) -> None:
+        """Refused."""
+        raise StoreError(f"{self._directory / name}: belongs to the agent")
+
+    def delete(self, name: str) -> None:
+        """Refused."""
+        raise StoreError(f"{self._directory / name}: belongs to the agent")
+
+    def names(self) -> list[str]:
+        """The names that hold a value, sorted; none where there is no directory."""
+        try:
+            return sorted(p.name for p in self._directory.iterdir() if _NAME.fullmatch(p.name))
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise _store_error("list", self._directory, error) from error
+
+
 def _store_error(action: str, path: Path, error: OSError) -> StoreError:
     return StoreError(
         f"cannot {action} {path}: {error.strerror or error}",

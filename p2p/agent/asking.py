@@ -13,6 +13,7 @@ import time
 import trio
 
 from p2p.agent.driver import SwarmDriver
+from p2p.agent.imported import ImportedBundle
 from p2p.agent.metadata import MetadataSource
 from p2p.config import AgentConfig
 from p2p.content.order import Member
@@ -38,6 +39,7 @@ class Asking:
         floors: ReleaseFloors,
         origin: Origin,
         driver: SwarmDriver,
+        imported: ImportedBundle,
     ) -> None:
         self._config = config
         self._member = member
@@ -45,6 +47,7 @@ class Asking:
         self._floors = floors
         self._origin = origin
         self._driver = driver
+        self._imported = imported
         self._asked_at = -math.inf
         self._asked_for = False
 
@@ -58,9 +61,11 @@ class Asking:
         self._asked_at = trio.current_time()
         self._asked_for = False
         self._driver.news = trio.Event()
+        self._driver.look_at_imported()
         decision = await self._decide(wan=self._config.swarm.wan)
         version = self._trust.versions.get("timestamp", 0)
-        if any(claimed > version for _, claimed in self._driver.news_from.values()):
+        claims = [self._imported.timestamp_version, *(c for _, c in self._driver.news_from.values())]
+        if any(claimed > version for claimed in claims):
             # An origin that lags behind (a stale cache, a replay): peers can bring forward, never back.
             try:
                 decision = await self._decide(wan=False)
@@ -85,7 +90,8 @@ class Asking:
 
     async def _decide(self, *, wan: bool) -> Decision:
         device = self._config.device
-        source = MetadataSource(self._driver, self._origin, wan=wan)
+        known = self._trust.versions.get("timestamp", 0)
+        source = MetadataSource(self._driver, self._origin, self._imported, wan=wan, known=known)
         floor = self._floors.get(device.product)
         question = self._trust, self._member, device.product, device.hardware, time.time()
         try:
@@ -93,7 +99,7 @@ class Asking:
         except (TrustError, OriginError) as refused:
             if not source.expired and getattr(refused, "reason", "") != "expired":
                 raise
-            again = MetadataSource(self._driver, self._origin, wan=wan)
+            again = MetadataSource(self._driver, self._origin, self._imported, wan=wan, known=known)
             try:
                 return await run_async(release_despite_expiry(*question, floor=floor), again.answer)
             except TrustError as error:

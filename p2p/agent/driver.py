@@ -18,7 +18,9 @@ import trio
 
 from p2p.agent.budget import RateBudget
 from p2p.agent.fetch import FrameFetch
+from p2p.agent.filling import Filling
 from p2p.agent.images import LocalImage, ReadBackError
+from p2p.agent.imported import ImportedBundle
 from p2p.agent.links import PeerLinks
 from p2p.agent.recomputing import Recomputing
 from p2p.agent.storing import Storing
@@ -51,6 +53,7 @@ class SwarmDriver:
         found: Callable[[PeerAddress], None],
         indexes: BlobStore,
         held: Callable[[Digest], bytes | None],
+        imported: ImportedBundle,
         recompute_memory: int | None = None,
     ) -> None:
         self.node = node
@@ -77,6 +80,10 @@ class SwarmDriver:
             feed=self.feed, failed=self._failed, is_current=self._is_current, patching=self._patching
         )
         self._recomputing = Recomputing(self.feed, recompute_memory)
+        self.filling = Filling(
+            imported, feed=self.feed, failed=self._failed, is_current=self._is_current, start=self._start,
+            patching=self._patching,
+        )  # fmt: skip
         self._syncing = trio.CapacityLimiter(1)
         self._nursery: trio.Nursery | None = None
         self.news = trio.Event()
@@ -96,6 +103,11 @@ class SwarmDriver:
         self._hold_indexes(image)
         self.feed(e.Pursue(image.task, image.done))
         self._start(self._checkpoints, image)
+        self.filling.begin(image)
+
+    def look_at_imported(self) -> None:
+        """Something was imported: it may be what an image lacks."""
+        self.filling.look(list(self._images.values()))
 
     def offer(self, image: LocalImage) -> None:
         """Serve an image that is in a valid slot."""
@@ -306,7 +318,7 @@ class SwarmDriver:
                 if image is not None:
                     image.use(action.pack, action.index)
                     self._keep_index(action)
-                    self._start(self._local, image, action.pack)
+                    self.filling.routed(image, action.pack)
             case e.ReadBack():
                 self._start(self._read_back, action)
             case e.Recheck():
@@ -399,14 +411,6 @@ class SwarmDriver:
 
     # The slot
 
-    async def _local(self, image: LocalImage, pack: Digest) -> None:
-        steps = image.local_steps(pack)
-        try:
-            while (event := await trio.to_thread.run_sync(next, steps, None)) is not None:
-                self.feed(event)
-        except LocalError as error:
-            self._failed(image, error)
-
     async def _read_back(self, action: e.ReadBack) -> None:
         image = self._images.get(action.image)
         if image is None:
@@ -432,9 +436,7 @@ class SwarmDriver:
         except LocalError as error:
             self._failed(image, error)
             return
-        self.feed(e.Damaged(action.image, damaged))
-        if damaged:
-            await self._local(image, action.pack)  # zeros that were none come from nobody else
+        await self.filling.mend(image, action.pack, damaged)
 
     async def _checkpoints(self, image: LocalImage) -> None:
         """Make what an image has durable: soon after its first bytes, then less and less often.

@@ -10,21 +10,25 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from p2p.content import limits
 from p2p.content.digests import Buffer, Digest, sha256, verify
-from p2p.content.index import Copy, PackIndex, Patch
+from p2p.content.index import Copy, Frame, PackIndex, Patch
 from p2p.content.intervals import IntervalSet
 from p2p.content.pieces import PieceMap
 from p2p.delta import apply_delta, decompress, read_view, unpack_data
+from p2p.delta.rebuild import check_frame
 from p2p.errors import ContentError, LocalError, StoreError
 from p2p.ports import ImageReader, SlotWriter
 from p2p.swarm.events import BaseDamaged, GiveUp, How, ImageTask, Stored
 from p2p.swarm.remnants import Remnants
+
+log = logging.getLogger(__name__)
 
 COPY_STEP = 4 * limits.MIB
 _ZEROS = bytes(limits.MIB)
@@ -82,6 +86,8 @@ class LocalImage:
         self._spool_directory = spool
         self._spools: dict[Digest, int] = {}
         self._kept: dict[tuple[Digest, int], Digest] = {}
+        self._at_hand: dict[Digest, Callable[[int, int], bytes]] = {}
+        self._kept_at_hand: set[tuple[Digest, int]] = set()
         self._checked: set[tuple[Digest, int]] = set()
         self._unsynced = 0
         self._lock = threading.Lock()
@@ -139,19 +145,57 @@ class LocalImage:
                         self._write(at, memoryview(_ZEROS)[: min(len(_ZEROS), stop - at)])
                 yield Stored(self.task.image, start, stop, How.BASE if copy else How.ZERO)
 
-    def store_frame(self, pack: Digest, number: int, stored: Buffer) -> Stored:
-        """A frame from the origin. Raises `ContentError` (its fault), `BaseDamagedError`, `SlotError`."""
+    def attach(self, pack: Digest, read: Callable[[int, int], bytes]) -> None:
+        """Stored frames of a pack are on this device: `read(offset, length)` gives them, unverified."""
+        self._at_hand[pack] = read
+
+    def is_at_hand(self, pack: Digest) -> bool:
+        """Whether stored frames of a pack were attached."""
+        return pack in self._at_hand
+
+    def imported_steps(self, pack: Digest) -> Iterator[Stored | BaseDamaged]:
+        """Make the frames of an attached pack that are not done, step by step.
+
+        Patches that are done are looked at too, for peers that may want them. A frame that cannot be read,
+        or is wrong, is passed over.
+        """
+        pieces = self.maps[pack]
+        for frame in pieces.index.frames:
+            start, stop = frame.target_offset, frame.target_offset + frame.target_length
+            done = self.is_done(start, stop)
+            if done and not isinstance(frame.entry, Patch):
+                continue
+            try:
+                stored = self._at_hand[pack](frame.stored_offset, frame.stored_size)
+                check_frame(frame, stored)
+            except (ContentError, StoreError) as error:
+                log.warning("imported frame %d: %s", frame.number, error.message)
+                continue
+            if done:
+                numbers = tuple(pieces.of_frame(frame.number))
+                self._kept[pack, numbers[0]] = sha256(stored)
+                self._kept_at_hand.add((pack, numbers[0]))
+                yield Stored(self.task.image, start, stop, How.IMPORTED, pack, numbers, kept=True)
+                continue
+            try:
+                yield self.store_frame(pack, frame.number, stored, How.IMPORTED)
+            except (ContentError, BaseDamagedError) as error:
+                log.warning("imported frame %d: %s", frame.number, error.message)
+                yield BaseDamaged(self.task.image, start, stop)
+
+    def store_frame(self, pack: Digest, number: int, stored: Buffer, how: How = How.WAN) -> Stored:
+        """A frame of the WAN, say. Raises `ContentError` (its fault), `BaseDamagedError`, `SlotError`."""
         pieces = self.maps[pack]
         frame = pieces.index.frames[number]
         numbers = tuple(pieces.of_frame(number))
         if isinstance(frame.entry, Patch):
-            return self._store_patch(pack, numbers[0], stored, How.WAN, None)
+            return self._store_patch(pack, numbers[0], stored, how, None)
         chunks = unpack_data(frame.entry, stored)
         for n, chunk in zip(numbers, chunks, strict=True):
             self._write(pieces[n].target_offset, chunk)
             self._checked.add((pack, n))
         stop = frame.target_offset + frame.target_length
-        return Stored(self.task.image, frame.target_offset, stop, How.WAN, pack, numbers)
+        return Stored(self.task.image, frame.target_offset, stop, how, pack, numbers)
 
     def store_piece(self, pack: Digest, number: int, payload: Buffer, device: str) -> Stored:
         """A piece from a peer. Raises `ContentError` (the peer's), `BaseDamagedError`, `SlotError`."""
@@ -232,9 +276,8 @@ class LocalImage:
             expected = self._kept.get(key)
             if expected is None:
                 return None
-            frame = pieces.index.frames[piece.frame]
-            stored = os.pread(self._spools[pack], frame.stored_size, frame.stored_offset)
-            return stored if sha256(stored) == expected else None
+            stored = self._stored_patch(key, pieces.index.frames[piece.frame])
+            return stored if stored is not None and sha256(stored) == expected else None
         if self._reader is None:
             return None
         data = self._reader.read(piece.target_offset, piece.target_length)
@@ -287,6 +330,15 @@ class LocalImage:
 
     # Inside
 
+    def _stored_patch(self, key: tuple[Digest, int], frame: Frame) -> bytes | None:
+        """A patch that was kept: in the spool, or where it was imported to (if it is still there)."""
+        if key not in self._kept_at_hand:
+            return os.pread(self._spools[key[0]], frame.stored_size, frame.stored_offset)
+        try:
+            return self._at_hand[key[0]](frame.stored_offset, frame.stored_size)
+        except (ContentError, StoreError):
+            return None
+
     def _store_patch(self, pack: Digest, number: int, stored: Buffer, how: How, device: str | None) -> Stored:
         piece = self.maps[pack][number]
         frame = self.maps[pack].index.frames[piece.frame]
@@ -303,7 +355,12 @@ class LocalImage:
         except (ContentError, LocalError) as error:
             raise BaseDamagedError(f"base range of piece {number}: {error}") from error
         self._write(piece.target_offset, output)
-        kept = self._keep(pack, number, frame.stored_offset, stored)
+        if how is How.IMPORTED:
+            self._kept[pack, number] = sha256(stored)
+            self._kept_at_hand.add((pack, number))
+            kept = True
+        else:
+            kept = self._keep(pack, number, frame.stored_offset, stored)
         return Stored(
             self.task.image, piece.target_offset, piece.target_stop, how, pack, (number,), kept, device
         )
@@ -321,6 +378,7 @@ class LocalImage:
             except OSError:
                 return False
             self._kept[pack, number] = sha256(stored)
+            self._kept_at_hand.discard((pack, number))
             return True
 
     def _new_spool(self, pack: Digest) -> int:

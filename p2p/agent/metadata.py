@@ -1,4 +1,4 @@
-"""Where the trust client's needs are answered from: peers and the origin, in the right order.
+"""Where the trust client's needs are answered from: origin, imported bundle and peers, in the right order.
 
 What has a digest comes through the node's object exchange, so that each such file crosses the WAN
 once per site. The mutable files (root probes, timestamp) come from the origin when it can be
@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 
 from p2p.agent.driver import SwarmDriver
+from p2p.agent.imported import ImportedBundle
 from p2p.errors import OriginError
 from p2p.ports import Origin
 from p2p.trust import Need
@@ -19,17 +20,23 @@ from p2p.trust.need import breaks_its_word
 log = logging.getLogger(__name__)
 
 ORIGIN = ""
-"""Stands for the origin among those that were asked."""
+IMPORTED = "\0imported"
+"""Stand for the origin and the imported bundle among those that were asked."""
 
 
 class MetadataSource:
     """Answers the needs of one refresh; `origin_reached` tells afterwards whether the origin answered.
 
-    `expired`: a timestamp was refused only because it is over.
+    `expired`: a timestamp was refused only because it is over. `known`: the version of the timestamp that is
+    trusted now; of an imported bundle, like of peers, only a newer one is of interest.
     """
 
-    def __init__(self, driver: SwarmDriver, origin: Origin, *, wan: bool) -> None:
+    def __init__(
+        self, driver: SwarmDriver, origin: Origin, imported: ImportedBundle, *, wan: bool, known: int
+    ) -> None:
         self._driver = driver
+        self._imported = imported
+        self._known = known
         self._origin = origin
         self._wan = wan
         self._asked: dict[str, list[str]] = {}
@@ -42,6 +49,9 @@ class MetadataSource:
         if need.digest is not None and need.size is not None:
             if need.error is not None:
                 raise OriginError("bad-bytes", need.error.message)
+            held = self._imported.object(need.digest)
+            if held is not None:
+                return held
             self._driver.object_paths[need.digest] = need.path
             return await self._driver.object(need.digest, need.size)
         return await self._mutable(need)
@@ -64,6 +74,11 @@ class MetadataSource:
             else:
                 self.origin_reached = True
                 return data
+        if IMPORTED not in asked:
+            asked.append(IMPORTED)
+            held = self._from_bundle(need)
+            if held is not None:
+                return held
         for device, (root, timestamp) in sorted(
             self._driver.news_from.items(), key=lambda item: item[1], reverse=True
         ):
@@ -77,3 +92,8 @@ class MetadataSource:
         if need.may_be_absent and not self._origin_refused:
             return None  # bad bytes of a peer do not keep this device from going on with what it holds
         raise OriginError("unreachable", f"{need.path}: neither the origin nor a peer gives it")
+
+    def _from_bundle(self, need: Need) -> bytes | None:
+        if need.role == "root":
+            return self._imported.root(need.version or 0)
+        return self._imported.timestamp() if self._imported.timestamp_version > self._known else None

@@ -31,6 +31,7 @@ from p2p.agent.asking import Asking
 from p2p.agent.budget import RateBudget
 from p2p.agent.conditions import ConditionsWatch
 from p2p.agent.driver import SwarmDriver
+from p2p.agent.imported import ImportedBundle
 from p2p.agent.links import PeerLinks
 from p2p.agent.metering import meter_of
 from p2p.agent.reporting import Reporting
@@ -114,6 +115,7 @@ class Agent:
             build_time=config.trust.build_time or 0.0,
         )
         self._indexes = DirectoryBlobStore(state / "indexes")
+        self._imported = ImportedBundle(config.imported_dir)
         self._floors = ReleaseFloors(
             DirectoryBlobStore(state / "floor"), DirectoryBlobStore(state / "floor.2")
         )
@@ -177,8 +179,9 @@ class Agent:
             failed=lambda image, error: self._updates.failed(image, error),
             found=lambda address: self._links.found(address),
             indexes=self._indexes,
-            held=self._trust.held,
             recompute_memory=config.budgets.recompute_memory,
+            held=lambda digest: self._trust.held(digest) or self._imported.object(digest),
+            imported=self._imported,
         )
         self._links = PeerLinks(
             identity.device,
@@ -209,7 +212,9 @@ class Agent:
             self._updates,
             self._meter,
         )
-        self._asking = Asking(config, self._member, self._trust, self._floors, self._origin, self._driver)
+        self._asking = Asking(
+            config, self._member, self._trust, self._floors, self._origin, self._driver, self._imported
+        )
         self._updates.may_serve(self._conditions.now.serves)
         self._told = ""
 
@@ -269,7 +274,7 @@ class Agent:
             if not isinstance(decision, Meant):
                 return explain(decision)
             if self._updates.is_current(decision):
-                self._commit_seen(decision)
+                await self._commit_seen(decision)
                 return None
             try:
                 changed = await self._install_while_meant(decision, patience_s=self._patience_s)
@@ -286,7 +291,7 @@ class Agent:
                 decision = await self._asking.ask()
                 if isinstance(decision, Meant):
                     if self._updates.is_current(decision):
-                        self._commit_seen(decision)
+                        await self._commit_seen(decision)
                     elif await self._install_while_meant(decision):
                         continue
                     else:
@@ -368,10 +373,12 @@ class Agent:
             log.info("nothing to install: %s", why)
         self._told = why
 
-    def _commit_seen(self, meant: Meant) -> None:
+    async def _commit_seen(self, meant: Meant) -> None:
         """The device runs what is meant (it may have been flashed with it)."""
         self._floors.raise_to(meant.manifest.product, meant.manifest.counter)
         self._updates.serve(meant)
+        release = meant.manifest.product, meant.manifest.version
+        await trio.to_thread.run_sync(self._imported.drop, *release)
 
     # Inside
 

@@ -25,7 +25,7 @@ from p2p.agent.images import LocalImage, ReadBackError
 from p2p.config import AgentConfig
 from p2p.content.digests import Digest
 from p2p.content.manifest import PayloadSpec
-from p2p.errors import LocalError, SlipstreamError
+from p2p.errors import LocalError, NothingMeantError, SlipstreamError
 from p2p.install import Release, State
 from p2p.ports import Boot, ImageReader, SlotWriter
 from p2p.swarm import ImageTask
@@ -34,12 +34,6 @@ from p2p.trust import Meant, Nothing
 log = logging.getLogger(__name__)
 
 ENDS = frozenset({"committed", "failed", "rolled-back"})
-
-
-class NothingMeantError(SlipstreamError):
-    """No release is meant for this device (the message says why)."""
-
-    exit_code = 8
 
 
 class UpdateFailedError(LocalError):
@@ -279,14 +273,15 @@ class Updates:
             self._driver.lose_bases()
             writers = await trio.to_thread.run_sync(self._installer.open_writers)
             made: dict[str, LocalImage] = {}
-            for payload in meant.manifest.payloads:
-                if payload.name in writers:
-                    image = self._image(payload, writers[payload.name])
-                    made[payload.name] = image
-                    self._served[payload.name, slot] = payload.image.sha256
-                    self.progress.image = payload.image.sha256
-                    self._driver.pursue(image)
             try:
+                await trio.lowlevel.checkpoint_if_cancelled()  # the driver may have ended meanwhile
+                for payload in meant.manifest.payloads:
+                    if payload.name in writers:
+                        image = self._image(payload, writers[payload.name])
+                        made[payload.name] = image
+                        self._served[payload.name, slot] = payload.image.sha256
+                        self.progress.image = payload.image.sha256
+                        self._driver.pursue(image)
                 async with trio.open_nursery() as nursery:
                     for image in made.values():
                         nursery.start_soon(self._driver.wait_verified, image.task.image)

@@ -93,6 +93,7 @@ def show_status(facts: dict[str, Any]) -> None:
                 ("from WAN", size_text(ledger.get("wan", 0))),
                 ("from peers", size_text(sum(taken.values()))),
                 *((f"  {device}", size_text(count)) for device, count in sorted(taken.items())),
+                *((("from a bundle", size_text(ledger["imported"])),) if ledger.get("imported") else ()),
                 ("sent to peers", size_text(sum(given.values()))),
                 ("wasted", size_text(ledger.get("wasted", 0))),
                 ("copied from base", size_text(ledger.get("base", 0))),

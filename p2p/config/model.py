@@ -188,6 +188,11 @@ class AgentConfig:
         return self.device.state_dir / "slots"
 
     @property
+    def imported_dir(self) -> Path:
+        """The bundle that was imported last, as far as it is of use here (`slipstream bundle import`)."""
+        return self.device.state_dir / "imported"
+
+    @property
     def status_path(self) -> Path:
         """Where a running agent writes what `slipstream agent status` shows."""
         return self.device.state_dir / "status.json"

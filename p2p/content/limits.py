@@ -33,6 +33,12 @@ ORDERS_PER_PRODUCT_MAX = 256
 NAME_LENGTH_MAX = 128
 LIST_LENGTH_MAX = 10_000
 
+# Bundles
+BUNDLE_TABLE_MAX = 8 * MIB
+BUNDLE_OBJECTS_MAX = 20_000
+BUNDLE_NAME_MAX = 512  # characters
+BUNDLE_PARTS_MAX = 9999  # files that hold one object
+
 # TUF metadata (bytes), as python-tuf's client bounds them
 ROOT_SIZE_MAX = 512_000
 TIMESTAMP_SIZE_MAX = 16_384

@@ -170,11 +170,11 @@ def encode_order(order: Order) -> bytes:
             "counter": order.counter,
             "manifest": order.manifest.hex(),
             "sequence": order.sequence,
-            "audience": _audience_to_json(order.audience),
+            "audience": audience_to_json(order.audience),
             "phases": [
                 {
                     "name": p.name,
-                    "audience": _audience_to_json(p.audience),
+                    "audience": audience_to_json(p.audience),
                     "sites_percent": p.sites_percent,
                 }
                 for p in order.phases
@@ -198,7 +198,7 @@ def decode_order(data: Buffer) -> Order:
         counter=fields.integer("counter", 1, COUNTER_MAX),
         manifest=fields.digest("manifest"),
         sequence=fields.integer("sequence", 1, COUNTER_MAX),
-        audience=_audience(fields.object("audience")),
+        audience=read_audience(fields.object("audience")),
         phases=tuple(_phase(p) for p in fields.objects("phases", length_max=PHASES_MAX)),
         allow_downgrade=fields.names("allow_downgrade"),
         note=fields.text("note"),
@@ -265,7 +265,8 @@ def _stale_to_json(stale: StaleException | None) -> dict[str, Any]:
     return {"allow_stale": {"devices": list(stale.devices), "until": format_time(stale.until)}}
 
 
-def _audience(fields: Fields) -> Audience:
+def read_audience(fields: Fields) -> Audience:
+    """An audience inside another document; raises `ContentError`."""
     audience = Audience(
         all=fields.boolean("all"),
         groups=fields.names("groups"),
@@ -279,14 +280,15 @@ def _audience(fields: Fields) -> Audience:
 def _phase(fields: Fields) -> Phase:
     phase = Phase(
         name=fields.name("name"),
-        audience=_audience(fields.object("audience")),
+        audience=read_audience(fields.object("audience")),
         sites_percent=fields.integer("sites_percent", 0, 100),
     )
     fields.finish()
     return phase
 
 
-def _audience_to_json(audience: Audience) -> dict[str, Any]:
+def audience_to_json(audience: Audience) -> dict[str, Any]:
+    """An audience as it is written into documents."""
     return {
         "all": audience.all,
         "groups": list(audience.groups),

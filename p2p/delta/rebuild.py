@@ -40,13 +40,19 @@ def image_parts(index: PackIndex, read_frames: Read, read_base: Read) -> Iterato
 def check_frames(index: PackIndex, read_frames: Read) -> None:
     """Check every stored frame as far as that goes without a base. Raises `ContentError`."""
     for frame in index.frames:
-        stored = _stored(frame, read_frames)
-        with _Named(frame):
-            if isinstance(frame.entry, Data):
-                unpack_data(frame.entry, stored)
-            else:
-                delta = decompress(frame.entry.compression, stored, frame.entry.delta_size)
-                verify(delta, frame.entry.delta_digest, "PATCH frame: delta")
+        check_frame(frame, _stored(frame, read_frames))
+
+
+def check_frame(frame: Frame, stored: Buffer) -> None:
+    """Check one stored frame as far as that goes without a base. Raises `ContentError` naming it."""
+    with _Named(frame):
+        if isinstance(frame.entry, Data):
+            unpack_data(frame.entry, stored)
+            return
+        if len(stored) != frame.stored_size:
+            raise ContentError(f"PATCH frame: {len(stored)} stored bytes instead of {frame.stored_size}")
+        delta = decompress(frame.entry.compression, stored, frame.entry.delta_size)
+        verify(delta, frame.entry.delta_digest, "PATCH frame: delta")
 
 
 def _parts(index: PackIndex, read_frames: Read, read_base: Read) -> Iterator[Buffer]:

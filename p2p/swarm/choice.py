@@ -61,6 +61,8 @@ class Choice:
     def next_run(self) -> Run | None:
         """The next run that is for this node, if any."""
         image = self._image
+        if image.wanted.filling:
+            return None
         run = self._shared_run()
         if run is not None or not self._alone or image.route is None:
             return run

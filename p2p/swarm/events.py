@@ -41,6 +41,7 @@ class How(Enum):
     PEER = "peer"
     BASE = "base"
     ZERO = "zero"
+    IMPORTED = "imported"
 
 
 # Events
@@ -107,6 +108,22 @@ class WeightChanged(NamedTuple):
     """
 
     weight: int
+
+
+class AtHand(NamedTuple):
+    """Frames of these packs (index digest and index) are on this device: it makes what it can by itself.
+
+    Until `Filled` the node asks nobody for anything of the image; `Stored` follows for each frame.
+    """
+
+    image: Digest
+    indexes: tuple[tuple[Digest, bytes], ...]
+
+
+class Filled(NamedTuple):
+    """What was at hand is used up: what is still missing has to come from elsewhere."""
+
+    image: Digest
 
 
 class WantObject(NamedTuple):
@@ -258,6 +275,8 @@ Event = (
     | Pursue
     | Offer
     | Drop
+    | AtHand
+    | Filled
     | WantObject
     | HoldObject
     | ObjectFetched

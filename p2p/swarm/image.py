@@ -166,7 +166,7 @@ class ImageSwarm:
             self.replan = self.stale = False
             self.planned_at = now
             self._make_plan()
-            if not self.complete and not self.site.waits:
+            if not (self.complete or self.site.waits or self.wanted.filling):
                 self._follow(self._choose_route())
             if self._full_index_needed():
                 self.indexes.need(self.task.full_pack)

@@ -1,7 +1,7 @@
 """The byte ledger: what moved, and where every byte of a node's images came from.
 
-What moved (`wan`, `peers`, `sent`, `wasted`) is payload: stored frames, chunks and objects, without
-framing, TLS or TCP; the WAN's wire bytes are counted by the origin adapter and shown beside it. Where
+What moved (`wan`, `peers`, `sent`, `wasted`, `imported`) is payload: stored frames, chunks and objects,
+without framing, TLS or TCP; the WAN's wire bytes are counted by the origin adapter and shown beside it. Where
 images came from (`base`, `patched`, `chunks`, `zero`, `resumed`) is target bytes. The two differ: a patch
 of a few kilobytes makes megabytes.
 """
@@ -20,7 +20,7 @@ class Ledger:
     """Bytes since the start of the node, over all its images.
 
     - `wan`, `peers` (by device): received; `wasted`: of those and of the WAN's, what was of no use.
-    - `sent` (by device): pieces given to peers.
+    - `sent` (by device): pieces given to peers; `imported`: stored frames that a bundle brought.
     - `base`: target bytes copied from the base; `patched`: rebuilt from it by patches; `chunks`: that came
       as they are; `zero`: of which nothing had to come; `resumed`: verified by an earlier run. These five
       add up to the sizes of the images, and to more only by what was made twice (damage that was mended,
@@ -36,6 +36,7 @@ class Ledger:
     resumed: int = 0
     sent: dict[str, int] = field(default_factory=dict)
     wasted: int = 0
+    imported: int = 0
 
     def from_peer(self, device: str, size: int) -> None:
         self.peers[device] = self.peers.get(device, 0) + size
@@ -64,9 +65,13 @@ class Ledger:
                 self.patched += new
             else:
                 self.chunks += new
-            if event.how is How.WAN:
+            if event.how in (How.WAN, How.IMPORTED):
                 frames = {pieces[n].frame for n in event.pieces}
-                self.wan += sum(pieces.index.frames[f].stored_size for f in frames)
+                size = sum(pieces.index.frames[f].stored_size for f in frames)
+                if event.how is How.WAN:
+                    self.wan += size
+                elif new:
+                    self.imported += size
             elif event.device is not None and new:
                 self.from_peer(event.device, received)
             elif event.device is not None:
@@ -92,4 +97,5 @@ class Ledger:
             "resumed": self.resumed,
             "sent": dict(self.sent),
             "wasted": self.wasted,
+            **({"imported": self.imported} if self.imported else {}),
         }

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from p2p.content.digests import Digest
 from p2p.content.manifest import PackRef
 from p2p.content.pieces import PieceMap, open_index
+from p2p.swarm import at_hand
 from p2p.swarm import events as e
 from p2p.swarm import messages as m
 from p2p.swarm.context import Context, Rng
@@ -264,6 +265,12 @@ class SwarmNode:
                 if event.image in self._pursuits:
                     self._pursuits.put_down(event.image)
                     self._context.broadcast(m.Leave(event.image))
+            case e.AtHand():
+                if found := self._pursuits.get(event.image):
+                    at_hand.fill(found, event.indexes)
+            case e.Filled():
+                if found := self._pursuits.get(event.image):
+                    at_hand.filled(found)
             case e.Rejected():
                 if found := self._pursuits.get(event.image):
                     found.rider.on_rejected((event.pack, event.piece))

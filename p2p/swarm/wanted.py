@@ -24,6 +24,7 @@ class Wanted:
 
     `in_flight`: requests (device, number) for each piece that peers are asked for; `storing`: bytes of each
     that came from a peer; `fetching`: which fetch over the WAN brings it. `due`: who may be asked for more.
+    `filling`: frames are on this device already (`at_hand`), and until they are used up nothing is wanted.
     `done` (verified ranges) and `repair` (ranges that the base cannot make) are the image's, as `maps` and
     `holders` are. `route`: the pack along which the node works; ranges in `repair` come from the full pack.
     """
@@ -44,6 +45,7 @@ class Wanted:
         self.fetching: dict[PieceKey, int] = {}
         self.due: dict[str, None] = {}
         self.route: Digest | None = None
+        self.filling = False
         self._context = context
         self._task = task
         self._maps = maps
@@ -59,6 +61,8 @@ class Wanted:
     def renew(self) -> None:
         """Find out anew what is wanted, and what each peer has of it."""
         self.open.clear()
+        if self.filling:
+            return
         full = self._task.full_pack.index.sha256
         if self.route is not None and self.route in self._maps:
             for key in self.missing(self.route):
@@ -76,7 +80,7 @@ class Wanted:
 
     def again(self, key: PieceKey) -> None:
         """A piece that was on its way is not: whoever has it may be asked."""
-        if key in self.in_flight or key in self.storing or key in self.fetching:
+        if key in self.in_flight or key in self.storing or key in self.fetching or self.filling:
             return
         piece = self._maps[key[0]][key[1]]
         full = self._task.full_pack.index.sha256

@@ -12,12 +12,13 @@ from p2p.trust.pace import Pace
 from p2p.trust.policy import Decision, Meant, Nothing, decide, open_orders
 from p2p.trust.release import PHASES_ROLE, orders_role, product_role, release_for
 from p2p.trust.staleness import excused, release_despite_expiry
-from p2p.trust.store import Overlay, TrustStore
+from p2p.trust.store import EmptyStore, Overlay, TrustStore
 
 __all__ = [
     "ISSUED",
     "PHASES_ROLE",
     "Decision",
+    "EmptyStore",
     "FloorStore",
     "Meant",
     "Need",

@@ -210,6 +210,13 @@ class TrustClient:
             or (isinstance(delegated, SuccinctRoles) and delegated.get_role_for_target(path) == role)
         }
 
+    def delegated(self) -> Steps[list[str]]:
+        """Names of the roles that the top-level targets delegate to, after a `refresh`."""
+        self._check_fresh()
+        targets = yield from self._role("targets", self._chain.root)
+        delegations = targets.signed.delegations
+        return sorted((delegations.roles or {}) if delegations is not None else {})
+
     def target(self, target: TargetFile, size_max: int) -> Steps[bytes]:
         """The bytes of a small target file, from the cache or as an object of the repository.
 

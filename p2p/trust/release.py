@@ -57,21 +57,21 @@ def release_for(
     none: it can hold back only what it is about.
     """
     yield from client.refresh(now)
-    listed = yield from _listed_orders(client, product)
-    orders = yield from _orders(client, product, listed)
+    listed = yield from listed_orders(client, product)
+    orders = yield from read_orders(client, product, listed)
     states: dict[str, PhaseState] = {}
     used = {digest for target in listed.values() if (digest := digest_of(target)) is not None}
     for order in orders.values():
         if not order.audience.includes(member):
             continue
-        found = yield from _phase_state(client, order)
+        found = yield from read_phase_state(client, order)
         if found is not None:
             digest, state = found
             states[order.id] = state
             used.add(digest)
     manifests: dict[Digest, Manifest] = {}
     for _, order in open_orders(member, product, orders, states):
-        manifest = yield from _manifest(client, order)
+        manifest = yield from read_manifest(client, order)
         if manifest is None:
             break
         manifests[order.manifest] = manifest
@@ -82,7 +82,8 @@ def release_for(
     return decide(member, product, hardware, orders, states, manifests, floor, installed)
 
 
-def _listed_orders(client: TrustClient, product: str) -> Steps[dict[str, TargetFile]]:
+def listed_orders(client: TrustClient, product: str) -> Steps[dict[str, TargetFile]]:
+    """What the role of a product's deployers lists, after a refresh; nothing where there is no such role."""
     try:
         listed = yield from client.listing(orders_role(product))
     except TrustError as error:
@@ -96,7 +97,9 @@ def _listed_orders(client: TrustClient, product: str) -> Steps[dict[str, TargetF
     return listed
 
 
-def _orders(client: TrustClient, product: str, listed: dict[str, TargetFile]) -> Steps[dict[Digest, Order]]:
+def read_orders(
+    client: TrustClient, product: str, listed: dict[str, TargetFile]
+) -> Steps[dict[Digest, Order]]:
     """The well-made orders of `product`, by digest."""
     orders: dict[Digest, Order] = {}
     for path, target in sorted(listed.items()):
@@ -110,7 +113,8 @@ def _orders(client: TrustClient, product: str, listed: dict[str, TargetFile]) ->
     return orders
 
 
-def _phase_state(client: TrustClient, order: Order) -> Steps[tuple[Digest, PhaseState] | None]:
+def read_phase_state(client: TrustClient, order: Order) -> Steps[tuple[Digest, PhaseState] | None]:
+    """How far an order is open; None where nobody says so, or says it badly."""
     target = yield from client.find_target(phases_path(order.product, order.id))
     if target is None:
         return None
@@ -121,7 +125,8 @@ def _phase_state(client: TrustClient, order: Order) -> Steps[tuple[Digest, Phase
         return None
 
 
-def _manifest(client: TrustClient, order: Order) -> Steps[Manifest | None]:
+def read_manifest(client: TrustClient, order: Order) -> Steps[Manifest | None]:
+    """The manifest that an order names; None where another one, or none, is signed as that release."""
     target = yield from client.find_target(manifest_path(order.product, order.version))
     if target is None or digest_of(target) != order.manifest:
         return None

@@ -28,6 +28,23 @@ class TrustStore(Protocol):
         """The names that hold a value."""
 
 
+class EmptyStore:
+    """A `TrustStore` that holds nothing and keeps nothing: below an `Overlay`, state in memory alone."""
+
+    def read(self, name: str) -> bytes | None:
+        return None
+
+    def write(self, name: str, value: bytes) -> None:
+        raise StoreError(f"{name}: nothing is kept here")
+
+    def delete(self, name: str) -> None:
+        pass
+
+    def names(self) -> Iterable[str]:
+        """None."""
+        return ()
+
+
 class Overlay:
     """A `TrustStore` over another that is only read; what is written stays in memory until `commit`."""
 

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 
+from p2p.adapters.bundle_files import BundleReader
 from p2p.adapters.channel import Channel
+from p2p.adapters.directory_origin import BundleOrigin, RepositoryOrigin
 from p2p.adapters.http import HttpClient
 from p2p.adapters.origin import HttpOrigin
+from p2p.content.bundle import PART_SIZE_MIN, BundleObject, Kind, Table, encode_table
 from p2p.content.digests import Digest, sha256
+from p2p.content.manifest import ObjectRef
+from p2p.content.order import Audience
 from p2p.errors import OriginError
 from p2p.ports import Origin
 from tests.contracts.network_doubles import MemoryOrigin
@@ -54,7 +61,37 @@ async def http() -> AsyncIterator[Origin]:
             await origin.aclose()
 
 
-@pytest.fixture(params=[memory, http], ids=["memory", "http"])
+@asynccontextmanager
+async def repository() -> AsyncIterator[Origin]:
+    with tempfile.TemporaryDirectory() as directory:
+        for folder, files in (("metadata", METADATA), ("objects", {DIGEST.hex(): DATA, LIE.hex(): DATA})):
+            (Path(directory) / folder).mkdir()
+            for name, data in files.items():
+                (Path(directory) / folder / name).write_bytes(data)
+        yield RepositoryOrigin(directory)
+
+
+@asynccontextmanager
+async def bundle() -> AsyncIterator[Origin]:
+    with tempfile.TemporaryDirectory() as directory:
+        objects = [
+            BundleObject(Kind.ROOT, "1", ObjectRef(sha256(METADATA["1.root.json"]), 13)),
+            BundleObject(Kind.TIMESTAMP, "timestamp", ObjectRef(sha256(b"{}"), 2)),
+            *(BundleObject(Kind.FRAMES, name, ObjectRef(digest, len(DATA))) for name, digest in FRAMES),
+        ]
+        table = Table(0.0, (), (), Audience(all=True), tuple(objects), PART_SIZE_MIN)
+        (Path(directory) / "objects").mkdir()
+        for found in objects:
+            data = next((d for d in (*METADATA.values(), DATA) if sha256(d) == found.ref.sha256), DATA)
+            (Path(directory) / "objects" / found.ref.sha256.hex()).write_bytes(data)
+        (Path(directory) / "bundle.json").write_bytes(encode_table(table))
+        yield BundleOrigin(BundleReader.open(directory))
+
+
+FRAMES = (("right", DIGEST), ("lie", LIE))
+
+
+@pytest.fixture(params=[memory, http, repository, bundle], ids=["memory", "http", "repository", "bundle"])
 async def origin(request: pytest.FixtureRequest) -> AsyncIterator[Origin]:
     async with request.param() as found:
         yield found

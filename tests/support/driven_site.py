@@ -21,6 +21,7 @@ from p2p.adapters.durable import DirectoryBlobStore
 from p2p.agent.budget import RateBudget
 from p2p.agent.driver import SwarmDriver
 from p2p.agent.images import LocalImage
+from p2p.agent.imported import ImportedBundle
 from p2p.agent.links import PeerLinks
 from p2p.content import index as pack_index
 from p2p.content.digests import Buffer, Digest, sha256
@@ -249,6 +250,7 @@ class Device:
             found=lambda address: None,
             indexes=DirectoryBlobStore(site.directory / name / "indexes"),
             held=site.objects.get if holds else lambda digest: None,
+            imported=ImportedBundle(site.directory / name / "imported"),
         )
         self.links = PeerLinks(
             name, self.transport, self.driver.received, self._answer,

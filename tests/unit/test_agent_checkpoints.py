@@ -15,6 +15,7 @@ from p2p.adapters.durable import DirectoryBlobStore
 from p2p.agent.budget import RateBudget
 from p2p.agent.driver import SwarmDriver
 from p2p.agent.images import LocalImage
+from p2p.agent.imported import ImportedBundle
 from p2p.content.digests import Buffer, Digest
 from p2p.errors import LocalError, SlotError
 from p2p.swarm import SwarmNode
@@ -79,6 +80,7 @@ async def driving(tmp_path: Path, failed: Callable[[Digest, LocalError], None]) 
         found=lambda address: None,
         indexes=DirectoryBlobStore(tmp_path / "indexes"),
         held=lambda digest: None,
+        imported=ImportedBundle(tmp_path / "imported"),
     )
     async with trio.open_nursery() as nursery:
         await nursery.start(driver.run)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from p2p.agent.imported import ImportedBundle
 from p2p.agent.metadata import MetadataSource
 from p2p.content.digests import Digest, sha256
 from p2p.errors import OriginError, TrustError
@@ -62,7 +65,7 @@ ROOT = need("3.root.json", "root", version=3)
 
 
 def source(asked: Asked, *, wan: bool = True) -> MetadataSource:
-    return MetadataSource(asked, asked, wan=wan)
+    return MetadataSource(asked, asked, ImportedBundle(Path("nowhere")), wan=wan, known=0)
 
 
 async def test_the_origin_is_asked_first_and_alone() -> None:

@@ -21,7 +21,8 @@ class Asking(asking.Asking):
     def __init__(self) -> None:
         self._asked_at = float("-inf")
         self._asked_for = False
-        self._driver = SimpleNamespace(news=trio.Event(), news_from={})
+        self._driver = SimpleNamespace(news=trio.Event(), news_from={}, look_at_imported=lambda: None)
+        self._imported = SimpleNamespace(timestamp_version=0)
         self._trust = SimpleNamespace(versions={})
         self._config = SimpleNamespace(swarm=SimpleNamespace(wan=True))
 

@@ -1,0 +1,116 @@
+"""What an image needs from nobody else: copies of the base, zeros, and frames that were imported.
+
+The frames of an imported bundle take the same way into the slot as those of the WAN: each is verified as it
+is opened. While they last the node asks nobody for anything; what they could not make (a frame that has
+rotted, a range of the base that is damaged) comes from peers or the WAN afterwards.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection
+from typing import Any
+
+import trio
+
+from p2p.agent.images import LocalImage
+from p2p.agent.imported import ImportedBundle
+from p2p.content.digests import Digest
+from p2p.errors import LocalError
+from p2p.swarm import events as e
+
+log = logging.getLogger(__name__)
+
+
+class Filling:
+    """For the images of one driver, from which all but the bundle is."""
+
+    def __init__(
+        self,
+        imported: ImportedBundle,
+        *,
+        feed: Callable[[e.Event], None],
+        failed: Callable[[LocalImage, LocalError], None],
+        is_current: Callable[[LocalImage], bool],
+        start: Callable[..., None],
+        patching: trio.CapacityLimiter,
+    ) -> None:
+        self._imported = imported
+        self._feed = feed
+        self._failed = failed
+        self._is_current = is_current
+        self._start = start
+        self._patching = patching
+        self._filling: set[LocalImage] = set()
+
+    def look(self, images: Collection[LocalImage]) -> None:
+        """Whether something was imported since the last look, that images lack."""
+        if self._imported.look():
+            for image in images:
+                if image.is_written:
+                    self.begin(image)
+
+    def begin(self, image: LocalImage) -> None:
+        """Make as much of an image as was imported, if anything was; the smallest pack first."""
+        task = image.task
+        packs, indexes = [], []
+        for pack in sorted(task.packs, key=lambda pack: pack.wan_bytes):
+            read = self._imported.frames(pack) if pack.base in (None, task.base) else None
+            index = self._imported.object(pack.index.sha256) if read is not None else None
+            if read is not None and index is not None:
+                image.attach(pack.index.sha256, read)
+                packs.append(pack.index.sha256)
+                indexes.append((pack.index.sha256, index))
+        if not packs or image in self._filling:
+            return
+        log.info("image %s: making it from the imported bundle", task.image.hex()[:12])
+        self._filling.add(image)
+        self._feed(e.AtHand(task.image, tuple(indexes)))
+        self._start(self._fill, image, [pack for pack in packs if pack in image.maps])
+
+    def routed(self, image: LocalImage, pack: Digest) -> None:
+        """The node knows a pack: make what it says that needs no bytes."""
+        if image not in self._filling:
+            self._start(self.local, image, pack)
+
+    async def local(self, image: LocalImage, pack: Digest) -> None:
+        """Copies and zeros of a pack."""
+        try:
+            await self._take(image, image.local_steps(pack))
+        except LocalError as error:
+            self._failed(image, error)
+
+    async def mend(self, image: LocalImage, pack: Digest, damaged: tuple[tuple[int, int], ...]) -> None:
+        """Ranges were found wrong in the slot (none: they were not): make anew what needs nobody else."""
+        name = image.task.image
+        if not damaged:
+            self._feed(e.Damaged(name, damaged))
+            return
+        if image.is_at_hand(pack):
+            self._feed(e.AtHand(name, ()))
+        self._feed(e.Damaged(name, damaged))
+        await self.local(image, pack)  # zeros that were none come from nobody else
+        if image.is_at_hand(pack):
+            await self._fill(image, [pack])
+
+    async def _fill(self, image: LocalImage, packs: list[Digest]) -> None:
+        try:
+            for pack in packs:
+                await self._take(image, image.local_steps(pack))
+                await self._take(image, image.imported_steps(pack), limiter=self._patching)
+        except LocalError as error:
+            self._failed(image, error)
+        finally:
+            self._filling.discard(image)
+        if self._is_current(image):
+            self._feed(e.Filled(image.task.image))
+            for pack in image.maps:  # of which it was told meanwhile
+                await self.local(image, pack)
+
+    async def _take(self, image: LocalImage, steps: Any, limiter: trio.CapacityLimiter | None = None) -> None:
+        while self._is_current(image):
+            event = await trio.to_thread.run_sync(next, steps, None, limiter=limiter)
+            if event is None:
+                return
+            if self._is_current(image):
+                self._feed(event)

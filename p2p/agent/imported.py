@@ -1,0 +1,116 @@
+"""The bundle that was imported to this device, as the running agent uses it: one more source.
+
+`slipstream bundle import` lays it down, verified as far as a device can (`p2p.bundles.importing`); here it
+is believed no more than a peer. Its metadata goes to the trust client, its frames through the same checks as
+those of the WAN. It is looked at anew whenever the agent asks what is meant. A bundle that cannot be read
+is as good as none.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from p2p.adapters.bundle_files import KEEP_NAME, BundleReader, BundleWriter
+from p2p.content.bundle import TABLE_NAME, Kind
+from p2p.content.digests import Digest
+from p2p.content.manifest import PackRef
+from p2p.errors import ContentError, LocalError, OperatorError
+from p2p.trust.documents import stated_version
+
+log = logging.getLogger(__name__)
+
+SMALL = (Kind.METADATA, Kind.DOCUMENT, Kind.INDEX)
+
+
+class ImportedBundle:
+    """What was imported into `directory`. `timestamp_version`: what its timestamp says, 0 without one."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._reader: BundleReader | None = None
+        self._seen: tuple[int, int, int] | None = None
+        self._timestamp: bytes | None = None
+        self.timestamp_version = 0
+
+    def look(self) -> bool:
+        """See what is there now; True if it is another bundle than at the last look, or the first."""
+        try:
+            found = (self._directory / TABLE_NAME).stat()
+            seen = found.st_mtime_ns, found.st_size, found.st_ino
+        except OSError:
+            seen = None
+        if seen == self._seen:
+            return False
+        self._seen = seen
+        self._reader, self._timestamp, self.timestamp_version = None, None, 0
+        if seen is None:
+            return False
+        try:
+            self._reader = BundleReader.open(str(self._directory))
+            self._timestamp = self._reader.whole(self._reader.table.timestamp)
+        except (ContentError, LocalError, OperatorError) as error:
+            log.warning("the imported bundle is of no use: %s", error.message)
+            return False
+        self.timestamp_version = stated_version(self._timestamp) or 0
+        return True
+
+    def timestamp(self) -> bytes | None:
+        """Its timestamp, unverified."""
+        return self._timestamp
+
+    def root(self, version: int) -> bytes | None:
+        """A root, unverified."""
+        found = None if self._reader is None else self._reader.table.root(version)
+        return None if found is None else self._whole(found.ref.sha256)
+
+    def object(self, digest: Digest) -> bytes | None:
+        """A small object whose digest is right."""
+        found = None if self._reader is None else self._reader.find(digest)
+        return self._whole(digest) if found is not None and found.kind in SMALL else None
+
+    def frames(self, pack: PackRef) -> Callable[[int, int], bytes] | None:
+        """Reads of a pack's frames object, unverified, where it is here.
+
+        They raise `ContentError` and `StoreError`.
+        """
+        reader = self._reader
+        found = None if reader is None else reader.find(pack.frames.sha256)
+        if reader is None or found is None or found.kind is not Kind.FRAMES or found.ref != pack.frames:
+            return None
+
+        def read(offset: int, length: int) -> bytes:
+            return b"".join(reader.parts(found, offset, offset + length, step=length))
+
+        return read
+
+    def drop(self, product: str, version: str) -> None:
+        """A release is committed: its frames have been of use. Blocks; a disk that fails keeps them."""
+        reader = self._reader
+        prefix = f"{product}/{version}/"
+        if reader is None or not any(o.name.startswith(prefix) for o in reader.table.of(Kind.FRAMES)):
+            return
+        if (self._directory / KEEP_NAME).exists():
+            return
+        left = tuple(
+            o for o in reader.table.objects if o.kind is not Kind.FRAMES or not o.name.startswith(prefix)
+        )
+        try:
+            writer = BundleWriter(reader.directory, reader.table.part_size)
+            with writer.locked():
+                if not self.look():  # nor has another been imported meanwhile
+                    writer.commit(replace(reader.table, objects=left))
+        except LocalError as error:
+            log.info("imported frames are kept: %s", error.message)
+
+    def _whole(self, digest: Digest) -> bytes | None:
+        found = None if self._reader is None else self._reader.find(digest)
+        if self._reader is None or found is None:
+            return None
+        try:
+            return self._reader.whole(found)
+        except (ContentError, LocalError) as error:
+            log.warning("imported bundle: %s", error.message)
+            return None

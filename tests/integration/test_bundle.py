@@ -1,0 +1,498 @@
+"""Updates by stick: a real repository exported, inspected and imported, and what agents make of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+from click.testing import CliRunner
+
+from coordinator.publishing.keys import Passphrases
+from coordinator.publishing.setup import init_repository
+from p2p.adapters.bundle_files import BundleReader
+from p2p.adapters.directory_origin import RepositoryOrigin
+from p2p.adapters.durable import DirectoryBlobStore
+from p2p.bundles.export import Gathering
+from p2p.cli.bundle import bundle as bundle_command
+from p2p.content.bundle import Kind
+from p2p.content.limits import KIB, MIB
+from p2p.content.order import Audience, Member, StaleException
+from p2p.errors import ContentError, OperatorError, OriginError, SlipstreamError, TrustError
+from p2p.trust import ReleaseFloors, TrustClient, release_for, run_async
+from tests.support.fleet import (
+    DIGESTS,
+    HARDWARE,
+    IMAGES,
+    PRODUCT,
+    Device,
+    FleetRig,
+    flip_file,
+    until,
+)
+from tests.support.hostile_origin import Answer, HostileOrigin, Request
+
+pytestmark = pytest.mark.usefixtures("quick")
+
+
+def command(*arguments: object) -> dict[str, Any]:
+    """Run `slipstream bundle ARGUMENTS --json` in a thread; gives its facts, raises its error."""
+    line = [*map(str, arguments), "--json"]
+    with ThreadPoolExecutor(1) as pool:
+        done = pool.submit(CliRunner().invoke, bundle_command, line, standalone_mode=False).result()
+    if done.exception is not None:
+        raise done.exception
+    facts: dict[str, Any] = json.loads(done.stdout)
+    return facts | {"exit_code": done.return_value or 0}
+
+
+async def run(*arguments: object) -> dict[str, Any]:
+    """As `command`, beside agents of this loop."""
+    return await trio.to_thread.run_sync(command, *arguments)
+
+
+def refused(*arguments: object) -> SlipstreamError:
+    with pytest.raises(SlipstreamError) as caught:
+        command(*arguments)
+    return caught.value
+
+
+@pytest.fixture
+def stick(tmp_path: Path) -> Path:
+    return tmp_path / "stick"
+
+
+def exported(fleet: FleetRig, stick: Path, *arguments: object) -> dict[str, Any]:
+    return command("export", "--from", fleet.repository.directory, "--out", stick, *arguments)
+
+
+def isolated(fleet: FleetRig, name: str, *peers: Device, **named: Any) -> Device:
+    """A device that never sees a WAN."""
+    return fleet.device(name, wan=False, peers=peers, **named)
+
+
+def test_an_export_holds_what_its_audience_needs_and_inspect_says_so(fleet: FleetRig, stick: Path) -> None:
+    fleet.order("2.0")
+    done = exported(fleet, stick)
+    assert done["releases"] == [{"product": "engine", "version": "2.0", "order": "1-2.0"}]
+    assert [name.rpartition("/")[2] for name in done["packs"]] == [DIGESTS["1.0"].hex(), "full"]
+    root = fleet.repository.directory / "root.json"
+    facts = command("inspect", stick, "--root", root)
+    assert facts["exit_code"] == 0
+    assert facts["damaged"] == []
+    assert facts["signatures"] == {"valid": True, "reason": None, "message": None}
+    (release,) = facts["releases"]
+    assert release["version"] == "2.0"
+    assert {p["base"]: p["here"] for p in release["payloads"][0]["packs"]} == {
+        None: True,
+        DIGESTS["1.0"].hex(): True,
+    }
+    assert done["size"] == sum(p.stat().st_size for p in stick.rglob("*") if p.is_file())
+
+
+async def test_one_stick_in_one_device_updates_a_site_without_wan(fleet: FleetRig, stick: Path) -> None:
+    fleet.order("2.0")
+    exported(fleet, stick)
+    first = isolated(fleet, "d1")
+    same = isolated(fleet, "d2", first)
+    other = isolated(fleet, "d3", first, holds="3.0")
+    done = command("import", stick, "--config", first.config_file)
+    assert (done["release"], done["stale"], done["installed"], done["agent"]) == ("2.0", None, False, None)
+    assert len(done["packs"]) == 1, "the smallest that this device can use"
+    async with first.running() as one, same.running() as two, other.running() as three:
+        for run_ in (one, two, three):
+            await run_.committed("2.0")
+        assert one.ledger.imported > 0
+        assert one.ledger.imported <= fleet.pack("2.0", "1.0").frames.size
+        assert one.ledger.wan == two.ledger.wan == three.ledger.wan == 0
+        assert two.ledger.peers.get("d1", 0) > 0
+        assert one.ledger.of_images == len(IMAGES["2.0"])
+    for device in (first, same, other):
+        assert device.running_version() == "2.0"
+    table = BundleReader.open(str(first.config.imported_dir)).table
+    assert list(table.of(Kind.FRAMES)) == [], "what was of use goes"
+
+
+@pytest.mark.parametrize("source", ["repository", "coordinator", "bundle"])
+def test_whatever_it_is_exported_from_the_bundle_is_the_same(
+    fleet: FleetRig, stick: Path, tmp_path: Path, source: str
+) -> None:
+    fleet.order("2.0")
+    exported(fleet, stick)
+    again = tmp_path / "again"
+    root = fleet.repository.directory / "root.json"
+    if source == "coordinator":
+        with fleet.coordinator() as url:
+            command("export", "--from", url, "--root", root, "--out", again)
+    elif source == "bundle":
+        command("export", "--from", stick, "--out", again)
+    else:
+        exported(fleet, again, "--root", root)
+    one, other = (BundleReader.open(str(place)).table for place in (stick, again))
+    assert one.objects == other.objects
+    assert command("inspect", again, "--root", root)["exit_code"] == 0
+
+
+async def test_a_fetch_of_frames_that_breaks_off_is_gone_on_with(fleet: FleetRig, stick: Path) -> None:
+    fleet.order("2.0")
+    frames = fleet.pack("2.0", None).frames
+    path = f"objects/{frames.sha256.hex()}"
+    broken = True
+
+    def fault(request: Request, answer: Answer) -> Answer:
+        if request.is_for(frames.sha256) and broken:
+            answer.send_max = 3 * frames.size // 4
+        return answer
+
+    async with HostileOrigin(fleet.repository.directory).serving() as origin:
+        origin.fault = fault
+        line = ("export", "--from", origin.url, "--out", stick)
+        with pytest.raises(OriginError) as caught:
+            await run(*line)
+        assert "verified" in caught.value.kept
+        assert refused("inspect", stick).message.endswith("whose export was not finished")
+        first, broken = origin.sent[path], False
+        done = await run(*line)
+        assert done["exit_code"] == 0
+        again = origin.sent[path] - first
+    kept = frames.size - again
+    assert kept > 0
+    assert f"{kept} of {frames.size} bytes" in caught.value.kept
+    assert command("inspect", stick)["damaged"] == []
+
+
+def test_a_choice_of_bases_and_a_limit_of_size(fleet: FleetRig, stick: Path) -> None:
+    fleet.order("2.0")
+    delta, full = fleet.pack("2.0", "1.0"), fleet.pack("2.0", None)
+    error = refused("export", "--from", fleet.repository.directory, "--out", stick, "--max-bytes", "1MB")
+    assert error.exit_code == 2
+    assert "does not fit: engine/2.0/rootfs/full" in error.message
+    assert DIGESTS["1.0"].hex() not in error.message, "the delta would fit"
+    assert not stick.exists()
+    done = exported(fleet, stick, "--max-bytes", "1MB", "--no-full", "--base", DIGESTS["1.0"].hex())
+    assert done["packs"] == [f"engine/2.0/rootfs/{DIGESTS['1.0'].hex()}"]
+    table = BundleReader.open(str(stick)).table
+    assert [o.ref for o in table.of(Kind.FRAMES)] == [delta.frames]
+    assert {o.ref for o in table.of(Kind.INDEX)} == {delta.index, full.index}, "chunks can be served"
+    error = refused(
+        "export", "--from", fleet.repository.directory, "--out", stick, "--no-full", "--base", "3.0"
+    )
+    assert "no pack of rootfs starts from the chosen bases" in error.message
+    error = refused("export", "--from", fleet.repository.directory, "--out", stick, "--release", "3.0")
+    assert error.message == "engine 3.0 is not ordered (ordered: 2.0)"
+    fleet.order("3.0")
+    done = exported(fleet, stick, "--base", "2.0", "--no-full")
+    assert done["packs"] == [f"engine/3.0/rootfs/{DIGESTS['2.0'].hex()}"], "by the release that installed it"
+    error = refused("export", "--from", fleet.repository.directory, "--out", stick, "--base", "0.9")
+    assert error.message == "--base 0.9: no such release is published"
+
+
+def test_an_audience_that_no_order_means_gets_nothing_but_what_is_signed(
+    fleet: FleetRig, stick: Path
+) -> None:
+    fleet.order("2.0", Audience(sites=("depot",)))
+    line = ("export", "--from", fleet.repository.directory, "--out", stick, "--site", "harbour")
+    assert "no open order means this audience" in refused(*line).message
+    assert command(*line, "--metadata-only")["packs"] == []
+    assert exported(fleet, stick, "--site", "depot")["packs"]
+
+
+def test_inspect_names_what_is_damaged_and_what_a_device_would_refuse(
+    fleet: FleetRig, stick: Path, tmp_path: Path
+) -> None:
+    fleet.order("2.0")
+    exported(fleet, stick)
+    frames = fleet.pack("2.0", None).frames
+    other = tmp_path / "other.json"
+    root = fleet.repository.directory / "root.json"
+    document = json.loads(root.read_bytes())
+    document["signed"]["expires"] = "2999-01-01T00:00:00Z"
+    other.write_text(json.dumps(document))
+    facts = command("inspect", stick, "--root", other)
+    assert facts["exit_code"] == 4
+    assert facts["signatures"]["reason"] == "signature"
+    flip_file(stick / "objects" / frames.sha256.hex(), 1000)
+    facts = command("inspect", stick, "--root", root)
+    assert facts["exit_code"] == 3
+    (damage,) = facts["damaged"]
+    assert damage["kind"] == "frames"
+    assert damage["reason"].startswith("frame 0 (image bytes from ")
+    assert facts["signatures"]["valid"], "what is signed is right"
+    assert command("inspect", stick, "--quick")["exit_code"] == 0, "sizes alone tell nothing"
+    (stick / "objects" / frames.sha256.hex()).unlink()
+    assert command("inspect", stick, "--quick")["exit_code"] == 3
+    exported(fleet, stick)
+    assert command("inspect", stick)["exit_code"] == 0, "the same export again mends it"
+
+
+# Refusals, and the exceptions to them
+
+
+def state_of(device: Device) -> dict[str, bytes]:
+    """All files of a device's state but the lock."""
+    state = device.config.device.state_dir
+    return {
+        str(path.relative_to(state)): path.read_bytes()
+        for path in sorted(state.rglob("*"))
+        if path.is_file() and path.name != "agent.lock"
+    }
+
+
+def assert_refused(device: Device, stick: Path, reason: str) -> TrustError:
+    """Not imported, for this reason, and nothing changed."""
+    before = state_of(device)
+    error = refused("import", stick, "--config", device.config_file)
+    assert isinstance(error, TrustError)
+    assert (error.exit_code, error.reason) == (4, reason)
+    assert error.next_step
+    assert state_of(device) == before
+    return error
+
+
+def in_an_hour() -> float:
+    return (datetime.now(UTC) + timedelta(hours=1)).timestamp()
+
+
+def _resign(fleet: FleetRig, days_ago: float) -> None:
+    past = dataclasses.replace(fleet.repository, clock=lambda: datetime.now(UTC) - timedelta(days=days_ago))
+    with past.locked() as state:
+        past.refresh(state, snapshot=True)
+
+
+async def test_an_expired_bundle_is_refused_but_for_devices_that_its_order_excepts(
+    fleet: FleetRig, stick: Path
+) -> None:
+    fleet.order("2.0", allow_stale=StaleException(("d1", "d2"), in_an_hour()))
+    _resign(fleet, days_ago=70)
+    assert refused("export", "--from", fleet.repository.directory, "--out", stick).exit_code == 4
+    exported(fleet, stick, "--expired")
+    root = fleet.repository.directory / "root.json"
+    assert command("inspect", stick, "--root", root)["signatures"]["reason"] == "expired"
+    first = isolated(fleet, "d1")
+    second = isolated(fleet, "d2", first)
+    other = isolated(fleet, "d3", first)
+    for device in (first, second, other):
+        device.adopt()
+    error = assert_refused(other, stick, "expired")
+    assert "stale" in error.message
+    assert "--allow-stale" in error.next_step
+    done = command("import", stick, "--config", first.config_file)
+    assert (done["release"], done["stale"]) == ("2.0", "expired")
+    async with first.running() as one, second.running() as two:
+        await one.committed("2.0")
+        await two.committed("2.0")
+    refusal = await other.once()
+    assert refusal is not None
+    assert other.running_version() == "1.0"
+
+
+async def test_a_bundle_that_is_older_than_what_the_device_knows_gives_frames_by_exception_only(
+    fleet: FleetRig, stick: Path, tmp_path: Path
+) -> None:
+    fleet.order("2.0", allow_stale=StaleException(("d1",), in_an_hour()))
+    exported(fleet, stick)
+    fleet.repository.refresh(fleet.repository.state())
+    news = tmp_path / "news"
+    exported(fleet, news, "--metadata-only")
+    excepted, other = isolated(fleet, "d1"), isolated(fleet, "d2")
+    for device in (excepted, other):
+        device.adopt()
+        command("import", stick, "--config", device.config_file)  # not older yet: nothing newer is known
+        shutil.rmtree(device.config.imported_dir)
+        with pytest.raises(OperatorError, match="no pack of rootfs"):
+            command("import", news, "--config", device.config_file)
+        _learn(device, fleet)
+    error = assert_refused(other, stick, "older")
+    assert "older than what this device knows" in error.message
+    done = command("import", stick, "--config", excepted.config_file)
+    assert (done["release"], done["stale"]) == ("2.0", "older")
+    assert await excepted.once() is None
+    assert excepted.running_version() == "2.0"
+
+
+def _learn(device: Device, fleet: FleetRig) -> None:
+    """The device hears of what is published now, as from a peer, without any frames."""
+    config = device.config
+    client = TrustClient(
+        DirectoryBlobStore(config.device.state_dir / "trust"), config.trust.root.read_bytes()
+    )
+    origin = RepositoryOrigin(str(fleet.repository.directory))
+    member = Member(device.name, "depot", frozenset(), HARDWARE)
+    steps = release_for(client, member, PRODUCT, HARDWARE, datetime.now(UTC).timestamp(), floor=0)
+
+    async def learn() -> None:
+        await run_async(steps, Gathering(origin).answer)
+
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(trio.run, learn).result()
+
+
+async def test_a_release_below_the_floor_is_refused_but_for_devices_that_may_downgrade(
+    fleet: FleetRig, stick: Path
+) -> None:
+    fleet.order("2.0", allow_downgrade=("d1",))
+    exported(fleet, stick)
+    allowed, other = isolated(fleet, "d1", holds="3.0"), isolated(fleet, "d2", holds="3.0")
+    for device in (allowed, other):
+        device.adopt()
+        for name in ("floor", "floor.2"):
+            store = DirectoryBlobStore(device.config.device.state_dir / name)
+            ReleaseFloors(store, store).raise_to(PRODUCT, fleet.manifest("3.0").counter)
+    error = assert_refused(other, stick, "below-floor")
+    assert "--allow-downgrade" in error.next_step
+    command("import", stick, "--config", allowed.config_file)
+    assert await allowed.once() is None
+    assert allowed.running_version() == "2.0"
+
+
+def test_another_fleets_bundle_is_refused(fleet: FleetRig, stick: Path, tmp_path: Path) -> None:
+    fleet.order("2.0")
+    exported(fleet, stick)
+    device = isolated(fleet, "d1")
+    device.adopt()
+    stranger = init_repository(
+        tmp_path / "stranger", Passphrases(plain=True, environment={}, prompt=False), products=(PRODUCT,)
+    )
+    (device.directory / "root.json").write_bytes((stranger.directory / "root.json").read_bytes())
+    assert_refused(device, stick, "signature")
+
+
+@pytest.mark.parametrize("kind", [Kind.TIMESTAMP, Kind.METADATA, Kind.DOCUMENT, Kind.INDEX, Kind.FRAMES])
+@pytest.mark.parametrize("how", ["flipped", "absent", "short"])
+def test_a_damaged_bundle_is_refused_and_gone_on_with_once_it_is_mended(
+    fleet: FleetRig, stick: Path, kind: Kind, how: str
+) -> None:
+    fleet.order("2.0")
+    exported(fleet, stick, "--no-full")
+    device = isolated(fleet, "d1")
+    table = BundleReader.open(str(stick)).table
+    victim = stick / "objects" / next(iter(table.of(kind))).ref.sha256.hex()
+    right = victim.read_bytes()
+    if how == "flipped":
+        flip_file(victim, len(right) // 2)
+    elif how == "short":
+        victim.write_bytes(right[:-1])
+    else:
+        victim.unlink()
+    error = refused("import", stick, "--config", device.config_file)
+    assert isinstance(error, ContentError)
+    assert error.exit_code == 3
+    assert error.next_step
+    assert not (device.config.imported_dir / "bundle.json").exists()
+    victim.write_bytes(right)
+    done = command("import", stick, "--config", device.config_file)
+    assert done["release"] == "2.0"
+    if kind is Kind.FRAMES and how == "flipped":
+        assert done["copied"] < done["size"], "what was verified before did not come again"
+
+
+async def test_nothing_that_is_meant_brings_the_news_all_the_same(fleet: FleetRig, stick: Path) -> None:
+    fleet.order("2.0", Audience(devices=("d2",)))
+    exported(fleet, stick)
+    first = isolated(fleet, "d1")
+    second = isolated(fleet, "d2", first)
+    error = refused("import", stick, "--config", first.config_file)
+    assert error.exit_code == 8
+    assert "no-order" in error.message
+    assert "metadata was imported" in error.kept
+    async with first.running(), second.running() as two:
+        await until(lambda: two.state == "fetching", "d2 has heard what is meant for it")
+
+
+# What a running agent makes of it
+
+
+async def test_an_agent_that_waits_for_frames_takes_them_from_a_stick_as_it_comes(
+    fleet: FleetRig, stick: Path, tmp_path: Path
+) -> None:
+    fleet.order("2.0")
+    exported(fleet, stick)
+    device = isolated(fleet, "d1")
+    device.adopt()
+    _learn(device, fleet)
+    async with device.running() as agent:
+        await until(lambda: agent.state == "fetching", "it knows what is meant and has nobody to ask")
+        await run("import", stick, "--config", device.config_file)
+        agent.agent.ask_now()
+        await agent.committed("2.0")
+    assert device.running_version() == "2.0"
+
+
+async def test_with_a_wan_no_frame_comes_over_it(fleet: FleetRig, stick: Path) -> None:
+    fleet.order("2.0")
+    exported(fleet, stick)
+    async with HostileOrigin(fleet.repository.directory).serving() as origin:
+        device = fleet.device("d1", origin=origin.url)
+        await run("import", stick, "--config", device.config_file)
+        async with device.running() as agent:
+            await agent.committed("2.0")
+            assert agent.ledger.imported > 0
+        for base in ("1.0", None):
+            assert origin.sent[f"objects/{fleet.pack('2.0', base).frames.sha256.hex()}"] == 0
+
+
+@pytest.mark.parametrize("way", ["wan", "peer"])
+async def test_a_frame_that_rots_after_the_import_comes_from_elsewhere(
+    fleet: FleetRig, stick: Path, way: str
+) -> None:
+    fleet.order("2.0")
+    exported(fleet, stick)
+    async with HostileOrigin(fleet.repository.directory).serving() as origin:
+        holder = fleet.device("d2", origin=origin.url, holds="2.0")
+        device = fleet.device("d1", origin=origin.url, wan=way == "wan", peers=(holder,) * (way == "peer"))
+        await run("import", stick, "--config", device.config_file)
+        (frames,) = BundleReader.open(str(device.config.imported_dir)).table.of(Kind.FRAMES)
+        flip_file(device.config.imported_dir / "objects" / frames.ref.sha256.hex(), 100)
+        async with holder.running(), device.running() as agent:
+            await agent.committed("2.0")
+            assert agent.ledger.imported > 0
+            assert (agent.ledger.wan if way == "wan" else agent.ledger.from_peers) > 0
+    assert device.running_version() == "2.0"
+
+
+async def test_a_damaged_base_is_mended_by_the_full_pack_where_it_was_imported_too(
+    fleet: FleetRig, stick: Path
+) -> None:
+    fleet.order("2.0")
+    exported(fleet, stick)
+    device = isolated(fleet, "d1")
+    device.adopt()
+    flip_file(device.slot("a"), 3 * MIB, 200 * KIB)
+    done = command("import", stick, "--config", device.config_file, "--all")
+    assert len(done["packs"]) == 2
+    assert await device.once() is None
+    assert device.running_version() == "2.0"
+
+
+async def test_what_was_imported_to_be_kept_can_be_taken_further(
+    fleet: FleetRig, stick: Path, tmp_path: Path
+) -> None:
+    fleet.order("2.0")
+    exported(fleet, stick)
+    device = isolated(fleet, "d1")
+    command("import", stick, "--config", device.config_file, "--keep", "--all")
+    assert await device.once() is None
+    assert await device.once() is None
+    next_stick = tmp_path / "next"
+    command("export", "--from", device.config.device.state_dir, "--out", next_stick)
+    root = fleet.repository.directory / "root.json"
+    assert command("inspect", next_stick, "--root", root)["exit_code"] == 0
+    other = isolated(fleet, "d2", holds=None)
+    command("import", next_stick, "--config", other.config_file)
+    assert await other.once() is None
+    assert other.running_version() == "2.0"
+
+
+def test_a_device_that_runs_it_already_is_told_so(fleet: FleetRig, stick: Path) -> None:
+    fleet.order("2.0")
+    exported(fleet, stick)
+    device = isolated(fleet, "d1", holds="2.0")
+    done = command("import", stick, "--config", device.config_file)
+    assert done["installed"]
+    assert done["packs"] == []
