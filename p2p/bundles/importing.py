@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -30,7 +31,7 @@ from p2p.content import limits
 from p2p.content.bundle import BundleObject, Kind, pack_name
 from p2p.content.digests import Digest, sha256
 from p2p.content.index import PackIndex
-from p2p.content.manifest import PackRef, PayloadSpec
+from p2p.content.manifest import ObjectRef, PackRef, PayloadSpec
 from p2p.content.order import Member
 from p2p.errors import (
     ConfigError,
@@ -289,10 +290,11 @@ def _packs(
     if not isinstance(decision, Meant):
         return wanted, False
     held = _held(config)
+    here = {(o.kind, o.name): o.ref for o in reader.table.objects}
     missing = [p for p in decision.manifest.payloads if held.get(p.name) != (p.image.sha256, p.image.size)]
     for payload in missing:
         base = held.get(payload.name)
-        usable = _usable(decision, payload, None if base is None else base[0], reader)
+        usable = _usable(decision, payload, None if base is None else base[0], here)
         if not usable:
             raise OperatorError(
                 f"the bundle has no pack of {payload.name} {decision.manifest.version} that this device can"
@@ -302,7 +304,7 @@ def _packs(
             )
         full = payload.full_pack
         name = _name(decision, payload, full)
-        if any(o.name == name for o in reader.table.of(Kind.INDEX)):
+        if here.get((Kind.INDEX, name)) == full.index:
             wanted[Kind.INDEX, name] = full
         for pack in usable if everything else usable[:1]:
             name = _name(decision, payload, pack)
@@ -320,12 +322,13 @@ def _held(config: AgentConfig) -> dict[str, tuple[Digest, int] | None]:
     return {name: places.image_in(places.active()) for name, places in slots.items()}
 
 
-def _usable(meant: Meant, payload: PayloadSpec, base: Digest | None, reader: BundleReader) -> list[PackRef]:
+def _usable(
+    meant: Meant, payload: PayloadSpec, base: Digest | None, here: Mapping[tuple[Kind, str], ObjectRef]
+) -> list[PackRef]:
     """Packs of the bundle that make the payload here, the smallest first."""
     found = []
     for pack in payload.packs:
         name = _name(meant, payload, pack)
-        here = {(o.kind, o.name): o.ref for o in reader.table.objects if o.name == name}
         objects = here.get((Kind.INDEX, name)), here.get((Kind.FRAMES, name))
         if objects == (pack.index, pack.frames) and pack.base in (None, base):
             found.append(pack)

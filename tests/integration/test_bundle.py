@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import random
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -496,3 +497,68 @@ def test_a_device_that_runs_it_already_is_told_so(fleet: FleetRig, stick: Path) 
     done = command("import", stick, "--config", device.config_file)
     assert done["installed"]
     assert done["packs"] == []
+
+
+async def test_an_origin_that_lags_behind_the_stick_holds_nothing_up(
+    fleet: FleetRig, stick: Path, tmp_path: Path
+) -> None:
+    lagging = tmp_path / "lagging"
+    shutil.copytree(fleet.repository.directory, lagging)
+    fleet.order("2.0")
+    exported(fleet, stick)
+    async with HostileOrigin(lagging).serving() as origin:
+        device = fleet.device("d1", origin=origin.url)
+        await run("import", stick, "--config", device.config_file)
+        async with device.running() as agent:
+            await agent.committed("2.0")
+    assert device.running_version() == "2.0"
+
+
+def _change(rng: random.Random, stick: Path) -> str:
+    """Change one thing of a bundle; says what."""
+    path = rng.choice(sorted(p for p in stick.rglob("*") if p.is_file()))
+    data = bytearray(path.read_bytes())
+    what = rng.choice(["flip", "flip", "cut", "grow", "remove", "swap", "link", "directory"])
+    if what == "flip" and data:
+        for _ in range(rng.choice([1, 1, 20])):
+            data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+        path.write_bytes(bytes(data))
+    elif what == "cut":
+        path.write_bytes(bytes(data[: rng.randrange(len(data) + 1)]))
+    elif what == "grow":
+        path.write_bytes(bytes(data) + rng.randbytes(rng.randrange(1, 5000)))
+    elif what == "swap":
+        other = rng.choice(sorted((stick / "objects").iterdir()))
+        path.write_bytes(other.read_bytes())
+    else:
+        path.unlink()
+        if what == "link":
+            path.symlink_to("/dev/zero")
+        elif what == "directory":
+            path.mkdir()
+    return f"{what} {path.name}"
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_a_changed_bundle_is_refused_for_a_named_reason_or_means_the_same(
+    fleet: FleetRig, stick: Path, seed: int
+) -> None:
+    fleet.order("2.0")
+    exported(fleet, stick)
+    device = isolated(fleet, "d1")
+    device.adopt()
+    before = state_of(device)
+    what = _change(random.Random(seed), stick)
+    try:
+        done = command("import", stick, "--config", device.config_file)
+    except SlipstreamError as error:
+        assert error.message, what
+        assert error.exit_code in (2, 3, 4, 5), what
+        assert not (device.config.imported_dir / "bundle.json").exists(), what
+    else:
+        assert done["release"] == "2.0", what
+        reader = BundleReader.open(str(device.config.imported_dir))
+        for found in reader.table.objects:
+            reader.whole(found)
+    after = {name: data for name, data in state_of(device).items() if not name.startswith("imported/")}
+    assert after == before, "the agent's own state is only read"

@@ -404,7 +404,11 @@ class Forks:
 
     async def run(self, device: Device, *arguments: str, before: tuple[str, ...] = ()) -> Done:
         """`before`: for `impatient_agent`."""
-        line = [*self._files, *before, "agent", *arguments, "--config", str(device.config_file)]
+        return await self.command("agent", *arguments, "--config", str(device.config_file), before=before)
+
+    async def command(self, *arguments: str, before: tuple[str, ...] = ()) -> Done:
+        """Any other command."""
+        line = [*self._files, *before, *arguments]
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         with trio.fail_after(PATIENCE_S):
