@@ -10,6 +10,7 @@ Not for what belongs into a bundle (`p2p.trust.bundling`), nor for where objects
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import re
@@ -57,6 +58,14 @@ class StickFiles(SystemFiles):
             os.close(descriptor)
             raise OSError(f"{path} is no regular file")
         return SystemFile(descriptor)
+
+    def sync_directory(self, path: str) -> None:
+        """Some file systems of sticks have nothing to sync a directory by."""
+        try:
+            super().sync_directory(path)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS):
+                raise
 
     def names_in(self, directory: str) -> list[str]:
         """The names of what is in a directory; raises `OSError` for a link to one."""

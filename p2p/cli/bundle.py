@@ -288,7 +288,7 @@ def import_(directory: Path, config_file: Path, everything: bool, keep: bool, as
 
     Whether the agent runs or not: a running one is told, another finds it when it starts. An import that was
     interrupted goes on when it is run again. Exits 4 if the bundle is not to be trusted or is stale, 8 if
-    nothing in it is meant for this device.
+    it brought news only: nothing in it is meant for this device, or can be used by it.
 
     \b
     Examples:
@@ -298,16 +298,17 @@ def import_(directory: Path, config_file: Path, everything: bool, keep: bool, as
     import trio
 
     from p2p.adapters.bundle_files import BundleReader
-    from p2p.bundles.importing import import_bundle, keep_frames
+    from p2p.bundles.importing import import_bundle
     from p2p.config import read_config
 
     config = read_config(config_file)
     total = BundleReader.open(str(directory)).table.size
     with progress_bar("importing", total) as progress:
         done = trio.run(
-            lambda: import_bundle(config, str(directory), time.time(), progress, everything=everything)
+            lambda: import_bundle(
+                config, str(directory), time.time(), progress, everything=everything, keep=keep
+            )
         )
-    keep_frames(config, keep)
     if done.nothing is not None:
         raise done.nothing
     if as_json:

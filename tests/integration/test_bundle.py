@@ -25,7 +25,7 @@ from p2p.cli.bundle import bundle as bundle_command
 from p2p.content.bundle import Kind
 from p2p.content.limits import KIB, MIB
 from p2p.content.order import Audience, Member, StaleException
-from p2p.errors import ContentError, OperatorError, OriginError, SlipstreamError, TrustError
+from p2p.errors import ContentError, OriginError, SlipstreamError, TrustError
 from p2p.trust import ReleaseFloors, TrustClient, release_for, run_async
 from tests.support.fleet import (
     DIGESTS,
@@ -294,20 +294,16 @@ async def test_an_expired_bundle_is_refused_but_for_devices_that_its_order_excep
 
 
 async def test_a_bundle_that_is_older_than_what_the_device_knows_gives_frames_by_exception_only(
-    fleet: FleetRig, stick: Path, tmp_path: Path
+    fleet: FleetRig, stick: Path
 ) -> None:
     fleet.order("2.0", allow_stale=StaleException(("d1",), in_an_hour()))
     exported(fleet, stick)
     fleet.repository.refresh(fleet.repository.state())
-    news = tmp_path / "news"
-    exported(fleet, news, "--metadata-only")
     excepted, other = isolated(fleet, "d1"), isolated(fleet, "d2")
     for device in (excepted, other):
         device.adopt()
         command("import", stick, "--config", device.config_file)  # not older yet: nothing newer is known
         shutil.rmtree(device.config.imported_dir)
-        with pytest.raises(OperatorError, match="no pack of rootfs"):
-            command("import", news, "--config", device.config_file)
         _learn(device, fleet)
     error = assert_refused(other, stick, "older")
     assert "older than what this device knows" in error.message
@@ -404,6 +400,29 @@ async def test_nothing_that_is_meant_brings_the_news_all_the_same(fleet: FleetRi
     assert "metadata was imported" in error.kept
     async with first.running(), second.running() as two:
         await until(lambda: two.state == "fetching", "d2 has heard what is meant for it")
+
+
+async def test_news_alone_are_imported_beside_the_frames_that_are_there(
+    fleet: FleetRig, stick: Path, tmp_path: Path
+) -> None:
+    fleet.order("2.0")
+    exported(fleet, stick)
+    fleet.repository.refresh(fleet.repository.state())
+    news = tmp_path / "news"
+    exported(fleet, news, "--metadata-only")
+    first, second = isolated(fleet, "d1"), isolated(fleet, "d2")
+    error = refused("import", news, "--config", first.config_file)
+    assert error.exit_code == 8
+    assert "no pack of rootfs 2.0 that this device can use" in error.message
+    assert DIGESTS["1.0"].hex() in error.message
+    command("import", stick, "--config", second.config_file)
+    done = command("import", news, "--config", second.config_file)
+    assert len(done["packs"]) == 1, "of the first stick"
+    assert_refused(second, stick, "older")
+    table = BundleReader.open(str(second.config.imported_dir)).table
+    assert table.timestamp.ref == BundleReader.open(str(news)).table.timestamp.ref
+    assert await second.once() is None
+    assert second.running_version() == "2.0"
 
 
 # What a running agent makes of it
