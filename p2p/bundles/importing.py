@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -40,8 +40,8 @@ Wanted = dict[tuple[Kind, str], PackRef]
 class Imported:
     """What an import did. `packs`: names of the packs that are here now; `stale`: by exception.
 
-    `nothing`: why nothing is to be installed here, None when a release is. `agent`: pid of the agent that was
-    told, None if none runs.
+    `nothing`: why nothing is to be installed here, None when a release is. `agent`: pid of the agent that
+    runs (0: not known), None if none does; `told`: whether it looks at once.
     """
 
     release: str | None
@@ -53,18 +53,19 @@ class Imported:
     nothing: NothingMeantError | None
     installed: bool
     agent: int | None
+    told: bool
 
 
 async def import_bundle(
     config: AgentConfig,
     directory: str,
     now: float,
-    progress: Progress,
+    bar: Callable[[int], AbstractContextManager[Progress]],
     *,
     everything: bool = False,
     keep: bool = False,
 ) -> Imported:
-    """Bring the bundle in `directory` to this device.
+    """Bring the bundle in `directory` to this device. `bar`: shows progress towards so many bytes.
 
     `everything`: all packs that it could use; `keep`: their frames stay when the release is committed. Raises
     `TrustError` (not to be trusted, or stale), `ContentError` (not what it says it is), `OperatorError`
@@ -88,7 +89,8 @@ async def import_bundle(
     writer = BundleWriter(str(config.imported_dir), table.part_size)
     with writer.locked():
         check_room(writer, table)
-        copied = await _copy(writer, table, BundleOrigin(reader), wanted, progress)
+        with bar(table.size) as progress:
+            copied = await _copy(writer, table, BundleOrigin(reader), wanted, progress)
         _keep_frames(config, keep)
         writer.commit(table)
     meant = decision if isinstance(decision, Meant) else None
@@ -101,7 +103,8 @@ async def import_bundle(
         stale=verdict.stale,
         nothing=_nothing(decision) if isinstance(decision, Nothing) else nothing,
         installed=installed,
-        agent=_tell(config),
+        agent=lock_holder(config.device.state_dir),
+        told=_tell(config),
     )
 
 
@@ -201,16 +204,16 @@ def _nothing(decision: Decision) -> NothingMeantError:
     )
 
 
-def _tell(config: AgentConfig) -> int | None:
-    """A running agent asks at once what is meant."""
+def _tell(config: AgentConfig) -> bool:
+    """A running agent asks at once what is meant; one that cannot be told finds out at its next poll."""
     pid = lock_holder(config.device.state_dir)
     if not pid:
-        return None
+        return False
     try:
         os.kill(pid, signal.SIGHUP)
     except OSError:
-        return None
-    return pid
+        return False
+    return True
 
 
 def _keep_frames(config: AgentConfig, keep: bool) -> None:

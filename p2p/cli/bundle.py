@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -297,18 +298,14 @@ def import_(directory: Path, config_file: Path, everything: bool, keep: bool, as
     """
     import trio
 
-    from p2p.adapters.bundle_files import BundleReader
     from p2p.bundles.importing import import_bundle
     from p2p.config import read_config
 
     config = read_config(config_file)
-    total = BundleReader.open(str(directory)).table.size
-    with progress_bar("importing", total) as progress:
-        done = trio.run(
-            lambda: import_bundle(
-                config, str(directory), time.time(), progress, everything=everything, keep=keep
-            )
-        )
+    bar = partial(progress_bar, "importing")
+    done = trio.run(
+        lambda: import_bundle(config, str(directory), time.time(), bar, everything=everything, keep=keep)
+    )
     if done.nothing is not None:
         raise done.nothing
     if as_json:
@@ -322,6 +319,7 @@ def import_(directory: Path, config_file: Path, everything: bool, keep: bool, as
                 "stale": done.stale,
                 "installed": done.installed,
                 "agent": done.agent,
+                "told": done.told,
             }
         )
         return
@@ -335,10 +333,7 @@ def import_(directory: Path, config_file: Path, everything: bool, keep: bool, as
             ("size", size_text(done.size)),
             ("copied now", size_text(done.copied)),
             ("by exception", None if done.stale is None else f"the bundle is stale ({done.stale})"),
-            (
-                "agent",
-                "not running: it is used when it starts" if done.agent is None else f"told ({done.agent})",
-            ),
+            ("agent", _agent_line(done.agent, done.told)),
         ]
     )
 
@@ -350,6 +345,12 @@ def progress_bar(what: str, total: int) -> Iterator[Progress]:
         length=total, label=what, file=sys.stderr, show_pos=False, hidden=not sys.stderr.isatty(), width=30
     ) as bar:
         yield bar.update
+
+
+def _agent_line(pid: int | None, told: bool) -> str:
+    if pid is None:
+        return "not running: it finds the bundle when it starts"
+    return f"told (pid {pid})" if told else "running: it finds the bundle at its next poll"
 
 
 def _origin(source: str, ca: Path | None) -> tuple[Origin, Any]:
