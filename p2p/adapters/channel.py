@@ -50,6 +50,9 @@ class Channel(Protocol):
     async def receive_into(self, buffer: memoryview) -> int:
         """Fill at least one byte and what has arrived; 0 at the end. `OSError` if cut off."""
 
+    def probe(self, on: bool) -> None:
+        """Whether the kernel asks a silent far end if it is there."""
+
     @property
     def is_stale(self) -> bool:
         """Whether something (data or an end) has arrived on a channel on which nothing was due."""
@@ -95,6 +98,11 @@ class Pipe:
         self._send_lock = trio.Lock()
         self._broken = False
         self._turn_left = TURN
+
+    def probe(self, on: bool) -> None:
+        """Whether the kernel asks a silent far end if it is there. Each time is two packets of 66 bytes."""
+        with contextlib.suppress(OSError):
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, int(on))
 
     async def _take_turn(self) -> None:
         """A checkpoint for cancellation always, for other tasks when this one's turn is over."""
@@ -225,13 +233,29 @@ class TlsChannel(_Counted):
         *,
         server_side: bool = False,
         server_hostname: str | None = None,
+        session: ssl.SSLSession | None = None,
     ) -> None:
         super().__init__(sock)
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self._tls = context.wrap_bio(
-            self._incoming, self._outgoing, server_side=server_side, server_hostname=server_hostname
+            self._incoming,
+            self._outgoing,
+            server_side=server_side,
+            server_hostname=server_hostname,
+            session=session,
         )
+
+    @property
+    def session(self) -> ssl.SSLSession | None:
+        """What a later connection of this context may resume; None if the far end gave nothing for it."""
+        session = self._tls.session
+        return session if session is not None and session.has_ticket else None
+
+    @property
+    def resumed(self) -> bool:
+        """Whether an earlier session was gone on with, without certificates."""
+        return bool(self._tls.session_reused)
 
     @property
     def peer_certificate(self) -> bytes | None:

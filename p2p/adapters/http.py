@@ -1,7 +1,9 @@
 """A small HTTP/1.1 client on trio and h11, bounded in bytes and in seconds, that counts wire bytes.
 
 It does what a device needs of an origin and of the coordinator: GET and POST, kept-alive connections,
-HTTPS with a pinned CA or the system's roots, a few redirects. Every wait is held against a least rate
+HTTPS with a pinned CA or the system's roots and with TLS sessions resumed, a few redirects. On a thin
+link a handshake weighs more than what is asked, so small requests to one server wait for each other's
+connection rather than make one (`deadline_s` says which are small). Every wait is held against a least rate
 and a deadline (`Pace`), heads against a size, and nothing is read ahead of the consumer. Why not a
 larger client: `docs/adr/0007-http-client.md`.
 
@@ -33,11 +35,16 @@ READ_SIZE = 64 * limits.KIB
 INFORMATIONAL_MAX = 8
 USER_AGENT = "slipstream"
 
+TURN_S = 5.0
+"""A small request waits so long for the connection of another; a new one takes two or three round trips."""
+
 _REDIRECTS = (301, 302, 303, 307, 308)
 _NO_CHECK_TIME = 0x200000  # X509_V_FLAG_NO_CHECK_TIME
 _GZIP = 16 + zlib.MAX_WBITS  # zlib's way to say: with gzip's header, checksum and length
 
 Headers = Sequence[tuple[str, str]]
+Server = tuple[str, str, int]
+"""Scheme, host and port."""
 
 
 class Pace:
@@ -172,8 +179,11 @@ class HttpClient:
         self._rate_min = rate_min
         self._ca_file = ca_file
         self._context: ssl.SSLContext | None = None
-        self._idle: dict[tuple[str, str, int], list[_Connection]] = {}
+        self._idle: dict[Server, list[_Connection]] = {}
         self._open: set[_Connection] = set()
+        self._turns: dict[Server, trio.Semaphore] = {}
+        self._sessions: dict[Server, ssl.SSLSession] = {}
+        """The newest ticket of each server: good for one connection (RFC 8446, appendix C.4)."""
         self._wire_received = 0
         self._wire_sent = 0
         if ca_file is not None:
@@ -201,31 +211,50 @@ class HttpClient:
     ) -> AsyncIterator[Response]:
         """Send one request and give the answer's head, whatever its status.
 
+        One with a deadline is small: it waits up to `TURN_S` for the connection of another such request to
+        the same server. One without (a stream) may go on for hours, and waits for nobody.
+
         `Accept-Encoding` is `identity` unless `headers` has another, whose answer is for `read_decoded`.
         GET follows `limits.ORIGIN_REDIRECTS_MAX` redirects, never from HTTPS to HTTP. Raises
         `OriginError`: `unreachable`, `certificate`, `too-slow`, `truncated`, `protocol`, `redirect`;
         the body, while it is read, the same.
         """
-        pace = Pace(self._rate_min, self._idle_s, trio.current_time() + deadline_s)
-        for _ in range(limits.ORIGIN_REDIRECTS_MAX + 1):
-            connection, head = await self._exchange(method, url, headers, body, pace)
-            try:
-                target = _redirect(head, url) if method in ("GET", "HEAD") else None
-                if target is None:
-                    yield Response(connection, head, pace, url)
-                    return
-            finally:
-                await self._release(connection)
-            url = target
-        raise OriginError(
-            "redirect", f"{url}: more than {limits.ORIGIN_REDIRECTS_MAX} redirects", retry=False
-        )
+        async with self._turn(url.server, small=deadline_s < float("inf")):
+            pace = Pace(self._rate_min, self._idle_s, trio.current_time() + deadline_s)
+            for _ in range(limits.ORIGIN_REDIRECTS_MAX + 1):
+                connection, head = await self._exchange(method, url, headers, body, pace)
+                try:
+                    target = _redirect(head, url) if method in ("GET", "HEAD") else None
+                    if target is None:
+                        yield Response(connection, head, pace, url)
+                        return
+                finally:
+                    await self._release(connection)
+                url = target
+            raise OriginError(
+                "redirect", f"{url}: more than {limits.ORIGIN_REDIRECTS_MAX} redirects", retry=False
+            )
 
     async def aclose(self) -> None:
         """Close all connections."""
         self._idle.clear()
         for connection in list(self._open):
             await self._discard(connection)
+
+    @asynccontextmanager
+    async def _turn(self, server: Server, *, small: bool) -> AsyncIterator[None]:
+        """Small requests to one server come one after the other, unless one takes long."""
+        turn = self._turns.setdefault(server, trio.Semaphore(1))
+        mine = False
+        if small:
+            with trio.move_on_after(TURN_S):
+                await turn.acquire()
+                mine = True
+        try:
+            yield
+        finally:
+            if mine:
+                turn.release()
 
     async def _exchange(
         self, method: str, url: Url, headers: Headers, body: bytes, pace: Pace
@@ -247,6 +276,7 @@ class HttpClient:
         while idle:
             connection = idle.pop()
             if not connection.channel.is_stale:
+                connection.channel.probe(True)
                 return connection, True
             await self._discard(connection)
         connection = _Connection(await self._connect(url, pace), url.server, self._background)
@@ -264,7 +294,8 @@ class HttpClient:
             tune(sock)
             if url.scheme == "http":
                 return TcpChannel(sock)
-            channel = TlsChannel(sock, self._tls_context(), server_hostname=url.host)
+            session = self._sessions.pop(url.server, None)
+            channel = TlsChannel(sock, self._tls_context(), server_hostname=url.host, session=session)
             try:
                 await channel.handshake()
                 self._check_time(channel, url)
@@ -300,8 +331,11 @@ class HttpClient:
             raise OriginError("certificate", f"{url}: the server's certificate has expired")
 
     async def _release(self, connection: _Connection) -> None:
+        if isinstance(connection.channel, TlsChannel) and (session := connection.channel.session) is not None:
+            self._sessions[connection.server] = session
         idle = self._idle.setdefault(connection.server, [])
         if connection.is_reusable and len(idle) < limits.ORIGIN_IDLE_CONNECTIONS_MAX:
+            connection.channel.probe(False)  # five probes until the server closes it weigh as much as a poll
             idle.append(connection)
         else:
             await self._discard(connection)
@@ -319,7 +353,7 @@ class HttpClient:
 class _Connection:
     """One connection: h11's state and the channel below it."""
 
-    def __init__(self, channel: Channel, server: tuple[str, str, int], background: Background | None) -> None:
+    def __init__(self, channel: Channel, server: Server, background: Background | None) -> None:
         self.channel = channel
         self.server = server
         self._background = background

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import time
+from collections.abc import Callable
 
 import trio
 
@@ -29,7 +30,7 @@ NEWS_PAUSE_S = 2.0
 
 
 class Asking:
-    """The questions of one device."""
+    """The questions of one device. `contacted` is called when the origin has answered one."""
 
     def __init__(
         self,
@@ -40,6 +41,7 @@ class Asking:
         origin: Origin,
         driver: SwarmDriver,
         imported: ImportedBundle,
+        contacted: Callable[[], None],
     ) -> None:
         self._config = config
         self._member = member
@@ -48,6 +50,7 @@ class Asking:
         self._origin = origin
         self._driver = driver
         self._imported = imported
+        self._contacted = contacted
         self._asked_at = -math.inf
         self._asked_for = False
 
@@ -105,6 +108,9 @@ class Asking:
             except TrustError as error:
                 same = error.reason == "expired" and isinstance(refused, TrustError)
                 raise (refused if same else error) from error
+        finally:
+            if source.origin_reached:
+                self._contacted()
 
     def _pass_on(self) -> None:
         """Let peers have the mutable metadata that is trusted now."""

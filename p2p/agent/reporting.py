@@ -7,6 +7,7 @@ coordinator that cannot be reached costs nothing but its knowledge.
 from __future__ import annotations
 
 import logging
+import math
 import random
 import time
 from typing import Any
@@ -26,11 +27,11 @@ from p2p.config import AgentConfig
 from p2p.errors import OriginError, StoreError
 from p2p.ports import Boot
 from p2p.swarm.events import Expect
+from p2p.trust import CheckInPace
 
 log = logging.getLogger(__name__)
 
 STATUS_S = 0.5
-RETRY_S = (1.0, 60.0)
 LAST_WORD_S = 10.0
 EXPECTED_AGE_S = 900
 """A device of the roster that was heard of within this long may be waking up beside us."""
@@ -65,22 +66,33 @@ class Reporting:
         self._meter = meter
         self._written: dict[str, Any] | None = None
         self._left = False
+        self._pace = CheckInPace()
+        self._checked_at = -math.inf
+        self._due = trio.Event()
         self.roster = RosterDiscovery(credentials.identity.device)
         self.poll_s = config.coordinator.poll_s
 
-    async def check_in_always(self, *, once: bool = False) -> None:
-        """Check in at the start, every `poll_s`, and (unless `last_word` will) whenever an update ended."""
-        first, longest = RETRY_S
-        pause = first
+    async def check_in_always(
+        self, *, once: bool = False, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Check in at the start, with polls, and (unless `last_word` will) whenever an update ended.
+
+        `started` is said as the first begins: it goes before the first poll on their connection, as others of
+        the site are found by its answer.
+        """
+        task_status.started()
         while True:
-            ended = self._updates.ended
-            if await self._check_in():
-                pause, wait = first, self.poll_s * (0.5 + random.random())
-            else:
-                wait = pause * (0.5 + random.random())
-                pause = min(longest, pause * 2)
-            with trio.move_on_after(wait):
-                await (trio.sleep_forever() if once else ended.wait())
+            ended, self._due = self._updates.ended, trio.Event()
+            ok = await self._check_in()
+            with trio.move_on_after(self._pace.alone(self.poll_s, random.random(), ok=ok)):
+                if once:
+                    await trio.sleep_forever()
+                await _first_of(ended, self._due)
+
+    def polled(self) -> None:
+        """The origin has just answered a poll: if a check-in is nearly due, it is made now."""
+        if self._pace.with_poll(trio.current_time() - self._checked_at, self.poll_s):
+            self._due.set()
 
     async def last_word(self) -> None:
         """One more check-in before the agent ends, if there is a way to the coordinator."""
@@ -114,6 +126,7 @@ class Reporting:
 
     async def _check_in(self, *, roster: bool = True) -> bool:
         """Report to the coordinator and learn who is on the site; False if that failed."""
+        self._checked_at = trio.current_time()
         report = self._report() | ({} if roster else {"roster": False})
         try:
             answer = await self._api.checkin(self._config.device.id, self._credentials.key, report)
@@ -185,3 +198,15 @@ class Reporting:
         image = self._updates.progress.image
         status = self._driver.node.status(image) if image is not None else None
         return status.role if status is not None else "idle"
+
+
+async def _first_of(*events: trio.Event) -> None:
+    """Until one of them is set."""
+
+    async def wait(event: trio.Event) -> None:
+        await event.wait()
+        nursery.cancel_scope.cancel()
+
+    async with trio.open_nursery() as nursery:
+        for event in events:
+            nursery.start_soon(wait, event)

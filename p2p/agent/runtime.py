@@ -213,7 +213,14 @@ class Agent:
             self._meter,
         )
         self._asking = Asking(
-            config, self._member, self._trust, self._floors, self._origin, self._driver, self._imported
+            config,
+            self._member,
+            self._trust,
+            self._floors,
+            self._origin,
+            self._driver,
+            self._imported,
+            contacted=self._reporting.polled,
         )
         self._updates.may_serve(self._conditions.now.serves)
         self._told = ""
@@ -227,7 +234,7 @@ class Agent:
         for source in self._sources():
             nursery.start_soon(source.run, self._links.found)
         if self._config.swarm.wan:
-            nursery.start_soon(partial(self._reporting.check_in_always, once=once))
+            await nursery.start(partial(self._reporting.check_in_always, once=once))
         if self._meter is not None:
             nursery.start_soon(self._meter.run)
         nursery.start_soon(self._conditions.run)

@@ -8,7 +8,7 @@ from p2p.trust.client import TrustClient
 from p2p.trust.clock import ISSUED, format_time, parse_time, trusted_time
 from p2p.trust.floors import FloorStore, ReleaseFloors
 from p2p.trust.need import Need, NeedKind, Steps, run, run_async
-from p2p.trust.pace import Pace
+from p2p.trust.pace import CheckInPace, Pace
 from p2p.trust.policy import Decision, Meant, Nothing, decide, open_orders
 from p2p.trust.release import PHASES_ROLE, orders_role, product_role, release_for
 from p2p.trust.staleness import excused, release_despite_expiry
@@ -17,6 +17,7 @@ from p2p.trust.store import EmptyStore, Overlay, TrustStore
 __all__ = [
     "ISSUED",
     "PHASES_ROLE",
+    "CheckInPace",
     "Decision",
     "EmptyStore",
     "FloorStore",

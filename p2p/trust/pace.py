@@ -1,4 +1,8 @@
-"""When a device asks again what is meant for it: at its pace, and sooner after trouble that may pass."""
+"""When a device asks again what is meant for it, and when it checks in.
+
+It asks at its pace, and sooner after trouble that may pass. It checks in with its polls: their connection is
+open then, and a TLS handshake of its own would weigh more than the check-in.
+"""
 
 from __future__ import annotations
 
@@ -26,4 +30,33 @@ class Pace:
         """
         wait = self._pause * (0.5 + jitter)
         self._pause = min(max(self._longest, poll_s) if lasting else self._longest, self._pause * 2)
+        return wait
+
+
+WITH_POLL = 0.4
+"""A poll takes a check-in with it once the last is as old as this part of the pause between two polls, which
+are jittered by up to half: each at its time does, one soon after it (peers have news) does not."""
+
+ALONE = (1.6, 0.4)
+"""A device whose polls reach nobody checks in by itself after so many pauses, and up to so many later."""
+
+
+class CheckInPace:
+    """When the next check-in is due, in seconds since the last. `jitter` is a uniform draw from 0 to 1."""
+
+    def __init__(self, retry_s: tuple[float, float] = RETRY_S) -> None:
+        self._first, self._longest = retry_s
+        self._pause = self._first
+
+    def with_poll(self, since_s: float, poll_s: float) -> bool:
+        """Whether a poll that the origin has just answered takes a check-in with it."""
+        return since_s >= WITH_POLL * poll_s
+
+    def alone(self, poll_s: float, jitter: float, *, ok: bool) -> float:
+        """How long to wait for such a poll. Not `ok`: the last check-in failed and is soon tried again."""
+        if ok:
+            self._pause = self._first
+            return poll_s * (ALONE[0] + ALONE[1] * jitter)
+        wait = self._pause * (0.5 + jitter)
+        self._pause = min(self._longest, self._pause * 2)
         return wait

@@ -10,6 +10,7 @@ from math import sqrt
 
 from p2p.swarm.leases import RATE_MIN
 from p2p.swarm.policy import Policy
+from p2p.trust.pace import RETRY_S
 from sim.scenario.model import (
     Fault,
     LanKind,
@@ -21,7 +22,6 @@ from sim.scenario.model import (
     Traffic,
     Wan,
 )
-from sim.world.checkins import RETRY_S
 from sim.world.wire import SEGMENT
 
 __all__ = ["faults_end_s", "quiet_max_s", "time_needed_s", "wan_rate"]

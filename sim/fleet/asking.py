@@ -1,7 +1,8 @@
 """What a fleet spends on asking: polls and check-ins, which it pays with or without a release.
 
 As in `sim.world`: a poll asks for the next root, which is not there, and for the timestamp; a check-in
-brings the roster of the site. Both come at the pace of `Polling`, whatever is published. What a release
+brings the roster of the site, and is made with a poll, on its connection. Both come at the pace of `Polling`,
+whatever is published. What a release
 makes devices ask beyond that is the release's: a phase that opens is news to all of a site (`published`),
 and who installs asks when told, after the restart and after the commit (`updating`). Bytes are bytes on the
 wire of a site's WAN. Not for what is fetched then (`site_bytes`).
@@ -14,12 +15,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from p2p.adapters.http import TURN_S
+from p2p.trust.pace import WITH_POLL
 from sim.fleet.curve import DAY_S, Curve, Floats
 from sim.fleet.setting import Setting
 from sim.scenario.model import DeviceClass, Polling
 from sim.world.living import HEALTH_S
 from sim.world.orders import ABSENT, CHECKIN_DOWN, CHECKIN_UP, ROSTER_ENTRY, ROSTER_MAX, TIMESTAMP
-from sim.world.uplink import KEEP_ALIVE_S
+from sim.world.pool import KEEP_ALIVE_S, SESSION_S
 from sim.world.wire import HttpCosts
 
 PUBLISHED = (869, 473, 120)
@@ -28,9 +31,12 @@ PUBLISHED = (869, 473, 120)
 RESET = 0.5
 """Polls that a poll out of turn adds in the long run: it begins the interval anew, half of it gone."""
 
-BUSY_S, BUSY_RAMP_S = HEALTH_S + 0.1, 0.28
-"""A check-in at a restart that takes longer than from there to the poll after the commit is still under way
-then, and the poll needs a connection of its own; those of one site do not all take equally long."""
+TAKES_ALONG = (1.0 - 2 * WITH_POLL) / 2
+"""Check-ins that a poll out of turn adds in the long run: it takes one with it if the last is old enough."""
+
+BUSY_S, BUSY_RAMP_S = HEALTH_S + 0.1 + TURN_S, 0.28
+"""A check-in at a restart that takes longer than from there to the commit is still under way then. Poll and
+check-in wait so long for its connection, then take their own; those of a site take not all equally long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,14 +72,14 @@ def first(setting: Setting) -> Asked:
     """The first questions of all devices of each site with WAN: a poll and a check-in, on one connection."""
     if setting.polling.at_rest:
         return _nothing(setting)
-    return _priced(setting, polls=1.0, check_ins=1.0, connections=1.0).times(_able(setting))
+    return _priced(setting, polls=1.0, check_ins=1.0, full=1.0).times(_able(setting))
 
 
 def begun(setting: Setting) -> Floats:
     """Bytes down that the devices of each site ask for when it begins, before anything else comes."""
     if not setting.polling.at_rest:
         return first(setting).down
-    return _priced(setting, polls=1.0, check_ins=0.0, connections=1.0).times(_able(setting)).down
+    return _priced(setting, polls=1.0, check_ins=0.0, full=1.0).times(_able(setting)).down
 
 
 def published(setting: Setting, phases: int, *, shared: bool) -> Asked:
@@ -88,13 +94,12 @@ def published(setting: Setting, phases: int, *, shared: bool) -> Asked:
     files_down = sum(costs.down(size) for size in PUBLISHED)
     files_up = sum(costs.up(answer=costs.down(size)) for size in PUBLISHED)
     asked = able if setting.polling.at_rest else np.maximum(able - 1, 0.0) if shared else 0.0 * able
-    poll_down, poll_up = _poll()
-    connect_down, connect_up, _ = costs.connect()
+    _, resumed, full = _connections(setting.polling)
+    out_of_turn = _priced(
+        setting, polls=RESET, check_ins=TAKES_ALONG, resumed=RESET * resumed, full=RESET * full
+    ).times(asked)
     copies = np.minimum(able, 1.0) if shared else able
-    return Asked(
-        phases * (RESET * asked * (poll_down + connect_down) + copies * files_down),
-        phases * (RESET * asked * (poll_up + connect_up) + copies * files_up),
-    )
+    return out_of_turn.plus(Asked(copies * files_down, copies * files_up)).times(phases)
 
 
 def updating(setting: Setting, curve: Curve, known_s: Floats) -> Asked:
@@ -106,7 +111,7 @@ def updating(setting: Setting, curve: Curve, known_s: Floats) -> Asked:
     """
     devices, polling = setting.devices, setting.polling
     told = 1.0 if polling.at_rest else 0.0
-    anew = told * (1.0 - min(1.0, KEEP_ALIVE_S / polling.every_s))
+    kept, known = (min(1.0, limit_s / polling.every_s) for limit_s in (KEEP_ALIVE_S, SESSION_S))
     able = _able(setting)
     costs = HttpCosts()
     first_down = costs.connect()[0] + _check_in(setting)[0]
@@ -121,8 +126,13 @@ def updating(setting: Setting, curve: Curve, known_s: Floats) -> Asked:
     delay = 2 * setting.group.wan.delay_s if setting.group.wan is not None else 0.0
     takes = trips * delay + np.maximum(together, 0.0)
     another = np.clip((takes - BUSY_S) / BUSY_RAMP_S, 0.0, 1.0)
-    found = _priced(setting, polls=1.0 + told, check_ins=2.0, connections=1.0 + anew + another)
-    return found.times(able)
+    return _priced(
+        setting,
+        polls=1.0 + told,
+        check_ins=2.0 + told * (1.0 - WITH_POLL),
+        resumed=told * (known - kept),
+        full=1.0 + told * (1.0 - known) + 2 * another,
+    ).times(able)
 
 
 # Inside
@@ -139,9 +149,12 @@ def _regular(setting: Setting, curve: Curve, until_s: float) -> Asked:
     usable = _open(curve)
     span = usable.work(np.full(1, until_s))[0] - usable.work(np.minimum(devices.start_s, until_s))
     pace = devices.per_class([asks_per_s(c, polling) for c in devices.classes])
+    starts = devices.per_class([_starts(c, polling) for c in devices.classes])
     asks = devices.total(np.where(devices.wan, pace * span, 0.0))
-    anew = 1.0 - min(1.0, KEEP_ALIVE_S / polling.every_s)
-    return _priced(setting, polls=1.0, check_ins=1.0, connections=2.0 * anew).times(asks)
+    begun = devices.total(np.where(devices.wan, pace * span * starts, 0.0))
+    _, resumed, full = _connections(polling)
+    regular = _priced(setting, polls=1.0, check_ins=1.0, resumed=resumed, full=full).times(asks - begun)
+    return regular.plus(_priced(setting, polls=1.0, check_ins=1.0, full=1.0).times(begun))
 
 
 def _first(setting: Setting, curve: Curve, until_s: float) -> Asked:
@@ -164,14 +177,42 @@ def asks_per_s(kind: DeviceClass, polling: Polling) -> float:
     return 1.0 / (-math.expm1(-polling.every_s / on) * (on + kind.uptime.off_mean_s))
 
 
-def _priced(setting: Setting, *, polls: float, check_ins: float, connections: Floats | float) -> Asked:
-    """What so many polls, check-ins and new connections cost a device of each site."""
-    connect_down, connect_up, _ = HttpCosts().connect()
+def _starts(kind: DeviceClass, polling: Polling) -> float:
+    """The share of a device's polls that it makes at a start, with neither connection nor session."""
+    on = kind.uptime.on_mean_s
+    return -math.expm1(-polling.every_s / on) if on > 0 else 0.0
+
+
+def _connections(polling: Polling) -> tuple[float, float, float]:
+    """The shares of polls that find their connection open, resume a session, and do neither."""
+    kept, known = (_within(polling, limit_s) for limit_s in (KEEP_ALIVE_S, SESSION_S))
+    return kept, known - kept, 1.0 - known
+
+
+def _within(polling: Polling, limit_s: float) -> float:
+    """The share of pauses between two polls that are no longer than `limit_s`."""
+    shortest, longest = (polling.every_s * (1 + sign * polling.jitter) for sign in (-1, 1))
+    if longest <= shortest:
+        return float(shortest <= limit_s)
+    return min(1.0, max(0.0, (limit_s - shortest) / (longest - shortest)))
+
+
+def _priced(
+    setting: Setting,
+    *,
+    polls: float,
+    check_ins: float,
+    resumed: Floats | float = 0.0,
+    full: Floats | float = 0.0,
+) -> Asked:
+    """What so many polls, check-ins and new connections (by their sessions) cost a device of each site."""
+    costs = HttpCosts()
+    (down, up, _), (resumed_down, resumed_up, _) = costs.connect(), costs.connect(resumed=True)
     poll_down, poll_up = _poll()
     check_in_down, check_in_up = _check_in(setting)
     return Asked(
-        polls * poll_down + check_ins * check_in_down + connections * connect_down,
-        polls * poll_up + check_ins * check_in_up + connections * connect_up,
+        polls * poll_down + check_ins * check_in_down + full * down + resumed * resumed_down,
+        polls * poll_up + check_ins * check_in_up + full * up + resumed * resumed_up,
     )
 
 

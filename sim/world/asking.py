@@ -151,7 +151,18 @@ class Asking:
             self._clock.read(self._time.now),
             floor=floor,
         )
-        drive(steps, answer, done, failed)
+
+        def decided(decision: Decision) -> None:
+            if answers.origin_reached:
+                self._swarm.polled()
+            done(decision)
+
+        def undecided(error: SlipstreamError) -> None:
+            if answers.origin_reached:
+                self._swarm.polled()
+            failed(error)
+
+        drive(steps, answer, decided, undecided)
 
     def _check_news(self, decision: Decision) -> None:
         """An origin that lags behind (a stale cache, a replay): peers can bring forward, never back."""

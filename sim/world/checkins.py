@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from p2p.content.digests import Digest
 from p2p.swarm import events as e
+from p2p.trust import CheckInPace
 from sim.world.orders import (
     ARMED_ENTRY,
     CHECKIN_DOWN,
@@ -28,27 +29,32 @@ if TYPE_CHECKING:
 LAST_WORD_S = 10.0
 """How long a device that leaves waits for an answer, as in `p2p.agent.reporting`."""
 
-RETRY_S = (1.0, 60.0)
-"""First and longest pause after a check-in that failed."""
-
 
 class CheckIns:
-    """One device's: at its start, now and then, and when an update has ended."""
+    """One device's: at its start, with its polls, and when an update has ended."""
 
     def __init__(self, device: Device, rng: Random) -> None:
         self._device = device
         self._coordinator = device.world.coordinator
         self._rng = rng
-        self._pause = RETRY_S[0]
+        self._pace = CheckInPace()
+        self._checked_at = float("-inf")
         self._number = 0
 
     def forget(self) -> None:
         """The agent ends; the next one begins anew."""
-        self._pause = RETRY_S[0]
+        self._pace = CheckInPace()
+        self._checked_at = float("-inf")
 
     def now(self) -> None:
         """Check in now, and again when it is time."""
         self._at(self._device.kernel.now)
+
+    def polled(self) -> None:
+        """The origin has just answered a poll: if a check-in is nearly due, it is made now."""
+        since = self._device.kernel.now - self._checked_at
+        if self._pace.with_poll(since, self._device.world.scenario.polling.every_s):
+            self.now()
 
     def leaving(self, armed: Digest, then: Callable[[], None]) -> None:
         """Tell what it will be back with, then call `then`; it waits for no answer for long."""
@@ -79,6 +85,9 @@ class CheckIns:
         if number != self._number:
             return
         device = self._device
+        self._checked_at = device.kernel.now
+        if device.world.scenario.polling.at_rest and self._checked_at < 0.0:
+            self._checked_at -= self._rng.random() * device.world.scenario.polling.every_s  # not all just now
         if not device.reaches_wan:
             self._again(ok=True)
             return
@@ -97,12 +106,5 @@ class CheckIns:
         )
 
     def _again(self, *, ok: bool) -> None:
-        self._at(self._device.kernel.now + self._wait(ok))
-
-    def _wait(self, ok: bool) -> float:
-        polling = self._device.world.scenario.polling
-        if ok:
-            return polling.every_s * (1 - polling.jitter + 2 * polling.jitter * self._rng.random())
-        wait = self._pause * (0.5 + self._rng.random())
-        self._pause = min(RETRY_S[1], self._pause * 2)
-        return wait
+        every_s = self._device.world.scenario.polling.every_s
+        self._at(self._device.kernel.now + self._pace.alone(every_s, self._rng.random(), ok=ok))

@@ -13,7 +13,8 @@ from p2p.content.index import Frame, Patch
 from p2p.swarm import events as e
 from sim.world.maker import Holding, Maker
 from sim.world.payloads import GOOD
-from sim.world.uplink import KEEP_ALIVE_S, Request
+from sim.world.pool import Pool
+from sim.world.uplink import Request
 
 if TYPE_CHECKING:
     from sim.world.device import Device
@@ -56,7 +57,7 @@ class Fetcher:
         self._world = device.world
         self._fetches: dict[int, _Fetch] = {}
         self._requests: dict[Request, None] = {}
-        self._requested_at = float("-inf")
+        self._pool = Pool(device.kernel)
         self._among = 1
 
     @property
@@ -77,7 +78,7 @@ class Fetcher:
     @property
     def busy(self) -> bool:
         """Whether anything is asked of origin or coordinator now."""
-        return bool(self._requests)
+        return bool(self._requests) or self._pool.busy
 
     def stop(self) -> int:
         """Cut all that is under way; returns the frame bytes that came and were not stored."""
@@ -95,8 +96,8 @@ class Fetcher:
         for request in list(self._requests):
             request.cancel()
         self._requests.clear()
-        self._requested_at = float("-inf")
         self._among = 1
+        self._pool.forget()
         return lost
 
     def fetch(self, action: e.Fetch) -> None:
@@ -143,7 +144,6 @@ class Fetcher:
             return
         fetch.request.received = fetch.request.cancel()
         self._requests.pop(fetch.request, None)
-        self._requested_at = float("-inf")
         fetch.over = True
         fetch.error = fetch.error or "cancelled"
         if not fetch.pending:
@@ -154,7 +154,18 @@ class Fetcher:
         if self._device.site.uplink is None or not self._device.reaches_wan:
             self._device.later(self._kernel.now, ended, "unreachable")
             return
-        self._request((size,) if size else (), None, ended, sent=sent)
+        life = self._device.life
+
+        def begin(mine: bool) -> None:
+            def over(error: str | None) -> None:
+                if mine:
+                    self._pool.end_turn()
+                ended(error)
+
+            if self._device.life == life:
+                self._request((size,) if size else (), None, over, sent=sent)
+
+        self._pool.turn(begin)
 
     # Inside
 
@@ -168,19 +179,16 @@ class Fetcher:
     ) -> Request:
         uplink = self._device.site.uplink
         assert uplink is not None
-        now = self._kernel.now
-        busy = len(self._requests)
-        fresh = now - self._requested_at > KEEP_ALIVE_S or busy > 1
-        self._requested_at = now
 
         def over(error: str | None) -> None:
             self._requests.pop(request, None)
-            self._requested_at = self._kernel.now if error is None else float("-inf")
+            if error is None:
+                self._pool.give()
             ended(error)
 
         request = Request(
-            uplink, parts, medium=self._device.local.medium, fresh=fresh, sent=sent, arrived=arrived,
-            ended=over, count=self._count_wan,
+            uplink, parts, medium=self._device.local.medium, opening=self._pool.take(), sent=sent,
+            arrived=arrived, ended=over, count=self._count_wan,
             yielding=None if uplink.traffic is None else uplink.traffic.of(self._device.name),
         )  # fmt: skip
         self._requests[request] = None

@@ -77,12 +77,11 @@ class LivingAgent:
         life = self.life
         if not isinstance(device.slot, DiskSlot):
             device.slot = self.slot()
+        self.check_ins.now()  # before the first poll, on their connection
         if device.stopped_why == "restart":
             life.start_agent()
         else:
             life.power_on()
-        if life.up and device.up:
-            self.check_ins.now()
 
     def stopped(self) -> None:
         self.check_ins.forget()

@@ -41,13 +41,17 @@ class Sources(Protocol):
 
 
 class MetadataAnswers:
-    """Answers the needs of one refresh; `wan`: whether the origin may be asked."""
+    """Answers the needs of one refresh; `wan`: whether the origin may be asked.
+
+    `origin_reached` tells afterwards whether it answered.
+    """
 
     def __init__(self, sources: Sources, *, wan: bool) -> None:
         self._sources = sources
         self._wan = wan
         self._asked: dict[str, list[str]] = {}
         self._origin_refused = False
+        self.origin_reached = False
 
     def answer(self, need: Need, then: Then) -> None:
         """The bytes, None for "nobody has it", `OriginError` when every source is used up."""
@@ -73,8 +77,10 @@ class MetadataAnswers:
 
         def came(data: Answer) -> None:
             if not isinstance(data, OriginError | PeerError):
+                self.origin_reached = True
                 then(data)
             elif isinstance(data, OriginError) and data.reason == "not-found" and need.role == "root":
+                self.origin_reached = True
                 then(None)
             else:
                 self._ask_peers(need, then)

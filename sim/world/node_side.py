@@ -122,3 +122,6 @@ class NodeSide:
         if making is not None and making.task.image == image:
             self._agent.under_way = None
         self._device.drop(image)
+
+    def polled(self) -> None:
+        self._agent.check_ins.polled()

@@ -15,13 +15,11 @@ from p2p.content import limits
 from sim.scenario.model import Origin, Wan
 from sim.world.flows import Flow, Flows, Link
 from sim.world.kernel import Kernel
+from sim.world.pool import Opening
 from sim.world.traffic import OtherTraffic, Yielding
 from sim.world.wire import SEGMENT, HttpCosts, acks
 
 DAY_S = 86400.0
-KEEP_ALIVE_S = 100.0
-"""How long the coordinator keeps an idle connection (`coordinator.app.KEEP_ALIVE_S`)."""
-
 MATHIS = 1.22
 """Rate of a flow under random loss: MSS / RTT * MATHIS / sqrt(loss) (Mathis et al. 1997)."""
 
@@ -170,7 +168,7 @@ class Request:
     """One request over an uplink: `parts` are the sizes of the body's parts in order.
 
     `arrived(n)` is called when part `n` has come; `ended(error)` once, with None after the last part.
-    `fresh`: on a new connection. `yielding`: what it shares a window with, if anything. Its bytes are the
+    `opening`: on which connection. `yielding`: what it shares a window with, if anything. Its bytes are the
     uplink's, and `count(down, up)` is told of them: of an answer that is broken off, what came of it, and the
     acknowledgements of that.
     """
@@ -186,7 +184,7 @@ class Request:
         parts: tuple[int, ...],
         *,
         medium: Link | None,
-        fresh: bool,
+        opening: Opening,
         sent: int,
         arrived: Callable[[int], object] | None,
         ended: Callable[[str | None], object],
@@ -209,7 +207,9 @@ class Request:
         path = (uplink.link,) if origin.link is None else (origin.link, uplink.link)
         self._flow = Flow(path if medium is None else (*path, medium), uplink.cap)
         uplink.requests[self] = None
-        down, up, trips = origin.costs.connect() if fresh else (0, 0, 0)
+        down, up, trips = 0, 0, 0
+        if opening is not Opening.KEPT:
+            down, up, trips = origin.costs.connect(resumed=opening is Opening.RESUMED)
         total = origin.costs.down(self.body)
         self._stretch = total / self.body if self.body else 1.0
         head = total - self.body if not self.body else 0

@@ -112,3 +112,6 @@ class Swarm(Sources, Protocol):
 
     def hold(self, name: str, version: int, data: bytes) -> None:
         """Trusted mutable metadata, for peers that ask."""
+
+    def polled(self) -> None:
+        """The origin has just answered a question."""

@@ -17,12 +17,14 @@ from p2p.adapters.channel import Channel
 from p2p.adapters.device_api import CoordinatorRefusal, DeviceApi, RosterEntry
 from p2p.adapters.http import HttpClient
 from p2p.adapters.identity import FleetAuthority, check_certificate, make_key, signing_request
-from p2p.adapters.origin import OriginBusy
+from p2p.adapters.origin import HttpOrigin, OriginBusy
 from p2p.adapters.roster import RosterDiscovery, StaticDiscovery
 from p2p.content import limits
 from p2p.content.digests import sha256
 from p2p.errors import OriginError
 from p2p.ports import PeerAddress
+from tests.support import certificates
+from tests.support.certificates import server_context
 from tests.support.fleet_repository import Fleet, Running, running
 from tests.support.scripted_http import Answer, Request, head, scripted
 
@@ -91,6 +93,21 @@ async def test_a_roster_crosses_the_wire_in_gzip(server: Running) -> None:
     assert [(e.device, e.port, e.image) for e in answer.roster] == [(n, 7470, IMAGE) for n in names[:-1]]
     assert client.wire_received - before < 500  # 127 bytes a peer otherwise
     await client.aclose()
+
+
+async def test_a_coordinator_goes_on_with_a_session_that_a_closed_connection_had(tmp_path: Path) -> None:
+    server_context(certificates.Fleet(), tmp_path)
+    with running(Fleet.make(tmp_path / "fleet"), tmp_path / "server.pem") as server:
+        client = HttpClient(ca_file=tmp_path / "ca.pem", now=lambda: certificates.NOW)
+        origin = HttpOrigin(server.url, client)
+        received = []
+        for _ in range(3):
+            before = client.wire_received
+            size = len(await origin.metadata("timestamp.json", limits.TIMESTAMP_SIZE_MAX))
+            await client.aclose()
+            received.append(client.wire_received - before - size)
+        assert max(received[1:]) < received[0] - 300, "without its certificate, which is short here"
+        assert max(received[1:]) < 700
 
 
 async def test_a_device_with_a_wrong_clock_signs_by_the_coordinators(server: Running) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime
+import ipaddress
+import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -145,3 +147,35 @@ class CredentialFiles:
             not_before=certificate.not_valid_before_utc.timestamp(),
             not_after=certificate.not_valid_after_utc.timestamp(),
         )
+
+
+def server_context(
+    fleet: Fleet, directory: Path, *, not_after: float = NOW + DAY, host: str = "127.0.0.1"
+) -> ssl.SSLContext:
+    """A web server whose certificate `fleet` issued; leaves `server.pem` (with its key) and `ca.pem`."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    at = [datetime.datetime.fromtimestamp(t, datetime.UTC) for t in (NOW - 300 * DAY, not_after)]
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "coordinator")]))
+        .issuer_name(fleet.certificate.subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(at[0])
+        .not_valid_after(at[1])
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(host))]), critical=False
+        )
+        .sign(fleet.key, hashes.SHA256())
+    )
+    directory.mkdir(exist_ok=True)
+    (directory / "server.pem").write_bytes(
+        certificate.public_bytes(serialization.Encoding.PEM)
+        + key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+    )
+    (directory / "ca.pem").write_bytes(fleet.pem)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(directory / "server.pem")
+    return context

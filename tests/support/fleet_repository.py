@@ -266,9 +266,9 @@ class Running:
 
 
 @contextlib.contextmanager
-def running(fleet: Fleet) -> Iterator[Running]:
+def running(fleet: Fleet, certificate: Path | None = None) -> Iterator[Running]:
     """Serve a fleet's repository on a free loopback port, in a thread, until the block ends."""
-    with serving(fleet.repository, fleet.clock.seconds) as (coordinator, url):
+    with serving(fleet.repository, fleet.clock.seconds, certificate) as (coordinator, url):
         yield Running(coordinator, url, fleet.clock)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from coordinator.app import Coordinator, ServeOptions, make_server
 from coordinator.publishing.repository import Repository
@@ -13,8 +14,13 @@ PATIENCE_S = 20.0
 
 
 @contextlib.contextmanager
-def serving(repository: Repository, clock: Callable[[], float]) -> Iterator[tuple[Coordinator, str]]:
-    """Serve a repository until the block ends; gives the coordinator and its URL."""
+def serving(
+    repository: Repository, clock: Callable[[], float], certificate: Path | None = None
+) -> Iterator[tuple[Coordinator, str]]:
+    """Serve a repository until the block ends; gives the coordinator and its URL.
+
+    `certificate`: a file with a certificate and its key; then by HTTPS.
+    """
     coordinator = Coordinator.open(repository, clock=clock)
     started = threading.Event()
     urls: list[str] = []
@@ -23,7 +29,7 @@ def serving(repository: Repository, clock: Callable[[], float]) -> Iterator[tupl
         urls.append(url)
         started.set()
 
-    server, listener = make_server(coordinator, ServeOptions("127.0.0.1", 0), ready)
+    server, listener = make_server(coordinator, ServeOptions("127.0.0.1", 0, certificate, certificate), ready)
     thread = threading.Thread(target=lambda: server.run(sockets=[listener]))
     thread.start()
     try:

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import datetime
 import gzip
-import ipaddress
 import os
-import ssl
+import socket
 import tracemalloc
 from pathlib import Path
 
 import pytest
 import trio
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
-from p2p.adapters.channel import Channel
+from coordinator.app import give_tickets
+from p2p.adapters import http
+from p2p.adapters.channel import Channel, TcpChannel, TlsChannel
 from p2p.adapters.http import HttpClient, Pace
 from p2p.adapters.url import Url, parse_url
 from p2p.errors import ConfigError, OriginError
-from tests.support.certificates import DAY, NOW, Fleet
+from tests.support.certificates import DAY, NOW, Fleet, server_context
 from tests.support.scripted_http import HangUp, Request, head, held_port, scripted
 
 
@@ -67,6 +63,70 @@ async def test_an_answer_that_was_taken_but_for_its_end_keeps_the_connection() -
         for _ in range(2):
             async with client.request("GET", parse_url(server.url)) as response:
                 assert await anext(response) == b"ok"
+        assert server.connections == 1
+        await client.aclose()
+
+
+async def test_small_requests_at_the_same_time_share_a_connection() -> None:
+    async with scripted(ok) as server:
+        client = HttpClient()
+
+        async def small() -> None:
+            async with client.request("GET", parse_url(server.url), deadline_s=10.0) as response:
+                await trio.sleep(0.01)
+                assert await response.read(10) == b"ok"
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(5):
+                nursery.start_soon(small)
+        assert (server.connections, len(server.requests)) == (1, 5)
+        await client.aclose()
+
+
+async def test_a_small_request_waits_neither_for_a_stream_nor_for_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with scripted(ok) as server:
+        client, url = HttpClient(), parse_url(server.url)
+        async with client.request("GET", url) as stream:
+            with trio.fail_after(http.TURN_S / 2):
+                async with client.request("GET", url, deadline_s=10.0) as one:
+                    monkeypatch.setattr(http, "TURN_S", 0.01)
+                    async with client.request("GET", url, deadline_s=10.0) as other:
+                        for response in (stream, one, other):
+                            assert await response.read(10) == b"ok"
+        assert server.connections == 3
+        await client.aclose()
+
+
+async def test_a_small_request_that_fails_gives_its_turn_to_the_next() -> None:
+    async def fails(request: Request, channel: Channel) -> None:
+        if request.target == "/bad":
+            raise HangUp
+        await ok(request, channel)
+
+    async with scripted(fails) as server:
+        client = HttpClient()
+        with pytest.raises(OriginError):
+            async with client.request("GET", parse_url(server.url + "/bad"), deadline_s=10.0):
+                pass
+        with trio.fail_after(http.TURN_S / 2):
+            async with client.request("GET", parse_url(server.url), deadline_s=10.0) as response:
+                assert await response.read(10) == b"ok"
+        await client.aclose()
+
+
+async def test_only_a_connection_in_use_is_probed() -> None:
+    async with scripted(ok) as server:
+        client = HttpClient()
+        for _ in range(2):
+            async with client.request("GET", parse_url(server.url)) as response:
+                (connection,) = client._open
+                assert isinstance(connection.channel, TcpChannel)
+                sock = connection.channel._sock
+                assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+                await response.read(10)
+            assert not sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
         assert server.connections == 1
         await client.aclose()
 
@@ -305,36 +365,6 @@ async def test_a_post_is_not_redirected() -> None:
 # HTTPS
 
 
-def server_context(
-    fleet: Fleet, directory: Path, *, not_after: float = NOW + DAY, host: str = "127.0.0.1"
-) -> ssl.SSLContext:
-    key = ec.generate_private_key(ec.SECP256R1())
-    at = [datetime.datetime.fromtimestamp(t, datetime.UTC) for t in (NOW - 300 * DAY, not_after)]
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "coordinator")]))
-        .issuer_name(fleet.certificate.subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(at[0])
-        .not_valid_after(at[1])
-        .add_extension(
-            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(host))]), critical=False
-        )
-        .sign(fleet.key, hashes.SHA256())
-    )
-    (directory / "server.pem").write_bytes(
-        certificate.public_bytes(serialization.Encoding.PEM)
-        + key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-    )
-    (directory / "ca.pem").write_bytes(fleet.pem)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(directory / "server.pem")
-    return context
-
-
 def https(port: int) -> str:
     return f"https://127.0.0.1:{port}/"
 
@@ -346,6 +376,58 @@ async def test_https_with_a_pinned_ca_counts_tls_records(tmp_path: Path) -> None
         assert await get(client, https(server.port)) == b"ok"
         assert server.connections == 1
         assert client.wire_received > 2 * (len(head(200, content_length=2)) + 2) + 500
+        await client.aclose()
+
+
+async def closes(request: Request, channel: Channel) -> None:
+    await ok(request, channel)
+    raise HangUp
+
+
+async def test_a_later_connection_resumes_the_session_without_certificates(tmp_path: Path) -> None:
+    context = server_context(Fleet(), tmp_path)
+    give_tickets(context)
+    async with scripted(closes, context) as server:
+        client = HttpClient(ca_file=tmp_path / "ca.pem", now=lambda: NOW)
+        received, resumed = [], []
+        for _ in range(3):
+            before = client.wire_received
+            async with client.request("GET", parse_url(https(server.port))) as response:
+                await response.read(10)
+                (connection,) = client._open
+                assert isinstance(connection.channel, TlsChannel)
+                resumed.append(connection.channel.resumed)
+            received.append(client.wire_received - before)
+        assert (server.connections, resumed) == (3, [False, True, True])
+        assert received[0] > 2 * received[1]
+        await client.aclose()
+
+
+async def test_a_session_is_resumed_by_one_connection_only(tmp_path: Path) -> None:
+    context = server_context(Fleet(), tmp_path)
+    give_tickets(context)
+    async with scripted(closes, context) as server:
+        client, url = HttpClient(ca_file=tmp_path / "ca.pem", now=lambda: NOW), parse_url(https(server.port))
+        await get(client, url)
+        async with client.request("GET", url) as one, client.request("GET", url) as other:
+            for response in (one, other):
+                await response.read(10)
+            channels = [connection.channel for connection in client._open]
+            assert sorted(c.resumed for c in channels if isinstance(c, TlsChannel)) == [False, True]
+        await client.aclose()
+
+
+async def test_an_expired_certificate_is_refused_in_a_resumed_session_too(tmp_path: Path) -> None:
+    context = server_context(Fleet(), tmp_path)
+    give_tickets(context)
+    now = [NOW]
+    async with scripted(closes, context) as server:
+        client = HttpClient(ca_file=tmp_path / "ca.pem", now=lambda: now[0])
+        await get(client, https(server.port))
+        now[0] = NOW + DAY + 1
+        with pytest.raises(OriginError) as caught:
+            await get(client, https(server.port))
+        assert caught.value.reason == "certificate"
         await client.aclose()
 
 

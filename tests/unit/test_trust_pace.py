@@ -2,7 +2,7 @@
 
 import pytest
 
-from p2p.trust import Pace
+from p2p.trust import CheckInPace, Pace
 
 HOUR = 3600.0
 
@@ -38,3 +38,21 @@ def test_an_answer_makes_the_next_trouble_begin_anew() -> None:
 @pytest.mark.parametrize("jitter", [0.0, 1.0])
 def test_devices_spread_by_half_of_the_pause(jitter: float) -> None:
     assert waits(Pace(), 1, lasting=False, jitter=jitter) == [0.5 + jitter]
+
+
+def test_a_poll_at_its_time_takes_a_check_in_with_it_and_one_soon_after_it_does_not() -> None:
+    pace = CheckInPace()
+    assert [pace.with_poll(part * HOUR, HOUR) for part in (0.0, 0.3, 0.5, 1.0)] == [False, False, True, True]
+    assert pace.with_poll(float("inf"), HOUR)
+
+
+@pytest.mark.parametrize("jitter", [0.0, 0.5, 1.0])
+def test_a_check_in_by_itself_comes_only_where_the_next_poll_did_not(jitter: float) -> None:
+    assert 1.5 * HOUR < CheckInPace().alone(HOUR, jitter, ok=True) <= 2 * HOUR
+
+
+def test_a_check_in_that_failed_is_tried_again_ever_less_often() -> None:
+    pace = CheckInPace()
+    assert [pace.alone(HOUR, 0.5, ok=False) for _ in range(8)] == [1, 2, 4, 8, 16, 32, 60, 60]
+    pace.alone(HOUR, 0.5, ok=True)
+    assert pace.alone(HOUR, 0.5, ok=False) == 1

@@ -142,6 +142,8 @@ class LoneSwarm:
         if generation == self._generation and self.life is not None:
             self.life.power_on()
 
+    def polled(self) -> None: ...
+
     def before_reboot(self, images: tuple[Digest, ...], then: Callable[[], None]) -> None:
         then()
 

@@ -9,6 +9,7 @@ import pytest
 
 from p2p.content.limits import MIB
 from p2p.swarm.allowance import DailyWindow
+from p2p.trust.pace import WITH_POLL
 from sim.fleet import asking, draw
 from sim.fleet.bill import openings, reckon
 from sim.fleet.curve import DAY_S, Curve, of_wan
@@ -17,7 +18,7 @@ from sim.fleet.plans import read_plans
 from sim.fleet.setting import Setting
 from sim.scenario.model import Outage, Phase, Polling, Scenario, Uptime, Wan
 from sim.world.orders import ABSENT, CHECKIN_DOWN, ROSTER_ENTRY, TIMESTAMP
-from sim.world.uplink import KEEP_ALIVE_S
+from sim.world.pool import KEEP_ALIVE_S
 from sim.world.wire import HttpCosts
 from tests.unit.fleet.fleets import PACKS, fleet, plain
 
@@ -40,9 +41,13 @@ def day(scenario: Scenario, *, wan: Wan | None = None) -> float:
 
 def test_a_day_is_so_many_polls_and_check_ins_of_each_device() -> None:
     one = day(fleet(count=10, polling=HOURLY))
-    assert one / (10 * 4 * 24) == pytest.approx(10_200, rel=0.1)  # two connections with TLS, three answers
+    assert one / (10 * 4 * 24) == pytest.approx(4_600, rel=0.1)  # a session resumed, three answers
     assert day(fleet(count=20, polling=HOURLY)) == pytest.approx(2 * one)
-    assert day(fleet(count=10, polling=Polling(every_s=7200.0))) == pytest.approx(one / 2, rel=0.02)
+    assert day(fleet(count=10, polling=Polling(every_s=1800.0))) == pytest.approx(2 * one)
+    full = day(fleet(count=10, polling=Polling(every_s=36_000.0))) * 10
+    assert full / one == pytest.approx(1.52, rel=0.02), "no session lives as long"
+    half = day(fleet(count=10, polling=Polling(every_s=7200.0))) * 2
+    assert half == pytest.approx((one + full) / 2), "every other one does"
     assert day(fleet(count=10, polling=Polling(every_s=3600.0, at_rest=True))) == one
 
 
@@ -63,6 +68,15 @@ def test_devices_that_are_switched_on_and_off_ask_at_each_start() -> None:
     assert asking.asks_per_s(long, HOURLY) == pytest.approx(always / 2, rel=0.01)
     short = replace(kind, uptime=Uptime(on_mean_s=60.0, off_mean_s=540.0))
     assert asking.asks_per_s(short, HOURLY) == pytest.approx(1 / 600, rel=1e-6)
+
+
+def test_who_is_switched_on_has_no_session_to_resume() -> None:
+    always, starts = fleet(count=10, polling=HOURLY), fleet(count=10, polling=HOURLY)
+    short = replace(starts.classes[0], uptime=Uptime(on_mean_s=60.0, off_mean_s=3540.0))
+    costs = HttpCosts()
+    more = sum(costs.connect()[:2]) - sum(costs.connect(resumed=True)[:2])
+    expected = day(always) + 10 * 4 * 24 * more
+    assert day(replace(starts, classes=(short,))) == pytest.approx(expected, rel=0.03)
 
 
 def test_first_questions_are_asked_where_devices_start_and_the_link_is_open() -> None:
@@ -95,22 +109,24 @@ def installs(scenario: Scenario, *, apart_s: float = 0.0) -> float:
 def test_who_installs_asks_when_told_restarted_and_committed() -> None:
     costs = HttpCosts()
     poll, check_in = costs.down(ABSENT) + costs.down(TIMESTAMP), costs.down(CHECKIN_DOWN + 3 * ROSTER_ENTRY)
-    connect = costs.connect()[0]
+    connect, resume = costs.connect()[0], costs.connect(resumed=True)[0]
     started = 4 * (poll + 2 * check_in + connect)
     assert installs(fleet(polling=HOURLY)) == pytest.approx(started)
-    told = 1 - KEEP_ALIVE_S / 3600  # polls so far apart find the connection closed
+    told = 1 - KEEP_ALIVE_S / 3600  # polls so far apart find the connection closed, and the session known
     at_rest = installs(fleet(polling=Polling(every_s=3600.0, at_rest=True)))
-    assert at_rest == pytest.approx(started + 4 * (poll + told * connect))
-    assert installs(fleet(polling=Polling(every_s=60.0, at_rest=True))) == pytest.approx(started + 4 * poll)
+    asked = started + 4 * (poll + (1 - WITH_POLL) * check_in)
+    assert at_rest == pytest.approx(asked + 4 * told * resume)
+    assert installs(fleet(polling=Polling(every_s=60.0, at_rest=True))) == pytest.approx(asked)
     assert installs(fleet(polling=HOURLY, has_wan=0.0)) == 0
 
 
-def test_a_check_in_that_takes_longer_than_the_commit_costs_another_connection() -> None:
+def test_a_check_in_that_takes_much_longer_than_the_commit_costs_two_other_connections() -> None:
     connect = HttpCosts().connect()[0]
-    near, thin = fleet(polling=HOURLY), fleet(polling=HOURLY, wan=Wan(5e3))
-    another = installs(near) + 4 * connect
-    assert installs(fleet(polling=HOURLY, wan=Wan(1e6, delay_s=0.3))) == pytest.approx(another)
-    assert installs(thin) == pytest.approx(another), "as all share the link"
+    near, thin = fleet(polling=HOURLY), fleet(polling=HOURLY, wan=Wan(2e3))
+    others = installs(near) + 2 * 4 * connect
+    assert installs(fleet(polling=HOURLY, wan=Wan(1e6, delay_s=1.2))) == pytest.approx(others)
+    assert installs(fleet(polling=HOURLY, wan=Wan(1e6, delay_s=0.3))) == pytest.approx(installs(near))
+    assert installs(thin) == pytest.approx(others), "as all share the link"
     assert installs(thin, apart_s=60.0) == pytest.approx(installs(near)), "and not one after the other"
 
 
@@ -128,8 +144,8 @@ def test_phases_are_counted_that_devices_do_not_know_from_the_beginning() -> Non
 
 
 def test_a_plan_tells_asking_apart_from_the_release() -> None:
-    often = fleet(count=30, polling=HOURLY, phases=(Phase(0.5, 0.0), Phase(1.0, 5 * DAY_S)))
-    seldom = replace(often, polling=Polling(every_s=36_000.0))
+    often = fleet(count=30, polling=Polling(every_s=600.0), phases=(Phase(0.5, 0.0), Phase(1.0, 5 * DAY_S)))
+    seldom = replace(often, polling=Polling(every_s=6_000.0))
     ours = [reckon(s, PACKS, read_plans([], s), 1, plain()).of(Way.SLIPSTREAM) for s in (often, seldom)]
     assert ours[0].asking.day_bytes == pytest.approx(10 * ours[1].asking.day_bytes, rel=0.03)
     assert ours[0].wan_bytes == pytest.approx(ours[1].wan_bytes, rel=0.001)

@@ -10,6 +10,7 @@ import pytest
 
 from p2p.errors import ContentError, OperatorError
 from p2p.swarm.allowance import DailyWindow
+from p2p.trust.pace import WITH_POLL
 from sim.fleet.bill import reckon
 from sim.fleet.outcome import MARKS, PlanOutcome, Way
 from sim.fleet.plans import OWN, read_plans
@@ -35,7 +36,8 @@ def asked(devices: int) -> float:
     """Bytes down that so many devices at rest ask for as they install, rosters left out."""
     costs = HttpCosts()
     poll = costs.down(ABSENT) + costs.down(TIMESTAMP)
-    return devices * (2 * poll + 2 * costs.down(CHECKIN_DOWN) + 2 * costs.connect()[0])
+    check_ins = (3 - WITH_POLL) * costs.down(CHECKIN_DOWN)
+    return devices * (2 * poll + check_ins + costs.connect()[0] + costs.connect(resumed=True)[0])
 
 
 def test_four_ways_are_compared_on_one_fleet_and_slipstream_costs_least() -> None:
