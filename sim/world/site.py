@@ -2,7 +2,8 @@
 
 Discovery is as the agent's: multicast within a segment, the roster across segments, addresses from
 peers. A device that knows more peers than it may have connections dials half as many as it may keep,
-so that newcomers find room. Devices of vehicles are on the network of the site where they stop.
+a third of them by the roster, so that newcomers and those of its own segment find room. Devices of
+vehicles are on the network of the site where they stop.
 """
 
 from __future__ import annotations
@@ -120,7 +121,7 @@ class Site:
         """The coordinator named devices: those that are here are dialled."""
         devices = self.world.devices
         known = [devices[n] for n in names if n != device.name and n in devices]
-        self._dial_some(device, [d for d in known if d.up])
+        self._dial_some(device, [d for d in known if d.up], far=True)
 
     def heard_of(self, device: Device | Hostile, names: list[str]) -> None:
         """A peer named others."""
@@ -142,13 +143,16 @@ class Site:
             ):
                 dialled += 1
 
-    def _dial_some(self, device: Device | Hostile, others: list[Device | Hostile]) -> None:
+    def _dial_some(
+        self, device: Device | Hostile, others: list[Device | Hostile], *, far: bool = False
+    ) -> None:
+        """Dial some of them; `far`: on other segments, maybe, and those near by may have no other way."""
         others = [other for other in others if other.name not in device.connections]
         limit = self.lan.degree_max
         if not others or len(device.connections) >= limit:
             return
         mesh = len(others) + len(device.connections) <= limit and self._population() - 1 <= limit
-        most = limit if mesh else max(1, limit // 2)
+        most = limit if mesh else max(1, limit // (3 if far else 2))
         if not mesh and len(others) > 1:
             self._rng.shuffle(others)
         dialled = _dialled_by(device)
