@@ -1,13 +1,15 @@
 """What is meant for this device: the question to the trust client, and when it is asked again.
 
-A question goes to the origin, and to peers that claim to know more. What follows from the answer is the
-agent's (`runtime`); what the answer may be is for `p2p.trust` to say.
+One device of a site asks the origin for all (`p2p.swarm.lookout`); the others ask their peers when those
+claim to know more, and the origin when it is their turn. What follows from the answer is the agent's
+(`runtime`); what the answer may be is for `p2p.trust` to say.
 """
 
 from __future__ import annotations
 
 import logging
 import math
+import random
 import time
 from collections.abc import Callable
 
@@ -51,27 +53,41 @@ class Asking:
         self._driver = driver
         self._imported = imported
         self._contacted = contacted
-        self._asked_at = -math.inf
+        self._asked_at = self._own_at = -math.inf
         self._asked_for = False
+        self._turn = True
 
     def ask_now(self) -> None:
         """Do not wait for the next poll, nor be content with a question that is under way."""
         self._asked_for = True
         self._driver.news.set()
 
-    async def ask(self) -> Decision:
-        """Refresh the metadata from origin or peers and decide what this device should run."""
+    async def ask(self, *, origin: bool = False) -> Decision:
+        """Refresh the metadata from origin or peers and decide what this device should run.
+
+        `origin`: ask it, whether it is this device's turn or not.
+        """
+        wan = self._config.swarm.wan
+        first = wan and (origin or self._asked_for or self._turn or not self._config.swarm.lookout)
         self._asked_at = trio.current_time()
         self._asked_for = False
         self._driver.news = trio.Event()
         self._driver.look_at_imported()
-        decision = await self._decide(wan=self._config.swarm.wan)
+        try:
+            decision = await self._decide(wan=first)
+        except (TrustError, OriginError, PeerError):
+            self._turn = first
+            if first or not wan:
+                raise
+            first = True  # peers are of no help
+            decision = await self._decide(wan=True)
         version = self._trust.versions.get("timestamp", 0)
         claims = [self._imported.timestamp_version, *(c for _, c in self._driver.news_from.values())]
         if any(claimed > version for claimed in claims):
-            # An origin that lags behind (a stale cache, a replay): peers can bring forward, never back.
+            # An origin that lags behind (a stale cache, a replay): peers can bring forward, never back. Or
+            # peers that do not give what they claim: the origin has it, if there is any.
             try:
-                decision = await self._decide(wan=False)
+                decision = await self._decide(wan=wan and not first)
             except (TrustError, OriginError, PeerError) as error:
                 log.info("what peers claim to know: %s", error.message)
         version = self._trust.versions.get("timestamp", 0)
@@ -80,25 +96,51 @@ class Asking:
         self._pass_on()
         return decision
 
+    async def wait_for_turn(self, pause_s: float) -> None:
+        """Wait until it is this device's turn to ask the origin, or until a peer has newer metadata.
+
+        `pause_s`: between two questions of the site, on the average.
+        """
+        jitter = random.random()
+        while (left := self._turn_at(pause_s, jitter) - trio.current_time()) > 0:
+            with trio.move_on_after(min(left, pause_s / 2)):  # who comes first may have left meanwhile
+                await self._news()
+                return
+        self._turn = True
+
     async def wait_for_news(self, seconds: float) -> None:
         """Wait, but not longer than until a peer has newer metadata (which it may only claim).
 
         What came while the last question was under way, and was not answered by it, counts.
         """
         with trio.move_on_after(seconds):
-            await self._driver.news.wait()
-            await trio.sleep_until(self._asked_at + NEWS_PAUSE_S)
+            await self._news()
 
     # Inside
 
+    async def _news(self) -> None:
+        await self._driver.news.wait()
+        await trio.sleep_until(self._asked_at + NEWS_PAUSE_S)
+
+    def _turn_at(self, pause_s: float, jitter: float) -> float:
+        """When this device asks the origin, by the clock of the event loop, as far as is known now."""
+        if not (self._config.swarm.wan and self._config.swarm.lookout):
+            return self._asked_at + pause_s * (0.5 + jitter)
+        now, own = trio.current_time(), self._own_at + pause_s * (0.5 + jitter)
+        turn = self._driver.node.asks_at(self._own_at, pause_s, jitter, now)
+        content_s = self._trust.content_until - max(self._trust.time, time.time())
+        return min(turn, max(own, now + content_s))
+
     async def _decide(self, *, wan: bool) -> Decision:
         device = self._config.device
+        if wan:
+            self._own_at, self._turn = trio.current_time(), False
         known = self._trust.versions.get("timestamp", 0)
         source = MetadataSource(self._driver, self._origin, self._imported, wan=wan, known=known)
         floor = self._floors.get(device.product)
         question = self._trust, self._member, device.product, device.hardware, time.time()
         try:
-            return await run_async(release_for(*question, floor=floor), source.answer)
+            decision = await run_async(release_for(*question, floor=floor), source.answer)
         except (TrustError, OriginError) as refused:
             if not source.expired and getattr(refused, "reason", "") != "expired":
                 raise
@@ -111,6 +153,10 @@ class Asking:
         finally:
             if source.origin_reached:
                 self._contacted()
+        if source.origin_reached:
+            self._pass_on()
+            self._driver.feed(e.OriginAnswered())
+        return decision
 
     def _pass_on(self) -> None:
         """Let peers have the mutable metadata that is trusted now."""

@@ -269,7 +269,7 @@ class Agent:
         pause, longest = RETRY_S
         while True:
             try:
-                decision = await self._asking.ask()
+                decision = await self._asking.ask(origin=True)
             except TrustError as error:
                 return error
             except (OriginError, PeerError) as error:
@@ -305,14 +305,14 @@ class Agent:
                         self._updates.serve(decision)
                 self._tell_nothing(decision)
                 pace.answered()
-                wait = self._reporting.poll_s * (0.5 + random.random())
+                await self._asking.wait_for_turn(self._reporting.poll_s)
             except RebootPendingError:
                 raise
             except SlipstreamError as error:
                 log.warning("%s", error.diagnostics())
                 lasting = isinstance(error, TrustError | ReleaseBlockedError)
                 wait = pace.after_trouble(self._reporting.poll_s, random.random(), lasting=lasting)
-            await self._asking.wait_for_news(wait)
+                await self._asking.wait_for_news(wait)
 
     @property
     def _patience_s(self) -> float:
@@ -344,7 +344,7 @@ class Agent:
         async def watch(scope: trio.CancelScope) -> None:
             nonlocal changed
             while True:
-                await self._asking.wait_for_news(self._reporting.poll_s * (0.5 + random.random()))
+                await self._asking.wait_for_turn(self._reporting.poll_s)
                 try:
                     decision = await self._asking.ask()
                 except SlipstreamError as error:

@@ -139,7 +139,8 @@ class SwarmConfig:
 
     `weight`: how gladly it is a gateway (0: only when nobody else can be). `carrier`: it visits sites
     that have no WAN, and takes along what they need of its images. `serve_s`: for how long it gives peers
-    what it runs; None: always."""
+    what it runs; None: always. `lookout`: whether one device may ask the origin for the site, or each asks
+    for itself."""
 
     settle_s: float
     stall_s: float
@@ -149,6 +150,7 @@ class SwarmConfig:
     weight: int
     carrier: bool
     serve_s: int | None
+    lookout: bool = True
 
 
 @dataclass(frozen=True, slots=True)

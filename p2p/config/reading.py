@@ -147,6 +147,7 @@ def _read(root: Table) -> AgentConfig | None:
         weight=swarm.integer("weight", 0, 1000, default=100),
         carrier=swarm.boolean("carrier", default=False),
         serve_s=swarm.optional("serve_s", lambda key: swarm.integer(key, 0, SERVE_MAX_S, default=0)),
+        lookout=swarm.boolean("lookout", default=True),
     )
     for table in (device, coordinator, origin, trust, network, discovery, boot, health, budgets, swarm, root):
         table.finish()

@@ -61,6 +61,7 @@ LEASE_BYTES_MAX = 8 * MIB  # stored bytes that one lease may cover, if it covers
 CLAIMS_MAX = 8  # devices that one message tells of by hearsay
 CLAIM_LEASES_MAX = 4
 CLAIM_AGE_MAX = 65535  # tenths of a second
+ASKED_AGE_MAX = 65535  # seconds since the origin was asked, that are told
 HAVE_MORE_MAX = 4096  # pieces that one message may add
 HANDSHAKE_S = 10.0
 HALF_OPEN_MAX = 128  # inbound connections that are not yet authenticated

@@ -155,6 +155,10 @@ class HoldMetadata(NamedTuple):
     data: bytes
 
 
+class OriginAnswered(NamedTuple):
+    """The origin has answered the local agent, which now trusts what it has (`HoldMetadata` came before)."""
+
+
 class AskMetadata(NamedTuple):
     """Ask a peer for mutable metadata that it said it has; `MetadataArrived` follows."""
 
@@ -281,6 +285,7 @@ Event = (
     | HoldObject
     | ObjectFetched
     | HoldMetadata
+    | OriginAnswered
     | AskMetadata
     | Stored
     | Rejected

@@ -15,6 +15,7 @@ from p2p.content.digests import Digest
 from p2p.swarm import events as e
 from p2p.swarm import messages as m
 from p2p.swarm.context import Context
+from p2p.swarm.lookout import Lookout
 from p2p.swarm.objects import ObjectExchange
 from p2p.swarm.peer import Peer, RemoteImage
 from p2p.swarm.plan import Participant
@@ -25,7 +26,9 @@ from p2p.swarm.wire import PROTOCOL, add_to_bitmap, unpack_bitmap
 class Inbox:
     """Takes the messages of one node's peers."""
 
-    def __init__(self, context: Context, objects: ObjectExchange, pursuits: Pursuits) -> None:
+    def __init__(
+        self, context: Context, objects: ObjectExchange, pursuits: Pursuits, lookout: Lookout
+    ) -> None:
         self._context = context
         self._objects = objects
         self._pursuits = pursuits
@@ -46,6 +49,7 @@ class Inbox:
             m.Peers: self._on_peers,
             m.Bye: self._on_bye,
             m.Hearsay: self._on_hearsay,
+            m.OriginAsked: lookout.heard,
         }
 
     def take(self, device: str, message: m.Message) -> None:

@@ -32,6 +32,7 @@ class Code(IntEnum):
     PEERS = 13
     BYE = 14
     HEARSAY = 15
+    ORIGIN_ASKED = 16
 
 
 class Refusal(StrEnum):
@@ -192,6 +193,13 @@ class Hearsay(NamedTuple):
     claims: tuple[Claim, ...]
 
 
+class OriginAsked(NamedTuple):
+    """The origin was asked `age` seconds ago and had this timestamp; 0: by the sender, just now."""
+
+    timestamp_version: int
+    age: int
+
+
 class Bye(NamedTuple):
     """The sender closes the connection, and why (a stable word)."""
 
@@ -215,4 +223,5 @@ Message = (
     | Peers
     | Bye
     | Hearsay
+    | OriginAsked
 )

@@ -23,6 +23,7 @@ from p2p.swarm import messages as m
 from p2p.swarm.context import Context, Rng
 from p2p.swarm.inbox import Inbox
 from p2p.swarm.ledger import Ledger
+from p2p.swarm.lookout import Lookout
 from p2p.swarm.objects import ObjectExchange
 from p2p.swarm.peer import Peer
 from p2p.swarm.policy import Policy
@@ -86,7 +87,8 @@ class SwarmNode:
         self._context.reachable = wan
         self._objects = ObjectExchange(self._context)
         self._pursuits = Pursuits(self._context, self._objects)
-        self._inbox = Inbox(self._context, self._objects, self._pursuits)
+        self._lookout = Lookout(self._context)
+        self._inbox = Inbox(self._context, self._objects, self._pursuits, self._lookout)
         self.port = port
         self._housekeeping_at: float | None = None
         self._settled = False
@@ -141,6 +143,10 @@ class SwarmNode:
             return True
         pursuit = self._pursuits.get(image)
         return pursuit is not None and pursuit.image.sole_holder
+
+    def asks_at(self, asked_at: float, pause_s: float, jitter: float, now: float) -> float:
+        """When this device asks the origin itself, as far as is known `now` (`Lookout.due`)."""
+        return self._lookout.due(asked_at, pause_s, jitter, now)
 
     def deadline(self) -> float | None:
         """When `Tick` is due at the latest; None while only events can change anything."""
@@ -241,6 +247,10 @@ class SwarmNode:
                         pursuit.gateway.object_failed(event.digest)
             case e.HoldMetadata():
                 self._objects.hold_metadata(event.name, event.version, event.data)
+                if event.name == "timestamp.json":
+                    self._lookout.trusts(event.version)
+            case e.OriginAnswered():
+                self._lookout.answered()
             case e.AskMetadata():
                 self._objects.ask_metadata(event.device, event.name)
             case _:
@@ -302,6 +312,7 @@ class SwarmNode:
         context.peers[device] = Peer(device, context.now, host)
         context.send(device, m.Hello(PROTOCOL, context.site, self.port, context.wan))
         context.send(device, self._objects.news())
+        self._lookout.greet(device)
         for pursuit in self._pursuits:
             pursuit.gateway.greet(device)
             pursuit.image.greet(device)
@@ -319,6 +330,7 @@ class SwarmNode:
             elif remote.participant is not None and remote.participant.complete and not peer.at_fault:
                 context.departed.note(image, device, context.now)
         self._objects.peer_lost(peer)
+        self._lookout.lost(device)
         if device in context.closing:
             context.closing.remove(device)
         for pursuit in self._pursuits:

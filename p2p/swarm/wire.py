@@ -70,6 +70,8 @@ def encode(message: m.Message) -> list[Buffer]:
         case m.Hearsay():
             claims = [[*c[:-1], [list(lease) for lease in c.leases]] for c in message.claims]
             fields = [m.Code.HEARSAY, message.image, claims]
+        case m.OriginAsked():
+            fields = [m.Code.ORIGIN_ASKED, message.timestamp_version, message.age]
     header: bytes = msgpack.packb(fields, use_bin_type=True)
     head = PREFIX.pack(len(header), len(payload)) + header
     return [head, payload] if len(payload) else [head]
@@ -153,6 +155,8 @@ def _decode_body(body: list[Any], payload: Buffer) -> m.Message:
             if len(claims) > limits.CLAIMS_MAX:
                 raise LimitExceeded(f"hearsay: {len(claims)} claims")
             return m.Hearsay(_digest(image), tuple(_claim(c) for c in claims))
+        case [m.Code.ORIGIN_ASKED, timestamp_version, age]:
+            return m.OriginAsked(_int(timestamp_version, 0, 1 << 53), _int(age, 0, limits.ASKED_AGE_MAX))
         case _:
             raise ContentError(f"message {body[0]}: unknown code or shape")
 

@@ -81,6 +81,19 @@ class TrustClient:
         """Trusted time of the last step, POSIX seconds (see `p2p.trust.clock`)."""
         return self._time
 
+    @property
+    def content_until(self) -> float:
+        """Until when (trusted time) others may be believed that there is nothing newer; 0: not at all.
+
+        After three quarters of a timestamp's life the origin must be asked: the coordinator has signed a new
+        one by then.
+        """
+        if self._timestamp is None:
+            return 0.0
+        issued = issued_at(self._timestamp)
+        left = self._timestamp.expires - (issued if issued is not None else self._timestamp.expires)
+        return self._timestamp.expires - left / 4
+
     def held(self, digest: Digest) -> bytes | None:
         """The signed metadata or target file with this digest, if it is here to be passed on."""
         data = read_or_none(self._store, self._held.get(digest) or names.object_name(digest))

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from p2p.adapters.http import TURN_S
-from p2p.trust.pace import WITH_POLL
+from p2p.trust.pace import ALONE, WITH_POLL
 from sim.fleet.curve import DAY_S, Curve, Floats
 from sim.fleet.setting import Setting
 from sim.scenario.model import DeviceClass, Polling
@@ -27,6 +27,13 @@ from sim.world.wire import HttpCosts
 
 PUBLISHED = (869, 473, 120)
 """Bytes of what a phase that opens changes: snapshot, the role of phases, the state of the order's."""
+
+LOOKOUT = 1.1
+"""Questions of a site in which one device asks for all, per pause: its own, and those that the others ask now
+and then (`p2p.swarm.lookout.OWN`), each of which puts off the next."""
+
+ALONE_S = ALONE[0] + ALONE[1] / 2
+"""Pauses between the check-ins of a device that asks nothing, on the average."""
 
 RESET = 0.5
 """Polls that a poll out of turn adds in the long run: it begins the interval anew, half of it gone."""
@@ -53,17 +60,17 @@ class Asked:
         return Asked(self.down * factor, self.up * factor)
 
 
-def standing(setting: Setting, curve: Curve, until_s: float) -> Asked:
+def standing(setting: Setting, curve: Curve, until_s: float, *, shared: bool) -> Asked:
     """What each site spends on asking from the start until `until_s`, release or not.
 
     The first questions of devices that start are in it; at rest they were asked long ago.
     """
-    return _first(setting, curve, until_s).plus(_regular(setting, curve, until_s))
+    return _first(setting, curve, until_s).plus(_regular(setting, curve, until_s, shared=shared))
 
 
-def of_a_day(setting: Setting, curve: Curve, horizon_s: float) -> Asked:
+def of_a_day(setting: Setting, curve: Curve, horizon_s: float, *, shared: bool) -> Asked:
     """What each site spends on asking in a mean day of the horizon, first questions left out."""
-    found = _regular(setting, curve, horizon_s)
+    found = _regular(setting, curve, horizon_s, shared=shared)
     days = max(horizon_s, 1.0) / DAY_S
     return Asked(found.down / days, found.up / days)
 
@@ -85,7 +92,8 @@ def begun(setting: Setting) -> Floats:
 def published(setting: Setting, phases: int, *, shared: bool) -> Asked:
     """What `phases` openings beyond the first cost each site: everybody asks, and the signed files.
 
-    Peers tell each other of news; without them nobody asks out of turn, and everybody gets the files.
+    Peers tell each other of news, and ask each other where one device asks for all; without peers nobody asks
+    out of turn, and everybody gets the files.
     """
     if phases <= 0:
         return _nothing(setting)
@@ -93,7 +101,8 @@ def published(setting: Setting, phases: int, *, shared: bool) -> Asked:
     costs = HttpCosts()
     files_down = sum(costs.down(size) for size in PUBLISHED)
     files_up = sum(costs.up(answer=costs.down(size)) for size in PUBLISHED)
-    asked = able if setting.polling.at_rest else np.maximum(able - 1, 0.0) if shared else 0.0 * able
+    gossip = np.maximum(able - 1, 0.0) if shared and not setting.polling.lookout else 0.0 * able
+    asked = able if setting.polling.at_rest else gossip
     _, resumed, full = _connections(setting.polling)
     out_of_turn = _priced(
         setting, polls=RESET, check_ins=TAKES_ALONG, resumed=RESET * resumed, full=RESET * full
@@ -143,8 +152,11 @@ def _able(setting: Setting) -> Floats:
     return setting.devices.total(setting.devices.wan)
 
 
-def _regular(setting: Setting, curve: Curve, until_s: float) -> Asked:
-    """Polls and check-ins at their pace, while the WAN is open and devices are up."""
+def _regular(setting: Setting, curve: Curve, until_s: float, *, shared: bool) -> Asked:
+    """Polls and check-ins at their pace, while the WAN is open and devices are up.
+
+    `shared`: devices know their peers, so that one asks for its site and the others only check in.
+    """
     devices, polling = setting.devices, setting.polling
     usable = _open(curve)
     span = usable.work(np.full(1, until_s))[0] - usable.work(np.minimum(devices.start_s, until_s))
@@ -152,9 +164,34 @@ def _regular(setting: Setting, curve: Curve, until_s: float) -> Asked:
     starts = devices.per_class([_starts(c, polling) for c in devices.classes])
     asks = devices.total(np.where(devices.wan, pace * span, 0.0))
     begun = devices.total(np.where(devices.wan, pace * span * starts, 0.0))
+    regular = np.maximum(asks - begun, 0.0)
+    able = _able(setting)
+    own, others = regular, 0.0 * regular
+    if shared and polling.lookout:
+        own = regular * np.minimum(1.0, LOOKOUT / np.maximum(able, 1.0))
+        others = (regular - own) / ALONE_S
     _, resumed, full = _connections(polling)
-    regular = _priced(setting, polls=1.0, check_ins=1.0, resumed=resumed, full=full).times(asks - begun)
-    return regular.plus(_priced(setting, polls=1.0, check_ins=1.0, full=1.0).times(begun))
+    _, resumed_alone, full_alone = _connections(polling, ALONE_S)
+    asked = _priced(setting, polls=1.0, check_ins=1.0, resumed=resumed, full=full).times(own)
+    alone = _priced(setting, polls=0.0, check_ins=1.0, resumed=resumed_alone, full=full_alone).times(others)
+    forgotten = np.minimum(able * _reopened(curve, until_s), own * resumed + others * resumed_alone)
+    anew = _priced(setting, polls=0.0, check_ins=0.0, resumed=-1.0, full=1.0).times(forgotten)
+    return (
+        asked.plus(alone).plus(anew).plus(_priced(setting, polls=1.0, check_ins=1.0, full=1.0).times(begun))
+    )
+
+
+def _reopened(curve: Curve, until_s: float) -> int:
+    """How often the link opens, until then, after it was shut so long that no session is known any more."""
+    shut_since: float | None = -math.inf if curve.rates[0] <= 0 else None
+    count = 0
+    for at, rate in zip(curve.times, curve.rates, strict=True):
+        if rate <= 0:
+            shut_since = at if shut_since is None else shut_since
+        elif shut_since is not None:
+            count += bool(at <= until_s and at - shut_since > SESSION_S)
+            shut_since = None
+    return count
 
 
 def _first(setting: Setting, curve: Curve, until_s: float) -> Asked:
@@ -183,9 +220,12 @@ def _starts(kind: DeviceClass, polling: Polling) -> float:
     return -math.expm1(-polling.every_s / on) if on > 0 else 0.0
 
 
-def _connections(polling: Polling) -> tuple[float, float, float]:
-    """The shares of polls that find their connection open, resume a session, and do neither."""
-    kept, known = (_within(polling, limit_s) for limit_s in (KEEP_ALIVE_S, SESSION_S))
+def _connections(polling: Polling, pauses: float = 1.0) -> tuple[float, float, float]:
+    """The shares of polls that find their connection open, resume a session, and do neither.
+
+    `pauses`: how many pass between two of them.
+    """
+    kept, known = (_within(polling, limit_s / pauses) for limit_s in (KEEP_ALIVE_S, SESSION_S))
     return kept, known - kept, 1.0 - known
 
 

@@ -192,10 +192,11 @@ def _summed(
     jobs: Sequence[origin.Jobs],
 ) -> Estimate:
     groups = []
+    shared = way in (Way.SHARED, Way.SLIPSTREAM)
     for setting, link, result in zip(settings, links, results, strict=True):
         down, up = float(result.site_down.sum()), float(result.site_up.sum())
         price = _price(setting)
-        day = asking.of_a_day(setting, link, scenario.duration_s)
+        day = asking.of_a_day(setting, link, scenario.duration_s, shared=shared)
         groups.append(
             GroupEstimate(
                 group=setting.group.name,
@@ -228,7 +229,7 @@ def _summed(
         floor_bytes=sum(g.floor_bytes for g in groups),
         wan_money=sum(g.money for g in groups),
         origin_money=wan_down / 1e6 * scenario.origin.price_per_mb,
-        asking=_asking(scenario, settings, links, marks(finished)[-1]),
+        asking=_asking(scenario, settings, links, marks(finished)[-1], shared=shared),
         marks_s=marks(finished),
         groups=tuple(groups),
         completion=_completion(real),
@@ -245,19 +246,24 @@ def openings(scenario: Scenario, plan: Plan) -> int:
 
 
 def _asking(
-    scenario: Scenario, settings: Sequence[Setting], links: Sequence[Curve], finished_s: float | None
+    scenario: Scenario,
+    settings: Sequence[Setting],
+    links: Sequence[Curve],
+    finished_s: float | None,
+    *,
+    shared: bool,
 ) -> Asking:
     """What the fleet asks in a day, and until `finished_s` (None: to the horizon)."""
     until_s = scenario.duration_s if finished_s is None else finished_s
     day_bytes = day_money = down = up = 0.0
     for setting, link in zip(settings, links, strict=True):
-        day = asking.of_a_day(setting, link, scenario.duration_s)
+        day = asking.of_a_day(setting, link, scenario.duration_s, shared=shared)
         day_down, day_up = float(day.down.sum()), float(day.up.sum())
         day_bytes += day_down + day_up
         day_money += (day_down + day_up) / 1e6 * _price(
             setting
         ) + day_down / 1e6 * scenario.origin.price_per_mb
-        found = asking.standing(setting, link, until_s)
+        found = asking.standing(setting, link, until_s, shared=shared)
         down += float(found.down.sum())
         up += float(found.up.sum())
     return Asking(round(day_bytes), day_money, round(down + up), round(down), until_s)

@@ -150,9 +150,12 @@ def known(devices: Devices, polling: Polling, opens_s: Floats, curve: Curve, *, 
     """When each device knows of the order that opens for it at `opens_s`.
 
     By asking when it starts, at intervals after that, and not while its WAN's windows are closed. Devices at
-    rest are told at once. With `gossip` a device also knows as soon as any other of its site does.
+    rest are told at once. With `gossip` a device also knows as soon as any other of its site does, and after
+    the start only one of them asks (`Polling.lookout`).
     """
     later = np.zeros(len(devices)) if polling.at_rest else intervals(devices, polling)
+    if gossip and polling.lookout:
+        later = _of_first_able(devices, later)
     asks = np.where(devices.start_s >= opens_s, devices.start_s, opens_s + later)
     for _ in range(REPEATS):
         shut = np.isfinite(asks) & ~curve.open_at(asks) & devices.wan
@@ -169,6 +172,14 @@ def known(devices: Devices, polling: Polling, opens_s: Floats, curve: Curve, *, 
     wait = devices.least(later)[devices.site]
     told = np.maximum(devices.start_s, opens_s + np.where(opens_s > devices.start_s, wait, 0.0))
     return np.minimum(asks, np.maximum(told, first))
+
+
+def _of_first_able(devices: Devices, values: Floats) -> Floats:
+    """For each device the value of the first of its site that can ask (or of the last there is)."""
+    last = len(devices) - 1
+    able = np.where(devices.wan, np.arange(len(devices)), last)
+    found = np.minimum.reduceat(able, devices.offsets[:-1])
+    return np.asarray(values[found][devices.site])
 
 
 def _choose(shares: Sequence[float], count: int, rng: np.random.Generator) -> Ints:

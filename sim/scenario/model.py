@@ -255,11 +255,13 @@ class Origin:
 @dataclass(frozen=True, slots=True)
 class Polling:
     """Devices ask the coordinator every `every_s`, jittered by `jitter` of it. `at_rest`: at the start
-    the devices have run for long (connected, metadata fresh) and are told when an order is published."""
+    the devices have run for long (connected, metadata fresh) and are told when an order is published.
+    `lookout`: one asks for its site (`p2p.swarm.lookout`)."""
 
     every_s: float = 3600.0
     jitter: float = 0.2
     at_rest: bool = False
+    lookout: bool = True
 
 
 # Faults

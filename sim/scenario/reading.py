@@ -126,6 +126,7 @@ class _Reader:
                 every_s=duration(polling, "every", Polling().every_s, above_0=True),
                 jitter=share(polling, "jitter", Polling().jitter),
                 at_rest=polling.boolean("at_rest", default=False),
+                lookout=polling.boolean("lookout", default=True),
             ),
             policy=_policy(policy),
             expect=self._expect(expect),

@@ -67,7 +67,10 @@ def scenario_text(scenario: Scenario) -> str:
         lines += ["", "[[fault]]", *_pairs(_fault(fault))]
     tables = {
         "origin": _changed(scenario.origin, {"capacity": "capacity", "price_per_mb": "price_per_mb"}),
-        "polling": _changed(scenario.polling, {"every_s": "every", "jitter": "jitter", "at_rest": "at_rest"}),
+        "polling": _changed(
+            scenario.polling,
+            {"every_s": "every", "jitter": "jitter", "at_rest": "at_rest", "lookout": "lookout"},
+        ),
         "policy": _changed(scenario.policy, {f.name: f.name for f in dataclasses.fields(Policy)}),
         "expect": _changed(
             scenario.expect,

@@ -1,7 +1,7 @@
 """A device asks what is meant for it: the real trust client, stepped at the agent's pace.
 
-As `p2p.agent.asking` and `p2p.agent.runtime` do: at its start, now and then, after trouble, and when a peer
-has news. What follows from a decision is the `lifecycle`'s; where files come from is `metadata`'s.
+As `p2p.agent.asking` and `p2p.agent.runtime` do: at its start, when it is its turn, after trouble, and when a
+peer has news. What follows from a decision is the `lifecycle`'s; where files come from is `metadata`'s.
 """
 
 from __future__ import annotations
@@ -74,9 +74,13 @@ class Asking:
         self._pace = Pace()
         self._poll = 0
         self._asked_at = float("-inf")
+        self._own_at = float("-inf")
+        self._turn = True
         self._asking = False
         self._asked_for = self._heard = False
         """While a question is under way: an operator says that there is news, or a peer does."""
+        self._told = False
+        """An operator has said so since the last question."""
 
     def open(self, store: TrustStore) -> None:
         """The agent starts: trust what was kept."""
@@ -86,6 +90,8 @@ class Asking:
     def stop(self) -> None:
         """The agent ends."""
         self._asking = self._asked_for = self._heard = False
+        self._own_at = float("-inf")
+        self._turn = True
         self._pace.answered()
 
     def now(self) -> None:
@@ -93,9 +99,19 @@ class Asking:
         if self._asking or self._life.settling:
             return
         self._asking = True
-        self._asked_for = self._heard = False
+        wan = self._character.has_wan
+        first = wan and (self._asked_for or self._told or self._turn or not self._character.lookout)
+        self._asked_for = self._heard = self._told = False
         self._asked_at = self._time.now
-        self._decide(self._character.has_wan, self._check_news, self._undecided)
+
+        def failed(error: SlipstreamError) -> None:
+            self._turn = first
+            if first or not wan:
+                self._undecided(error)
+            else:  # peers are of no help
+                self._decide(True, lambda decision: self._check_news(decision, wan=False), self._undecided)
+
+        self._decide(first, lambda decision: self._check_news(decision, wan=wan and not first), failed)
 
     def soon(self, *, claimed: bool = False) -> None:
         """There is news: ask, but not more often than once in `NEWS_PAUSE_S`. `claimed`: by a peer.
@@ -105,6 +121,8 @@ class Asking:
         if self._asking:
             self._heard |= claimed
             self._asked_for |= not claimed
+        else:
+            self._told |= not claimed
         self._in(max(0.0, self._asked_at + NEWS_PAUSE_S - self._time.now))
 
     def later(self, *, well: bool = True) -> None:
@@ -112,7 +130,7 @@ class Asking:
         if well:
             self._pace.answered()
         jitter = self._character.poll_jitter
-        self._in(self._character.poll_s * (1 - jitter + 2 * jitter * self._rng.random()))
+        self._wait_for_turn(0.5 - jitter + 2 * jitter * self._rng.random())
 
     def again(self, error: SlipstreamError) -> None:
         """Ask again after trouble."""
@@ -120,6 +138,30 @@ class Asking:
         self._in(self._pace.after_trouble(self._character.poll_s, self._rng.random(), lasting=lasting))
 
     # Inside
+
+    def _wait_for_turn(self, jitter: float) -> None:
+        pause_s, now = self._character.poll_s, self._time.now
+        left = self._turn_at(pause_s, jitter) - now
+        self._poll += 1  # who comes first may have left meanwhile, so it is looked again
+        self._life.after_disk(min(max(0.0, left), pause_s / 2), self._waited, self._poll, jitter)
+
+    def _waited(self, poll: int, jitter: float) -> None:
+        if poll != self._poll:
+            return
+        if self._turn_at(self._character.poll_s, jitter) > self._time.now + 1e-6:
+            self._wait_for_turn(jitter)
+            return
+        self._turn = True
+        self.now()
+
+    def _turn_at(self, pause_s: float, jitter: float) -> float:
+        """When this device asks the origin, as far as is known now."""
+        if not (self._character.has_wan and self._character.lookout):
+            return self._asked_at + pause_s * (0.5 + jitter)
+        now, own = self._time.now, self._own_at + pause_s * (0.5 + jitter)
+        turn = self._swarm.asks_at(self._own_at, pause_s, jitter)
+        content_s = self.trust.content_until - max(self.trust.time, self._clock.read(now))
+        return min(turn, max(own, now + content_s))
 
     def _in(self, seconds: float) -> None:
         self._poll += 1
@@ -133,6 +175,8 @@ class Asking:
         self, wan: bool, done: Callable[[Decision], None], failed: Callable[[SlipstreamError], None]
     ) -> None:
         character = self._character
+        if wan:
+            self._own_at, self._turn = self._time.now, False
         try:
             floor = self._life.floor_now()
         except (TrustError, StoreError) as error:
@@ -155,6 +199,8 @@ class Asking:
         def decided(decision: Decision) -> None:
             if answers.origin_reached:
                 self._swarm.polled()
+                self._pass_on()
+                self._swarm.answered()
             done(decision)
 
         def undecided(error: SlipstreamError) -> None:
@@ -164,12 +210,13 @@ class Asking:
 
         drive(steps, answer, decided, undecided)
 
-    def _check_news(self, decision: Decision) -> None:
-        """An origin that lags behind (a stale cache, a replay): peers can bring forward, never back."""
+    def _check_news(self, decision: Decision, *, wan: bool) -> None:
+        """An origin that lags behind (a stale cache, a replay): peers can bring forward, never back. Or peers
+        that do not give what they claim (`wan`): the origin has it, if there is any."""
         if not self._lags:
             self._decided(decision)
             return
-        self._decide(False, self._decided, lambda error: self._decided(decision))
+        self._decide(wan, self._decided, lambda error: self._decided(decision))
 
     @property
     def _lags(self) -> bool:

@@ -22,6 +22,7 @@ class Character:
     poll_jitter: float = 0.5
     health_s: float = 5.0
     has_wan: bool = True
+    lookout: bool = True
     build_time: float = EPOCH - 30 * 86_400.0
     healthy: Callable[[Digest], bool] = field(default=lambda manifest: True)
     boots: Callable[[str], bool] = field(default=lambda slot: True)

@@ -226,6 +226,7 @@ class LivingAgent:
             publisher.repository.root,
             poll_s=polling.every_s,
             poll_jitter=polling.jitter,
+            lookout=polling.lookout,
             health_s=HEALTH_S,
             build_time=EPOCH + device.kernel.now - 86_400.0,
             healthy=lambda manifest: device.healthy,

@@ -123,5 +123,12 @@ class NodeSide:
             self._agent.under_way = None
         self._device.drop(image)
 
+    def asks_at(self, asked_at: float, pause_s: float, jitter: float) -> float:
+        node, now = self._device.node, self._device.kernel.now
+        return now if node is None else node.asks_at(asked_at, pause_s, jitter, now)
+
+    def answered(self) -> None:
+        self._device.feed(e.OriginAnswered())
+
     def polled(self) -> None:
         self._agent.check_ins.polled()

@@ -9,7 +9,7 @@ _KINDS = {
     for number, kind in enumerate(
         (
             m.Hello, m.News, m.MetadataWant, m.ObjectWant, m.Blob, m.Refuse, m.Join, m.Leave, m.Have,
-            m.HaveMore, m.Want, m.Piece, m.Lease, m.Peers, m.Bye, m.Hearsay,
+            m.HaveMore, m.Want, m.Piece, m.Lease, m.Peers, m.Bye, m.Hearsay, m.OriginAsked,
         )
     )
 }  # fmt: skip

@@ -130,6 +130,7 @@ SIZES: dict[type, Callable[[Any], int]] = {
     m.Peers: _peers,
     m.Bye: lambda x: _PREFIXES + _str(x.reason),
     m.Hearsay: _hearsay,
+    m.OriginAsked: lambda x: _PREFIXES + _int(x.timestamp_version) + _int(x.age),
 }
 
 

@@ -113,5 +113,11 @@ class Swarm(Sources, Protocol):
     def hold(self, name: str, version: int, data: bytes) -> None:
         """Trusted mutable metadata, for peers that ask."""
 
+    def asks_at(self, asked_at: float, pause_s: float, jitter: float) -> float:
+        """When it is this device's turn to ask the origin (`SwarmNode.asks_at`)."""
+
+    def answered(self) -> None:
+        """The origin has answered, and what it has is trusted: peers may know."""
+
     def polled(self) -> None:
         """The origin has just answered a question."""

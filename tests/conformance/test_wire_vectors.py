@@ -44,6 +44,7 @@ MESSAGES: tuple[m.Message, ...] = (
     m.Lease(IMAGE, PACK, 0, 0, 0),
     m.Peers((("d1", "192.0.2.1", 4780), ("d2", "2001:db8::2", 4781))),
     m.Bye("shutdown"),
+    m.OriginAsked(1_700_000_000, 1800),
     m.Hearsay(IMAGE, ()),
     m.Hearsay(
         IMAGE,

@@ -60,6 +60,7 @@ messages = st.one_of(
         m.Peers, st.lists(st.tuples(names, hosts, ports), max_size=limits.PEER_EXCHANGE_MAX).map(tuple)
     ),
     st.builds(m.Bye, names),
+    st.builds(m.OriginAsked, st.integers(0, 1 << 53), st.integers(0, limits.ASKED_AGE_MAX)),
     st.builds(m.Hearsay, digests, st.lists(claims(), max_size=limits.CLAIMS_MAX).map(tuple)),
 )
 

@@ -10,6 +10,7 @@ from trio.testing import MockClock
 
 from p2p.agent import asking
 from p2p.agent.asking import NEWS_PAUSE_S
+from p2p.errors import OriginError
 
 ASKING_S = 5.0
 POLL_S = 60.0
@@ -19,14 +20,25 @@ class Asking(asking.Asking):
     """The asking without an agent; a question takes `ASKING_S`."""
 
     def __init__(self) -> None:
-        self._asked_at = float("-inf")
+        self._asked_at = self._own_at = float("-inf")
         self._asked_for = False
-        self._driver = SimpleNamespace(news=trio.Event(), news_from={}, look_at_imported=lambda: None)
+        self._turn = True
+        self.decided: list[bool] = []
+        self._driver = SimpleNamespace(
+            news=trio.Event(), news_from={}, node=self, look_at_imported=lambda: None
+        )
         self._imported = SimpleNamespace(timestamp_version=0)
-        self._trust = SimpleNamespace(versions={})
-        self._config = SimpleNamespace(swarm=SimpleNamespace(wan=True))
+        self._trust = SimpleNamespace(versions={}, content_until=float("inf"), time=0.0)
+        self._config = SimpleNamespace(swarm=SimpleNamespace(wan=True, lookout=True))
+        self.turn_at = 0.0
+
+    def asks_at(self, asked_at: float, pause_s: float, jitter: float, now: float) -> float:
+        return self.turn_at
 
     async def _decide(self, *, wan: bool) -> None:
+        if wan:
+            self._own_at, self._turn = trio.current_time(), False
+        self.decided.append(wan)
         await trio.sleep(ASKING_S)
 
     def _pass_on(self) -> None: ...
@@ -87,3 +99,80 @@ async def test_news_is_asked_for_once_and_not_in_quick_succession(autojump_clock
     await agent.ask()
     await agent.wait_for_news(POLL_S)
     assert trio.current_time() == pytest.approx(NEWS_PAUSE_S + POLL_S)
+
+
+async def test_the_origin_is_asked_when_it_is_this_devices_turn(autojump_clock: MockClock) -> None:
+    agent = Asking()
+    await agent.ask()
+    agent.turn_at = 1000.0
+    await agent.wait_for_turn(POLL_S)
+    assert trio.current_time() == pytest.approx(1000.0)
+    await agent.ask()
+    assert agent.decided == [True, True]
+
+
+async def test_a_turn_that_comes_earlier_than_it_was_to_is_not_missed(autojump_clock: MockClock) -> None:
+    agent = Asking()
+    await agent.ask()
+    agent.turn_at = 1000.0
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(agent.wait_for_turn, POLL_S)
+        await trio.sleep_until(100.0)
+        agent.turn_at = 110.0  # who came first has left
+    assert 110.0 <= trio.current_time() <= 110.0 + POLL_S / 2
+
+
+async def test_news_of_a_peer_is_asked_of_peers_and_of_the_origin_only_in_need(
+    autojump_clock: MockClock,
+) -> None:
+    agent = Asking()
+    await agent.ask()
+    agent.turn_at = 1000.0
+    agent._driver.news.set()
+    await agent.wait_for_turn(POLL_S)
+    assert trio.current_time() < 1000.0
+    await agent.ask()
+    assert agent.decided == [True, False]
+    agent._driver.news_from["liar"] = (1, 99)
+    await agent.ask()
+    assert agent.decided == [True, False, False, True], "what it claims it does not give"
+
+
+async def test_an_operator_and_a_switched_off_lookout_ask_the_origin(autojump_clock: MockClock) -> None:
+    agent = Asking()
+    await agent.ask()
+    agent.ask_now()
+    await agent.ask()
+    agent._config.swarm.lookout = False
+    await agent.ask()
+    assert agent.decided == [True, True, True]
+    agent.turn_at = 1e9
+    started = trio.current_time()
+    await agent.wait_for_turn(POLL_S)
+    assert trio.current_time() - started <= 1.5 * POLL_S
+
+
+async def test_a_timestamp_past_three_quarters_of_its_life_is_reason_to_ask(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asking, "time", SimpleNamespace(time=trio.current_time))
+    agent = Asking()
+    await agent.ask()
+    agent.turn_at = 1e9
+    agent._trust.content_until = 300.0
+    await agent.wait_for_turn(POLL_S)
+    assert trio.current_time() == pytest.approx(300.0, abs=POLL_S)
+
+
+async def test_peers_that_are_of_no_help_are_reason_to_ask_the_origin(autojump_clock: MockClock) -> None:
+    agent = Asking()
+    await agent.ask()
+
+    async def decide(*, wan: bool) -> None:
+        agent.decided.append(wan)
+        if not wan:
+            raise OriginError("unreachable", "nobody")
+
+    agent._decide = decide
+    await agent.ask()
+    assert agent.decided == [True, False, True]

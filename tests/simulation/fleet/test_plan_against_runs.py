@@ -49,7 +49,7 @@ def test_the_bytes_of_a_chain_of_shops_are_those_of_the_real_code(seed: int) -> 
 
 def test_asking_is_what_a_longer_pause_saves() -> None:
     """Half as many questions: half the asking a day, the release's bytes stay, in the plan as in the run."""
-    often = shops(4)
+    often = replace(shops(4), polling=Polling(every_s=600.0))
     seldom = replace(often, polling=Polling(every_s=2 * often.polling.every_s))
     runs = [world.run(s, 1) for s in (often, seldom)]
     plans = [planned(s, 1) for s in (often, seldom)]

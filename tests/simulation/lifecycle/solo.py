@@ -144,6 +144,11 @@ class LoneSwarm:
 
     def polled(self) -> None: ...
 
+    def answered(self) -> None: ...
+
+    def asks_at(self, asked_at: float, pause_s: float, jitter: float) -> float:
+        return asked_at + pause_s * (0.5 + jitter)
+
     def before_reboot(self, images: tuple[Digest, ...], then: Callable[[], None]) -> None:
         then()
 

@@ -34,6 +34,7 @@ _MESSAGES = st.one_of(
     st.builds(m.Lease, _digests, _digests, st.integers(0, 15), _pieces, _pieces),
     st.builds(m.Peers, st.lists(st.tuples(_names, _names, st.integers(0, 65535)), max_size=32).map(tuple)),
     st.builds(m.Bye, _names),
+    st.builds(m.OriginAsked, st.integers(0, 1 << 53), st.integers(0, 65535)),
     st.builds(m.Hearsay, _digests, st.lists(_claims, max_size=20).map(tuple)),
 )
 

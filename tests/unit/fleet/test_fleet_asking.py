@@ -33,9 +33,9 @@ def met(scenario: Scenario, *, wan: Wan | None = None, changed: int = 0) -> tupl
     return Setting(group, devices, scenario.polling, scenario.policy, plain(), openings=changed), link
 
 
-def day(scenario: Scenario, *, wan: Wan | None = None) -> float:
+def day(scenario: Scenario, *, wan: Wan | None = None, shared: bool = False) -> float:
     setting, link = met(scenario, wan=wan)
-    found = asking.of_a_day(setting, link, 10 * DAY_S)
+    found = asking.of_a_day(setting, link, 10 * DAY_S, shared=shared)
     return float(found.down.sum() + found.up.sum())
 
 
@@ -51,12 +51,22 @@ def test_a_day_is_so_many_polls_and_check_ins_of_each_device() -> None:
     assert day(fleet(count=10, polling=Polling(every_s=3600.0, at_rest=True))) == one
 
 
+def test_where_one_asks_for_its_site_the_others_only_check_in() -> None:
+    each, one = (fleet(count=10, polling=replace(HOURLY, lookout=lookout)) for lookout in (False, True))
+    assert day(each, shared=True) == day(each) == day(one)
+    assert 0.4 * day(each) < day(one, shared=True) < 0.7 * day(each)
+
+
 def test_nothing_is_asked_over_a_link_that_is_closed_or_by_devices_without_one() -> None:
     scenario = fleet(count=10, polling=HOURLY)
     night = Wan(1e6, windows=(DailyWindow(0.0, 6 * 3600.0),))
-    assert day(scenario, wan=night) == pytest.approx(day(scenario) / 4)
+    costs = HttpCosts()
+    forgotten = 10 * 4 * (sum(costs.connect()[:2]) - sum(costs.connect(resumed=True)[:2]))
+    assert day(scenario, wan=night) == pytest.approx(day(scenario) / 4 + forgotten), (
+        "no session lasts so long"
+    )
     broken = Wan(1e6, outages=(Outage(0.0, DAY_S, 2 * DAY_S),))
-    assert day(scenario, wan=broken) == pytest.approx(day(scenario) / 2)
+    assert day(scenario, wan=broken) == pytest.approx(day(scenario) / 2 + forgotten / 2)
     assert day(fleet(count=10, polling=HOURLY, has_wan=0.0)) == 0
 
 
@@ -82,17 +92,18 @@ def test_who_is_switched_on_has_no_session_to_resume() -> None:
 def test_first_questions_are_asked_where_devices_start_and_the_link_is_open() -> None:
     scenario = fleet(count=10, polling=HOURLY)
     setting, link = met(scenario)
-    begun = asking.standing(setting, link, 1e-3)
+    begun = asking.standing(setting, link, 1e-3, shared=True)
     assert begun.down.sum() == pytest.approx(asking.first(setting).down.sum(), rel=1e-3)
     shut, later = met(scenario, wan=Wan(1e6, windows=(DailyWindow(3600.0, 7200.0),)))
-    assert asking.standing(shut, later, 3600.0).down.sum() == 0
+    assert asking.standing(shut, later, 3600.0, shared=True).down.sum() == 0
     resting, _ = met(fleet(count=10, polling=Polling(at_rest=True)))
     assert asking.first(resting).down.sum() == asking.first(resting).up.sum() == 0
 
 
 @pytest.mark.parametrize(("shared", "at_rest"), [(True, True), (True, False), (False, True), (False, False)])
-def test_every_further_phase_costs_the_same_again(shared: bool, at_rest: bool) -> None:
-    setting, _ = met(fleet(count=10, polling=Polling(at_rest=at_rest)))
+@pytest.mark.parametrize("lookout", [True, False])
+def test_every_further_phase_costs_the_same_again(shared: bool, at_rest: bool, lookout: bool) -> None:
+    setting, _ = met(fleet(count=10, polling=Polling(at_rest=at_rest, lookout=lookout)))
     one, three = (asking.published(setting, n, shared=shared) for n in (1, 3))
     assert three.down == pytest.approx(3 * one.down)
     assert (one.down > 0).all() and (one.up > 0).all()
@@ -144,8 +155,12 @@ def test_phases_are_counted_that_devices_do_not_know_from_the_beginning() -> Non
 
 
 def test_a_plan_tells_asking_apart_from_the_release() -> None:
-    often = fleet(count=30, polling=Polling(every_s=600.0), phases=(Phase(0.5, 0.0), Phase(1.0, 5 * DAY_S)))
-    seldom = replace(often, polling=Polling(every_s=6_000.0))
+    often = fleet(
+        count=30,
+        polling=Polling(every_s=600.0, lookout=False),
+        phases=(Phase(0.5, 0.0), Phase(1.0, 5 * DAY_S)),
+    )
+    seldom = replace(often, polling=Polling(every_s=6_000.0, lookout=False))
     ours = [reckon(s, PACKS, read_plans([], s), 1, plain()).of(Way.SLIPSTREAM) for s in (often, seldom)]
     assert ours[0].asking.day_bytes == pytest.approx(10 * ours[1].asking.day_bytes, rel=0.03)
     assert ours[0].wan_bytes == pytest.approx(ours[1].wan_bytes, rel=0.001)

@@ -186,8 +186,8 @@ def test_draws_follow_the_scenario_and_the_seed() -> None:
     assert drawn.start_s.mean() == pytest.approx(30.0, abs=0.5)
 
 
-def test_polling_waits_half_an_interval_alone_and_far_less_together() -> None:
-    polling = Polling(every_s=1000.0, jitter=0.2)
+def test_polling_waits_half_an_interval_and_far_less_where_all_ask() -> None:
+    polling = Polling(every_s=1000.0, jitter=0.2, lookout=False)
     phases = (Phase(1.0, 5000.0),)
     scenario = fleet(size=SiteSize(low=9, high=9), count=500, phases=phases, polling=polling)
     curve = model.Curve.of_steps([0.0], [1e6])
@@ -198,6 +198,9 @@ def test_polling_waits_half_an_interval_alone_and_far_less_together() -> None:
     assert (alone - 5000.0).mean() == pytest.approx(500 * (1 + 0.2**2 / 3), rel=0.03)
     assert (told - 5000.0).mean() == pytest.approx(100.0, rel=0.1)
     assert np.all(told <= alone + 1e-9)
+    one = draw.known(devices, replace(polling, lookout=True), opens, curve, gossip=True)
+    assert (one - 5000.0).mean() == pytest.approx((alone - 5000.0).mean(), rel=0.1), "one asks for all"
+    assert np.all(devices.least(one)[devices.site] == one), "and all hear of it"
 
 
 def test_news_wait_for_the_window() -> None:
