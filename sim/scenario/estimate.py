@@ -15,7 +15,7 @@ from sim.scenario.model import RepositoryRelease, Scenario, SiteSize, SizeKind
 
 __all__ = ["Estimate", "devices_of", "estimate"]
 
-BASE_BYTES = 75e6
+BASE_BYTES = 76e6
 SITE_BYTES = 60e3
 DEVICE_BYTES = 52e3
 PIECE_BYTES = 520.0

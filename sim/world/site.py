@@ -2,8 +2,8 @@
 
 Discovery is as the agent's: multicast within a segment, the roster across segments, addresses from
 peers. A device that knows more peers than it may have connections dials half as many as it may keep,
-a third of them by the roster, so that newcomers and those of its own segment find room. Devices of
-vehicles are on the network of the site where they stop.
+or a third by the roster of a site of several segments, so that newcomers and those of its own segment
+find room. Devices of vehicles are on the network of the site where they stop.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ class Site:
         """The coordinator named devices: those that are here are dialled."""
         devices = self.world.devices
         known = [devices[n] for n in names if n != device.name and n in devices]
-        self._dial_some(device, [d for d in known if d.up], far=True)
+        self._dial_some(device, [d for d in known if d.up], far=self.lan.segments > 1)
 
     def heard_of(self, device: Device | Hostile, names: list[str]) -> None:
         """A peer named others."""

@@ -57,8 +57,8 @@ FOUND = (
     ("alone-with-its-delta", 10, 1.001),
     # Two lost patience at once, when leases of others were given up, and fetched the same. (A 1.45)
     ("alone-at-the-same-moment", 1162, 1.001),
-    # On its own in an outage, a device took no more chunks of peers, its own pack being another. (A 1.58)
-    ("alone-beside-another-pack", 24, 1.001),
+    # On its own in an outage, a device took no more chunks of peers, its own pack being another. (A 1.41)
+    ("alone-beside-another-pack", 8, 1.001),
     # Not the swarm's: those with a WAN filled their connections with each other, by the roster, and machines
     # of a VLAN that have none were left without a way out.
     ("neighbours-without-room", 18, 1.001),

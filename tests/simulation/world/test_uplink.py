@@ -8,6 +8,7 @@ from p2p.content.limits import MIB
 from sim.scenario.model import Origin, Wan
 from sim.world.flows import Flows
 from sim.world.kernel import Kernel
+from sim.world.pool import Opening
 from sim.world.uplink import OriginServer, Request, Uplink
 from sim.world.wire import HttpCosts, acks
 
@@ -26,8 +27,8 @@ class Line:
         self.up = self.down = 0
         self.errors: list[str | None] = []
         self.request = Request(
-            self.uplink, PARTS, medium=None, fresh=False, sent=0, arrived=None, ended=self.errors.append,
-            count=self._count,
+            self.uplink, PARTS, medium=None, opening=Opening.KEPT, sent=0, arrived=None,
+            ended=self.errors.append, count=self._count,
         )  # fmt: skip
 
     def _count(self, down: int, up: int) -> None:
