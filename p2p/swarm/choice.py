@@ -175,8 +175,9 @@ class Choice:
         if self._running or self._idle_since is None:
             self._idle_since = None if self._running else now
             return False
-        if now - self._leases.ended_at < CONFLICT_S:
-            return False  # whose lease has just ended is about to begin the next
+        behind_s = 2 * self._context.window.answer_s if self._image.wanted.in_flight else 0.0
+        if now - self._leases.ended_at < CONFLICT_S + behind_s:
+            return False  # whose lease has just ended is about to begin the next; news waits behind pieces
         return now - self._idle_since >= self._context.policy.help_s
 
     def _is_open(

@@ -47,6 +47,9 @@ class Played:
     async def aclose(self) -> None:
         return
 
+    def probe(self, _on: bool) -> None:
+        return
+
 
 class PlayedClient(HttpClient):
     """Connects to an answer instead of a server."""
