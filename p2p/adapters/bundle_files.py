@@ -315,7 +315,8 @@ class PartialObject:
 class BundleWriter:
     """Makes or renews the bundle in `directory`, which need not exist. Calls block.
 
-    One writer at a time (`locked`). Objects come first, `commit` makes a bundle of them.
+    One writer at a time (`locked`). Objects come first, `commit` makes a bundle of them. Raises
+    `OperatorError` for the directory of a repository, whose objects have the same names and would be dropped.
     """
 
     def __init__(self, directory: str, part_size: int, files: ListedFiles = STICK_FILES) -> None:
@@ -323,6 +324,7 @@ class BundleWriter:
         self._objects = f"{directory}/{OBJECTS}"
         self._part_size = part_size
         self._files = files
+        self._refuse_repository()
         try:
             files.make_directories(self._objects)
             files.names_in(self._objects)
@@ -345,6 +347,7 @@ class BundleWriter:
 
     def commit(self, table: Table) -> None:
         """All objects of the table are there: make it the bundle's, durably, and drop what it lacks."""
+        self._refuse_repository()
         kept = {name for o in table.objects for name, _ in file_names(o.ref, table.part_size)}
         try:
             self._files.sync_directory(self._objects)
@@ -355,6 +358,18 @@ class BundleWriter:
             self._files.sync_directory(self._objects)
         except OSError as error:
             raise medium_error("write", self.directory, error) from error
+
+    def _refuse_repository(self) -> None:
+        try:
+            found = self._files.exists(f"{self.directory}/metadata")
+        except OSError as error:
+            raise medium_error("look at", self.directory, error) from error
+        if found:
+            raise OperatorError(
+                f"{self.directory} is a repository, or a mirror of one (there is {self.directory}/metadata)",
+                kept="all its objects",
+                next_step="name an empty directory for the bundle, or one that holds a bundle",
+            )
 
     @contextmanager
     def locked(self) -> Iterator[None]:

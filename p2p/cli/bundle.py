@@ -180,7 +180,7 @@ def export(
     )
 
     async def work() -> tuple[ExportPlan, exporting.Exported]:
-        origin, close = _origin(source, ca)
+        origin, close = _origin(source, ca, out)
         try:
             plan = await exporting.plan_export(
                 origin,
@@ -353,8 +353,8 @@ def _agent_line(pid: int | None, told: bool) -> str:
     return f"told (pid {pid})" if told else "running: it finds the bundle at its next poll"
 
 
-def _origin(source: str, ca: Path | None) -> tuple[Origin, Any]:
-    """What to export from, and how to close it."""
+def _origin(source: str, ca: Path | None, out: Path) -> tuple[Origin, Any]:
+    """What to export from, and how to close it. Raises `OperatorError`, also where it is what `out` is."""
     from p2p.adapters.bundle_files import BundleReader
     from p2p.adapters.directory_origin import BundleOrigin, RepositoryOrigin
 
@@ -368,6 +368,12 @@ def _origin(source: str, ca: Path | None) -> tuple[Origin, Any]:
         origin = HttpOrigin(source, HttpClient(ca_file=ca, now=time.time))
         return origin, origin.aclose
     place = Path(source)
+    if out.resolve() in (place.resolve(), (place / "imported").resolve()):
+        raise OperatorError(
+            f"--out {out} is what is exported from",
+            kept="everything in it",
+            next_step="name an empty directory for the bundle, or one that holds another bundle",
+        )
     if (place / "metadata" / "timestamp.json").exists():
         return RepositoryOrigin(source), nothing
     for candidate in (place, place / "imported"):

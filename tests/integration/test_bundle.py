@@ -25,7 +25,7 @@ from p2p.cli.bundle import bundle as bundle_command
 from p2p.content.bundle import Kind
 from p2p.content.limits import KIB, MIB
 from p2p.content.order import Audience, Member, StaleException
-from p2p.errors import ContentError, OriginError, SlipstreamError, TrustError
+from p2p.errors import ContentError, OperatorError, OriginError, SlipstreamError, TrustError
 from p2p.trust import ReleaseFloors, TrustClient, release_for, run_async
 from tests.support.fleet import (
     DIGESTS,
@@ -166,6 +166,42 @@ async def test_a_fetch_of_frames_that_breaks_off_is_gone_on_with(fleet: FleetRig
     assert kept > 0
     assert f"{kept} of {frames.size} bytes" in caught.value.kept
     assert command("inspect", stick)["damaged"] == []
+
+
+@pytest.mark.parametrize("out", ["the repository", "a link to it", "a mirror of it"])
+def test_an_export_onto_a_repository_is_refused_and_drops_none_of_its_objects(
+    fleet: FleetRig, tmp_path: Path, out: str
+) -> None:
+    fleet.order("2.0")
+    repository, place = fleet.repository.directory, tmp_path / "out"
+    if out == "the repository":
+        place = repository
+    elif out == "a link to it":
+        place.symlink_to(repository)
+    else:
+        shutil.copytree(repository, place)
+    before = sorted(str(p.relative_to(place)) for p in place.rglob("*"))
+    error = refused("export", "--from", repository, "--out", place)
+    assert isinstance(error, OperatorError)
+    assert error.exit_code == 2
+    assert error.next_step
+    assert sorted(str(p.relative_to(place)) for p in place.rglob("*")) == before
+    assert exported(fleet, tmp_path / "elsewhere")["exit_code"] == 0
+
+
+def test_an_export_onto_its_own_source_is_refused(fleet: FleetRig, stick: Path) -> None:
+    """A choice of less would drop what only this bundle has."""
+    fleet.order("2.0")
+    exported(fleet, stick)
+    device = isolated(fleet, "d1")
+    command("import", stick, "--config", device.config_file, "--keep")
+    state = device.config.device.state_dir
+    for source, out in ((stick, stick), (state, device.config.imported_dir)):
+        before = sorted(p.name for p in out.rglob("*"))
+        error = refused("export", "--from", source, "--out", out, "--metadata-only")
+        assert isinstance(error, OperatorError)
+        assert "is what is exported from" in error.message
+        assert sorted(p.name for p in out.rglob("*")) == before
 
 
 def test_a_choice_of_bases_and_a_limit_of_size(fleet: FleetRig, stick: Path) -> None:

@@ -293,6 +293,19 @@ def test_nothing_is_written_through_a_link(made: Path, tmp_path: Path) -> None:
     assert [p.name for p in elsewhere.iterdir()] == ["0" * 64]
 
 
+def test_what_has_become_a_repository_meanwhile_loses_nothing(made: Path) -> None:
+    writer = BundleWriter(str(made), PART_SIZE_MIN)
+    (made / "metadata").mkdir()
+    before = sorted(p.name for p in (made / "objects").iterdir())
+    with pytest.raises(OperatorError, match="is a repository"):
+        writer.commit(replace(TABLE, objects=(SMALL,)))
+    with pytest.raises(OperatorError, match="is a repository"):
+        BundleWriter(str(made), PART_SIZE_MIN)
+    assert sorted(p.name for p in (made / "objects").iterdir()) == before
+    (made / "metadata").rmdir()
+    writer.commit(replace(TABLE, objects=(SMALL,)))
+
+
 def test_two_commands_do_not_write_to_one_bundle(made: Path) -> None:
     first = BundleWriter(str(made), PART_SIZE_MIN)
     with first.locked(), pytest.raises(LocalError, match="another command"), first.locked():
