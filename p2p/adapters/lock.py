@@ -1,13 +1,16 @@
 """One agent per state directory: two would write the same slot.
 
 The lock is an flock, so it ends with its process whatever kills that; the pid in the file is only for
-the message. Not for coordinators (several may share a database).
+the message, and for whoever tells the agent by SIGHUP that there is news. Not for coordinators (several may
+share a database).
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
+import signal
+import threading
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -18,13 +21,18 @@ LOCK_NAME = "agent.lock"
 
 
 class AgentLock:
-    """Holds `directory/agent.lock`; a context manager. Raises `LocalError` naming who holds it."""
+    """Holds `directory/agent.lock`; a context manager. Raises `LocalError` naming who holds it.
+
+    Whoever holds it may be sent SIGHUP by an import, also a command or an agent that is only starting; so the
+    signal, where nothing handles it, is ignored from before the lock is held until the process ends.
+    """
 
     def __init__(self, directory: Path) -> None:
         self._path = directory / LOCK_NAME
         self._fd = -1
 
     def __enter__(self) -> Self:
+        _ignore_hangup()
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -68,6 +76,13 @@ def lock_holder(directory: Path) -> int | None:
         return None
     finally:
         os.close(fd)
+
+
+def _ignore_hangup() -> None:
+    # Not undone with the lock: the signal may come just after it was given back.
+    main = threading.current_thread() is threading.main_thread()
+    if main and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 
 def _pid(fd: int) -> int | None:

@@ -73,7 +73,7 @@ async def _main(config: AgentConfig, once: bool, linger_s: float) -> int:
     async with AsyncExitStack() as stack:
         agent = Agent(config, stack)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_heed_signals, agent, nursery.cancel_scope)
+            await nursery.start(_heed_signals, agent, nursery.cancel_scope)
             outcome.append(await agent.run(nursery, once=once, linger_s=linger_s))
             nursery.cancel_scope.cancel()
     if outcome and outcome[0] is not None:
@@ -81,9 +81,12 @@ async def _main(config: AgentConfig, once: bool, linger_s: float) -> int:
     return 0
 
 
-async def _heed_signals(agent: Agent, scope: trio.CancelScope) -> None:
+async def _heed_signals(
+    agent: Agent, scope: trio.CancelScope, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
     """SIGTERM ends the agent; SIGHUP makes it ask at once what is meant for it."""
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGHUP) as signals:
+        task_status.started()
         async for number in signals:
             if number == signal.SIGHUP:
                 agent.ask_now()

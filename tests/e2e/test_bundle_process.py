@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -15,6 +16,7 @@ import pytest
 import trio
 
 from p2p.adapters.bundle_files import BundleReader
+from p2p.adapters.lock import lock_holder
 from p2p.content.bundle import Kind
 from tests.support.fleet import IMAGES, Device, Done, FleetRig, Forks, until
 
@@ -132,6 +134,20 @@ async def test_a_running_agent_is_told_and_serves_another_one_without_wan(
     assert first.status["ledger"]["imported"] > 0
     shown = await forks.run(first, "status")
     assert "from a bundle" in shown.output
+
+
+async def test_an_agent_that_is_told_while_it_starts_goes_on_starting(fleet: FleetRig) -> None:
+    """From when it holds its lock: as while it reads a large slot at its first start."""
+    device = fleet.device("d1", wan=False, poll_s=600)
+    async with running(device) as process:
+        await until(lambda: lock_holder(device.config.device.state_dir) == process.pid, "it starts")
+        while not device.status and process.poll() is None:
+            process.send_signal(signal.SIGHUP)
+            await trio.sleep(0.01)
+        assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        with trio.fail_after(10):
+            assert await process.wait() == 0
 
 
 @asynccontextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -113,6 +114,25 @@ def test_a_second_agent_is_refused_by_the_pid_of_the_first(tmp_path: Path) -> No
     assert lock_holder(tmp_path) is None
     with AgentLock(tmp_path):
         assert lock_holder(tmp_path) == os.getpid()
+
+
+def test_a_hangup_while_the_lock_is_held_and_after_it_ends_nobody(tmp_path: Path) -> None:
+    code = (
+        f"from pathlib import Path; from p2p.adapters.lock import AgentLock\n"
+        f"with AgentLock(Path({str(tmp_path)!r})):\n    print('held', flush=True); input()\n"
+        "print('given back', flush=True); input()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        for state in ("held", "given back"):
+            assert process.stdout.readline().strip() == state
+            process.send_signal(signal.SIGHUP)
+            process.stdin.write("\n")
+            process.stdin.flush()
+        assert process.wait(10) == 0
 
 
 def test_the_lock_of_a_killed_agent_is_free(tmp_path: Path) -> None:
