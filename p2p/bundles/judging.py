@@ -102,8 +102,7 @@ def judge(config: AgentConfig, reader: BundleReader, own: BundleReader | None, n
     )
     floor = floors.get(device.product)
     if own is not None:
-        with suppress(TrustError, OriginError, ContentError):
-            run(client.refresh(now), _BundleSource(own))
+        _learn(client, own, now)
     source = _BundleSource(reader)
     question = client, member, device.product, device.hardware, now
     stale: str | None = None
@@ -132,6 +131,20 @@ def judge(config: AgentConfig, reader: BundleReader, own: BundleReader | None, n
     if stale is None:
         _survey_others(client, reader, source)
     return Verdict(decision, frozenset(source.used | _known_roots(client, reader)), stale)
+
+
+def _learn(client: TrustClient, own: BundleReader, now: float) -> None:
+    """What was imported before is known, also once it has expired: nothing older counts as news after it."""
+    try:
+        with suppress(OriginError, ContentError):
+            run(client.refresh(now), _BundleSource(own))
+    except TrustError as refused:
+        if refused.reason != "expired":
+            return
+        copy = client.lenient_copy()
+        with suppress(TrustError, OriginError, ContentError):
+            run(copy.refresh(now), _BundleSource(own))
+        client.adopt(copy)
 
 
 def _despite_expiry(

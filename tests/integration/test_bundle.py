@@ -8,6 +8,7 @@ import random
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,9 @@ from p2p.adapters.bundle_files import BundleReader
 from p2p.adapters.directory_origin import RepositoryOrigin
 from p2p.adapters.durable import DirectoryBlobStore
 from p2p.bundles.export import Gathering
+from p2p.bundles.importing import Imported, import_bundle
 from p2p.cli.bundle import bundle as bundle_command
+from p2p.cli.bundle import progress_bar
 from p2p.content.bundle import Kind
 from p2p.content.limits import KIB, MIB
 from p2p.content.order import Audience, Member, StaleException
@@ -327,6 +330,45 @@ async def test_an_expired_bundle_is_refused_but_for_devices_that_its_order_excep
     refusal = await other.once()
     assert refusal is not None
     assert other.running_version() == "1.0"
+
+
+def _aborted_since(fleet: FleetRig, stick: Path, tmp_path: Path) -> Path:
+    """An excepted order on an expired stick, and a later one, expired too, that says it is aborted."""
+    order = fleet.order("2.0", allow_stale=StaleException(("d1",), in_an_hour()))
+    _resign(fleet, days_ago=70)
+    exported(fleet, stick, "--expired")
+    fleet.abort(order)
+    _resign(fleet, days_ago=65)
+    later = tmp_path / "later"
+    exported(fleet, later, "--expired", "--metadata-only")
+    return later
+
+
+def _import_then(device: Device, stick: Path, days_ago: float) -> Imported:
+    """Import as a command did some days ago."""
+    at = (datetime.now(UTC) - timedelta(days=days_ago)).timestamp()
+
+    async def work() -> Imported:
+        return await import_bundle(device.config, str(stick), at, partial(progress_bar, "importing"))
+
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(trio.run, work).result()
+
+
+async def test_an_excepted_bundle_does_not_bring_back_what_was_aborted_on_a_stick_that_has_expired_since(
+    fleet: FleetRig, stick: Path, tmp_path: Path
+) -> None:
+    later = _aborted_since(fleet, stick, tmp_path)
+    device = isolated(fleet, "d1")
+    device.adopt()
+    done = _import_then(device, later, days_ago=64.9)
+    assert done.nothing is not None
+    assert_refused(device, stick, "older")
+    refusal = await device.once()
+    assert refusal is not None
+    assert device.running_version() == "1.0"
+    shutil.rmtree(device.config.imported_dir)
+    assert command("import", stick, "--config", device.config_file)["stale"] == "expired", "else it counts"
 
 
 async def test_a_bundle_that_is_older_than_what_the_device_knows_gives_frames_by_exception_only(
