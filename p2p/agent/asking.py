@@ -56,6 +56,7 @@ class Asking:
         self._asked_at = self._own_at = -math.inf
         self._asked_for = False
         self._turn = True
+        self._excepted = False  # the last decision was by expired metadata, as its order allows
 
     def ask_now(self) -> None:
         """Do not wait for the next poll, nor be content with a question that is under way."""
@@ -86,9 +87,12 @@ class Asking:
         if any(claimed > version for claimed in claims):
             # An origin that lags behind (a stale cache, a replay): peers can bring forward, never back. Or
             # peers that do not give what they claim: the origin has it, if there is any.
+            excepted = self._excepted
             try:
                 decision = await self._decide(wan=wan and not first)
             except (TrustError, OriginError, PeerError) as error:
+                if excepted and getattr(error, "reason", "") == "expired":
+                    raise  # it is newer, signed, and excepts this device no more: the order may be aborted
                 log.info("what peers claim to know: %s", error.message)
         version = self._trust.versions.get("timestamp", 0)
         if not self._asked_for and all(claimed <= version for _, claimed in self._driver.news_from.values()):
@@ -135,6 +139,7 @@ class Asking:
         device = self._config.device
         if wan:
             self._own_at, self._turn = trio.current_time(), False
+        self._excepted = False
         known = self._trust.versions.get("timestamp", 0)
         source = MetadataSource(self._driver, self._origin, self._imported, wan=wan, known=known)
         floor = self._floors.get(device.product)
@@ -146,10 +151,12 @@ class Asking:
                 raise
             again = MetadataSource(self._driver, self._origin, self._imported, wan=wan, known=known)
             try:
-                return await run_async(release_despite_expiry(*question, floor=floor), again.answer)
+                decision = await run_async(release_despite_expiry(*question, floor=floor), again.answer)
             except TrustError as error:
                 same = error.reason == "expired" and isinstance(refused, TrustError)
                 raise (refused if same else error) from error
+            self._excepted = True
+            return decision
         finally:
             if source.origin_reached:
                 self._contacted()

@@ -81,9 +81,7 @@ async def _main(config: AgentConfig, once: bool, linger_s: float) -> int:
     return 0
 
 
-async def _heed_signals(
-    agent: Agent, scope: trio.CancelScope, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
-) -> None:
+async def _heed_signals(agent: Agent, scope: trio.CancelScope, *, task_status: trio.TaskStatus[None]) -> None:
     """SIGTERM ends the agent; SIGHUP makes it ask at once what is meant for it."""
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGHUP) as signals:
         task_status.started()
@@ -288,7 +286,7 @@ class Agent:
                 return None
             try:
                 changed = await self._install_while_meant(decision, patience_s=self._patience_s)
-            except (LocalError, OriginError) as error:
+            except (LocalError, OriginError, TrustError) as error:
                 return error
             if not changed:
                 self._updates.serve(decision)
@@ -325,7 +323,7 @@ class Agent:
     async def _install_while_meant(self, meant: Meant, *, patience_s: float = math.inf) -> bool:
         """Install, asking again now and then; True if something else is meant meanwhile.
 
-        Raises `OriginError` when nothing that is of use came for `patience_s`, from peers or the origin.
+        Raises `OriginError` if nothing of use came for `patience_s`, `TrustError` once what is known expires.
         """
         changed = False
 
@@ -348,14 +346,17 @@ class Agent:
             nonlocal changed
             while True:
                 await self._asking.wait_for_turn(self._reporting.poll_s)
+                why: list[SlipstreamError] = []
                 try:
                     decision = await self._asking.ask()
+                    same = isinstance(decision, Meant) and decision.manifest_digest == meant.manifest_digest
                 except SlipstreamError as error:
                     log.info("%s", error.message)
-                    continue
-                same = isinstance(decision, Meant) and decision.manifest_digest == meant.manifest_digest
+                    why.append(error)
+                    same = not isinstance(error, TrustError) or error.reason != "expired"
                 if not same and self._updates.progress.state in ("planning", "fetching"):
                     changed = True
+                    outcome.extend(why)
                     scope.cancel()
 
         outcome: list[SlipstreamError] = []
@@ -369,7 +370,7 @@ class Agent:
                 outcome.append(error)
             nursery.cancel_scope.cancel()
         if outcome:
-            if isinstance(outcome[0], OriginError):
+            if isinstance(outcome[0], OriginError | TrustError):
                 self._updates.withdraw(outcome[0].message)
             raise outcome[0]
         if changed:

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import random
 import shutil
+import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -29,6 +30,7 @@ from p2p.content.bundle import Kind
 from p2p.content.limits import KIB, MIB
 from p2p.content.order import Audience, Member, StaleException
 from p2p.errors import ContentError, OperatorError, OriginError, SlipstreamError, TrustError
+from p2p.install import State
 from p2p.trust import ReleaseFloors, TrustClient, release_for, run_async
 from tests.support.fleet import (
     DIGESTS,
@@ -332,11 +334,16 @@ async def test_an_expired_bundle_is_refused_but_for_devices_that_its_order_excep
     assert other.running_version() == "1.0"
 
 
-def _aborted_since(fleet: FleetRig, stick: Path, tmp_path: Path) -> Path:
-    """An excepted order on an expired stick, and a later one, expired too, that says it is aborted."""
+def _aborted_since(fleet: FleetRig, stick: Path, tmp_path: Path, *, lagging: Path | None = None) -> Path:
+    """An excepted order on an expired stick, and a later one, expired too, that says it is aborted.
+
+    `lagging`: where to put a copy of the repository as it was before that.
+    """
     order = fleet.order("2.0", allow_stale=StaleException(("d1",), in_an_hour()))
     _resign(fleet, days_ago=70)
     exported(fleet, stick, "--expired")
+    if lagging is not None:
+        shutil.copytree(fleet.repository.directory, lagging)
     fleet.abort(order)
     _resign(fleet, days_ago=65)
     later = tmp_path / "later"
@@ -369,6 +376,44 @@ async def test_an_excepted_bundle_does_not_bring_back_what_was_aborted_on_a_stic
     assert device.running_version() == "1.0"
     shutil.rmtree(device.config.imported_dir)
     assert command("import", stick, "--config", device.config_file)["stale"] == "expired", "else it counts"
+
+
+async def test_an_origin_that_lags_behind_does_not_bring_back_what_an_expired_stick_says_is_aborted(
+    fleet: FleetRig, stick: Path, tmp_path: Path
+) -> None:
+    """The origin's metadata has expired as well, and the order that it has still excepts the device."""
+    lagging = tmp_path / "lagging"
+    later = _aborted_since(fleet, stick, tmp_path, lagging=lagging)
+    async with HostileOrigin(lagging).serving() as origin:
+        device = fleet.device("d1", origin=origin.url)
+        device.adopt()
+        await trio.to_thread.run_sync(_import_then, device, later, 64.9)
+        refusal = await device.once()
+        assert isinstance(refusal, TrustError)
+        assert refusal.reason == "expired"
+        assert device.running_version() == "1.0"
+        shutil.rmtree(device.config.imported_dir)
+        assert await device.once() is None, "by what the origin knows alone"
+        assert device.running_version() == "2.0"
+
+
+async def test_an_exception_that_ends_while_frames_are_awaited_ends_the_update(
+    fleet: FleetRig, stick: Path
+) -> None:
+    end = int(time.time()) + 5
+    fleet.order("2.0", allow_stale=StaleException(("d1",), end))
+    _resign(fleet, days_ago=70)
+    exported(fleet, stick, "--expired", "--metadata-only")
+    device = isolated(fleet, "d1")
+    device.adopt()
+    assert refused("import", stick, "--config", device.config_file).exit_code == 8
+    async with device.running() as agent:
+        await until(lambda: agent.state == "fetching", "it knows what is meant")
+        await until(lambda: agent.state == "failed", "the exception is over")
+        assert time.time() >= end
+        assert "expired" in device.status["reason"]
+        assert device.record.state is State.IDLE
+    assert device.running_version() == "1.0"
 
 
 async def test_a_bundle_that_is_older_than_what_the_device_knows_gives_frames_by_exception_only(

@@ -23,6 +23,7 @@ class Asking(asking.Asking):
         self._asked_at = self._own_at = float("-inf")
         self._asked_for = False
         self._turn = True
+        self._excepted = False
         self.decided: list[bool] = []
         self._driver = SimpleNamespace(
             news=trio.Event(), news_from={}, node=self, look_at_imported=lambda: None
