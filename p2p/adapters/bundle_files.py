@@ -263,10 +263,12 @@ class PartialObject:
         """It is whole and verified: durable, and then under its final names."""
         if self.ref.size == 0:
             self._resize(self._parts[0][0] + PARTIAL, 0, create=True)
+        # Also what an earlier try wrote, which may have been killed before it synced.
+        left = [path + PARTIAL for path, _ in self._parts if self._files.exists(path + PARTIAL)]
+        self._unsynced.update(left)
         self.sync()
-        for path, _ in self._parts:
-            if self._files.exists(path + PARTIAL):
-                self._files.rename(path + PARTIAL, path)
+        for path in left:
+            self._files.rename(path, path.removesuffix(PARTIAL))
         self._files.sync_directory(self._directory)
         self.complete = True
 

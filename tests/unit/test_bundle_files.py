@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from p2p.adapters.bundle_files import BundleReader, BundleWriter
+from p2p.adapters.bundle_files import BundleReader, BundleWriter, PartialObject
 from p2p.adapters.directory_origin import stream_of
 from p2p.bundles import copying
 from p2p.bundles.copying import copy_object
@@ -137,6 +137,28 @@ def test_what_was_synced_before_a_cut_does_not_come_again() -> None:
     survivor = disk.survivors(seed=1)
     assert write_all(survivor) == len(STORED) - 6 * FRAME
     assert_whole(survivor)
+
+
+def test_what_a_killed_command_left_unsynced_is_durable_once_another_finished(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Killed, not cut: all that was written is there to be verified, and nothing of it was synced."""
+    monkeypatch.setattr(copying, "SYNC_BYTES", 1 << 30)
+    disk = CrashDisk()
+    finish = PartialObject.finish
+
+    def killed(self: PartialObject) -> None:
+        if self.ref == LARGE.ref:
+            raise KeyboardInterrupt
+        finish(self)
+
+    with monkeypatch.context() as patched, pytest.raises(BaseException) as caught:
+        patched.setattr(PartialObject, "finish", killed)
+        write_all(disk)
+    assert isinstance(caught.value, KeyboardInterrupt)
+    assert write_all(disk) == 0
+    for seed in range(20):
+        assert_whole(disk.survivors(seed))
 
 
 @pytest.mark.parametrize("frame", [0, 3, 8])
