@@ -124,7 +124,15 @@ class TrustClient:
     def adopt(self, copy: TrustClient) -> None:
         """Keep, durably and in the order in which it was accepted, what a `lenient_copy` of this accepted."""
         assert isinstance(copy._store, Overlay)
-        copy._store.commit()
+        try:
+            copy._store.commit()
+        except BaseException:
+            # The store may be ahead now: the next step starts from what is in it.
+            self._chain.found = self._timestamp = self._snapshot = self._online_under = None
+            self._roles.clear()
+            self._held.clear()
+            self._fresh = False
+            raise
         self._chain.found = copy._chain.found
         self._timestamp, self._snapshot = copy._timestamp, copy._snapshot
         self._online_under, self._time = copy._online_under, copy._time

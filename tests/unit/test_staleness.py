@@ -10,7 +10,7 @@ from p2p.content.digests import Digest
 from p2p.content.order import Order, StaleException, encode_order
 from p2p.errors import StoreError, TrustError
 from p2p.trust import Meant, TrustClient, release_despite_expiry, release_for, run
-from p2p.trust.store import Overlay
+from p2p.trust.store import TIMESTAMP, Overlay
 from tests.support.tuf_repository import DAY, NOW, MemoryStore, Source, at
 from tests.unit.test_release_for import MEMBER, Fleet
 
@@ -170,6 +170,40 @@ def test_a_disk_that_fails_while_it_is_kept_leaves_what_the_next_question_goes_o
         device.store.fail_at = None
         device.client = TrustClient(device.store, fleet.initial_root)
         assert device.ask(LATER).order == order
+
+
+def test_after_a_disk_that_failed_the_same_client_does_not_go_back_behind_what_was_written(
+    fleet: Fleet,
+) -> None:
+    excepted(fleet, until=LATER + DAY)
+    base = Device(fleet)
+    run(release_for(base.client, MEMBER, "p", "board-a", NOW, floor=0), Source(fleet.files))
+    fleet.ordered(2)
+    middle = dict(fleet.files)
+    excepted(fleet, 3, until=LATER + DAY)
+    ahead = 0
+    for fail_at in range(20):
+        device = Device(fleet)
+        device.store.values.update(base.store.values)
+        question = device.client, MEMBER, "p", "board-a"
+        with pytest.raises(TrustError):
+            run(release_for(*question, LATER, floor=0), Source(fleet.files))
+        device.store.fail_at = fail_at
+        try:
+            run(release_despite_expiry(*question, LATER, floor=0), Source(fleet.files))
+            break
+        except StoreError:
+            device.store.fail_at = None
+        if device.store.values[TIMESTAMP] != fleet.files["metadata/timestamp.json"]:
+            assert run(release_for(*question, NOW, floor=0), Source(middle))
+            continue
+        ahead += 1
+        with pytest.raises(TrustError) as caught:
+            run(release_for(*question, NOW, floor=0), Source(middle))
+        assert caught.value.reason == "rollback"
+        assert device.store.values[TIMESTAMP] == fleet.files["metadata/timestamp.json"]
+    assert ahead > 0
+    assert fail_at > ahead
 
 
 def test_an_overlay_reads_through_and_writes_in_order() -> None:
