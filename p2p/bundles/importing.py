@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -21,9 +21,17 @@ from p2p.adapters.directory_origin import BundleOrigin
 from p2p.adapters.lock import AgentLock, lock_holder
 from p2p.bundles.copying import Progress, copy_object
 from p2p.bundles.export import check_room, open_index
-from p2p.bundles.judging import judge
+from p2p.bundles.judging import KEPT, judge
 from p2p.config import AgentConfig
-from p2p.content.bundle import FAT32_PART_SIZE, Kind, Table, pack_name
+from p2p.content.bundle import (
+    FAT32_PART_SIZE,
+    BundleObject,
+    Kind,
+    Table,
+    decode_table,
+    encode_table,
+    pack_name,
+)
 from p2p.content.digests import Digest
 from p2p.content.index import PackIndex
 from p2p.content.manifest import ObjectRef, PackRef, PayloadSpec
@@ -81,11 +89,9 @@ async def import_bundle(
     wanted, installed, nothing = _packs(config, refs, decision, everything=everything)
     before = [] if own is None else [o for o in own.table.objects if o.kind not in _PACKS]
     used = verdict.used | {o.ref.sha256 for o in before}  # those were verified then
-    signed = [o for o in reader.table.objects if o.ref.sha256 in used or o.kind is Kind.TIMESTAMP]
-    if verdict.stale == "older" and before:
-        signed = before
+    signed = before if verdict.stale == "older" and before else _signed(reader.table, used)
     packs = [here[key] for key in sorted(wanted, key=lambda key: list(Kind).index(key[0]))]
-    table = replace(reader.table, objects=(*signed, *packs), part_size=FAT32_PART_SIZE)
+    table = _table(reader, (*signed, *packs), now)
     writer = BundleWriter(str(config.imported_dir), table.part_size)
     with writer.locked():
         check_room(writer, table)
@@ -106,6 +112,38 @@ async def import_bundle(
         agent=lock_holder(config.device.state_dir),
         told=_tell(config),
     )
+
+
+def _signed(table: Table, used: Collection[Digest]) -> list[BundleObject]:
+    """The signed objects that were used, each once: nobody signs what the table calls them."""
+    found, seen = [], {table.timestamp.ref.sha256}
+    for o in table.objects:
+        if o.kind is Kind.TIMESTAMP:
+            found.append(o)
+        elif o.kind not in _PACKS and o.ref.sha256 in used and o.ref.sha256 not in seen:
+            found.append(o)
+            seen.add(o.ref.sha256)
+    return found
+
+
+def _table(reader: BundleReader, objects: tuple[BundleObject, ...], now: float) -> Table:
+    """The table of what is imported. Raises `ContentError` where nobody could read it."""
+    table = replace(
+        reader.table,
+        created=now,
+        products=tuple(dict.fromkeys(reader.table.products)),
+        objects=objects,
+        part_size=FAT32_PART_SIZE,
+    )
+    try:
+        decode_table(encode_table(table))
+    except ContentError as error:
+        raise ContentError(
+            f"{reader.directory}: its table contradicts what it holds: {error.message}",
+            kept=KEPT,
+            next_step="export the bundle again",
+        ) from error
+    return table
 
 
 async def _copy(

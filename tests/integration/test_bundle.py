@@ -26,8 +26,10 @@ from p2p.bundles.export import Gathering
 from p2p.bundles.importing import Imported, import_bundle
 from p2p.cli.bundle import bundle as bundle_command
 from p2p.cli.bundle import progress_bar
-from p2p.content.bundle import Kind
+from p2p.content.bundle import BundleObject, Kind, encode_table
+from p2p.content.digests import sha256
 from p2p.content.limits import KIB, MIB
+from p2p.content.manifest import ObjectRef
 from p2p.content.order import Audience, Member, StaleException
 from p2p.errors import ContentError, OperatorError, OriginError, SlipstreamError, TrustError
 from p2p.install import State
@@ -510,6 +512,70 @@ def test_a_damaged_bundle_is_refused_and_gone_on_with_once_it_is_mended(
     assert done["release"] == "2.0"
     if kind is Kind.FRAMES and how == "flipped":
         assert done["copied"] < done["size"], "what was verified before did not come again"
+
+
+@pytest.mark.parametrize("kind", [k for k in Kind if k is not Kind.TIMESTAMP])
+def test_a_table_that_calls_something_signed_another_kind_is_imported_as_what_it_is_or_refused(
+    fleet: FleetRig, stick: Path, kind: Kind
+) -> None:
+    fleet.order("2.0")
+    exported(fleet, stick)
+    table = BundleReader.open(str(stick)).table
+    name = "2" if kind is Kind.ROOT else "x"
+    wrong = BundleObject(kind, name, table.timestamp.ref)
+    objects = sorted((*table.objects, wrong), key=lambda o: list(Kind).index(o.kind))
+    (stick / "bundle.json").write_bytes(
+        encode_table(dataclasses.replace(table, objects=tuple(objects), products=table.products * 2))
+    )
+    device = isolated(fleet, "d1")
+    device.adopt()
+    if kind is Kind.ROOT:
+        assert_refused(device, stick, "type")
+        return
+    assert command("import", stick, "--config", device.config_file)["release"] == "2.0"
+    imported = BundleReader.open(str(device.config.imported_dir)).table
+    assert [o for o in imported.objects if o.ref == table.timestamp.ref] == [table.timestamp]
+    assert imported.products == (PRODUCT,)
+
+
+def test_the_imported_table_can_be_read_whenever_the_bundle_claims_to_have_been_made(
+    fleet: FleetRig, stick: Path
+) -> None:
+    fleet.order("2.0")
+    exported(fleet, stick)
+    facts = json.loads((stick / "bundle.json").read_bytes())
+    facts["created"] = "0001-01-01T00:00:00Z"
+    (stick / "bundle.json").write_text(json.dumps(facts))
+    device = isolated(fleet, "d1")
+    command("import", stick, "--config", device.config_file)
+    created = BundleReader.open(str(device.config.imported_dir)).table.created
+    assert abs(created - time.time()) < 600
+
+
+def test_an_import_whose_table_nobody_could_read_is_refused_before_anything_is_written(
+    fleet: FleetRig, stick: Path
+) -> None:
+    """Signed files under the names of roots, and between them one that is none: no chain is left of it."""
+    fleet.order("2.0")
+    exported(fleet, stick)
+    table = BundleReader.open(str(stick)).table
+    one, other = list(table.of(Kind.METADATA))[:2]
+    named = {"5": one.ref, "6": ObjectRef(sha256(b"none"), 4), "7": other.ref}
+    roots = [BundleObject(Kind.ROOT, version, ref) for version, ref in named.items()]
+    rest = [o for o in table.objects if o.kind is not Kind.ROOT]
+    changed = dataclasses.replace(table, objects=(*roots, *rest))
+    (stick / "bundle.json").write_bytes(encode_table(changed))
+    device = isolated(fleet, "d1")
+    device.adopt()
+    before = state_of(device)
+    error = refused("import", stick, "--config", device.config_file)
+    assert isinstance(error, ContentError)
+    assert "the roots are no chain" in error.message
+    assert error.kept
+    assert error.next_step
+    assert state_of(device) == before
+    (stick / "bundle.json").write_bytes(encode_table(dataclasses.replace(table, objects=tuple(rest))))
+    assert command("import", stick, "--config", device.config_file)["release"] == "2.0", "no root is needed"
 
 
 async def test_nothing_that_is_meant_brings_the_news_all_the_same(fleet: FleetRig, stick: Path) -> None:
