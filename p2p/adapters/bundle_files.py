@@ -219,7 +219,7 @@ class PartialObject:
         for n, (path, _) in enumerate(self._parts):
             stays = min(max(0, size - self._starts[n]), self._parts[n][1])
             whole = stays == self._parts[n][1] and size > 0
-            if whole:
+            if whole and self._size(self._place(n)) <= stays:
                 continue
             if self._files.exists(path):
                 self._files.remove(path + PARTIAL)

@@ -174,6 +174,18 @@ def test_a_frame_that_rotted_on_the_stick_is_written_again_and_what_is_before_it
     assert_whole(disk)
 
 
+@pytest.mark.parametrize("part", [None, 0, 2, 4])
+def test_a_file_that_became_too_long_is_mended(part: int | None) -> None:
+    disk = CrashDisk()
+    write_all(disk)
+    found, end = (SMALL, "") if part is None else (LARGE, f".{part:04d}")
+    name = f"/b/objects/{found.ref.sha256.hex()}{end}"
+    disk.place(name, (disk.content(name) or b"") + bytes(10))
+    assert BundleReader("/b", TABLE, disk).lacks() == [found]
+    write_all(disk)
+    assert_whole(disk)
+
+
 @pytest.mark.parametrize("at", [0, 10, len(STORED) - 1])
 def test_a_wrong_byte_of_a_source_is_named_and_not_kept(at: int) -> None:
     bad = bytearray(STORED)
