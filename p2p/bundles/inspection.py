@@ -104,7 +104,12 @@ async def inspect_bundle(
             if reason is not None:
                 found.damaged.append(Damage(o, reason))
     bad = {d.found.ref.sha256 for d in found.damaged}
-    _read_documents(found, reader, [o for o in reader.table.objects if o.ref.sha256 not in bad])
+    whole: dict[tuple[Kind, str, Digest], BundleObject] = {}
+    for o in reader.table.objects:
+        if o.ref.sha256 not in bad:  # each once, however often the table names it
+            what = o.name.partition("/")[0] if o.kind is Kind.DOCUMENT else ""
+            whole.setdefault((o.kind, what, o.ref.sha256), o)
+    _read_documents(found, reader, list(whole.values()))
     if root is not None:
         found.verified = True
         try:
