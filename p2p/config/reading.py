@@ -130,7 +130,7 @@ def _read(root: Table) -> AgentConfig | None:
         wan_windows=budgets.windows("wan_windows"),
         zone=budgets.zone("time_zone", default="UTC"),
         recompute_memory=budgets.optional("recompute_memory", budgets.size),
-        wan_gives_way=budgets.boolean("wan_gives_way", default=True),
+        wan_gives_way=budgets.boolean("wan_gives_way", default=False),
         wan_metered=budgets.boolean("wan_metered", default=False),
         wan_roaming=budgets.boolean("wan_roaming", default=False),
         conditions=budgets.optional("conditions", budgets.path),

@@ -110,6 +110,8 @@ class Choice:
         begun = self._begun_run(name)
         if begun is not None or self._context.device not in image.site.gateways:
             return begun
+        if self._leases.news_behind_pieces:
+            return None
         return self._run_of(name, image.maps[name], selfish=False)
 
     def _may_repair(self) -> bool:
@@ -175,9 +177,8 @@ class Choice:
         if self._running or self._idle_since is None:
             self._idle_since = None if self._running else now
             return False
-        behind_s = 2 * self._context.window.answer_s if self._image.wanted.in_flight else 0.0
-        if now - self._leases.ended_at < CONFLICT_S + behind_s:
-            return False  # whose lease has just ended is about to begin the next; news waits behind pieces
+        if now - self._leases.ended_at < CONFLICT_S:
+            return False  # whose lease has just ended is about to begin the next
         return now - self._idle_since >= self._context.policy.help_s
 
     def _is_open(

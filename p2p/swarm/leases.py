@@ -55,6 +55,7 @@ class Leases:
         self._context: Context = image.context
         self._passed: dict[tuple[Digest, int, int], float] = {}
         self._begun: dict[tuple[Digest, int], str] = {}
+        self._ended: dict[str, float] = {}
         self.ended_at = self.brought_at = float("-inf")
 
     def __iter__(self) -> Iterator[LeaseState]:
@@ -81,7 +82,7 @@ class Leases:
         if old is None:
             return
         self._image.hearsay.touch(leases=True)
-        self.ended_at = self._context.now
+        self.ended_at = self._ended[peer.device] = self._context.now
         if len(self._context.remotes(self._image.task.image)) > CROWD:
             self._passed[old.pack, old.start, old.stop] = self.ended_at + PASSED_S
         self._note_begun(peer.device, remote, old)
@@ -151,6 +152,19 @@ class Leases:
         for peer, remote in self._image.leasing():
             if remote.leases and not remote.distrusted:
                 yield peer.device
+
+    @property
+    def news_behind_pieces(self) -> bool:
+        """Whether one whose lease has ended may have begun the next, and says so behind pieces for us."""
+        now, members = self._context.now, self._context.members(self._image.task.image)
+        for device, ended_at in list(self._ended.items()):
+            found = members.get(device)
+            owed = max((asked.size for _, asked in found[0].waiting()), default=0) if found is not None else 0
+            if found is None or not owed:
+                del self._ended[device]
+            elif now - ended_at < min(self._context.policy.stall_s, found[0].answers_in(owed)):
+                return True
+        return False
 
     def leave_some(self, pack: PackRef | None) -> bool:
         """Whether there are leases, but not on all frames of a pack."""

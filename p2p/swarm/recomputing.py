@@ -45,7 +45,10 @@ class Recomputing:
     def step(self) -> None:
         """Have the next patch made, if there is somebody to make it for."""
         image, now = self._image, self._context.now
-        if self._pack is None or not image.complete or self._under_way is not None:
+        if self._pack is None or self._under_way is not None:
+            return
+        if not image.complete:
+            self.due_at = math.inf
             return
         if len(self._failed) >= FAILURES_MAX or not self._wanted():
             self._began_at = self.due_at = math.inf
@@ -62,7 +65,7 @@ class Recomputing:
             return
         key = self._next(name)
         if key is None:
-            self.due_at = now + HELP_S if any(True for _ in self._lacking(name)) else math.inf
+            self.due_at = now + HELP_S  # who has them now may leave
             return
         self._under_way, self.due_at = key, math.inf
         self._context.actions.append(Recompute(image.task.image, *key))
@@ -94,15 +97,21 @@ class Recomputing:
                 yield key
 
     def _next(self, name: Digest) -> PieceKey | None:
-        """The first patch that is this node's turn, or that another has left for long."""
+        """The first patch that is this node's turn; where there is none, one that others left for long."""
         base, me = self._image.task.base, self._context.device
         makers = {me: 100}
         for peer, remote in self._context.remotes(self._image.task.image):
             said = remote.participant
             if said is not None and said.complete and said.base == base and not remote.distrusted:
                 makers[peer.device] = 100
-        late = self._context.now - self._began_at > PATIENCE_S + HELP_S
+        others: list[PieceKey] = []
         for key in self._lacking(name):
-            if late or rank(name + key[1].to_bytes(8, "big"), makers)[0] == me:
+            if rank(name + key[1].to_bytes(8, "big"), makers)[0] == me:
                 return key
-        return None
+            others.append(key)
+        if not others or self._context.now - self._began_at <= PATIENCE_S + HELP_S:
+            return None
+        place = sorted(makers).index(
+            me
+        )  # whose turn it is goes on from the front, each who helps from the back
+        return others[-1 - place % len(others)]

@@ -123,7 +123,7 @@ class Wan:
     queue_s: float = 0.1
     """What its queue holds, at its rate."""
     traffic: tuple[Traffic, ...] = ()
-    gives_way: bool = True
+    gives_way: bool = False
     """Whether devices leave the link to such traffic (`p2p.swarm.courtesy`)."""
 
 

@@ -150,7 +150,7 @@ def _read_wan(table: Table) -> Wan:
         budget=rate(table, "budget", 0.0),
         queue_s=duration(table, "queue", _WAN.queue_s),
         traffic=each(table, "traffic", _read_traffic),
-        gives_way=table.boolean("gives_way", default=True),
+        gives_way=table.boolean("gives_way", default=False),
     )
     table.finish()
     return found

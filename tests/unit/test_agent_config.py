@@ -52,7 +52,7 @@ def test_the_smallest_configuration_gets_sound_defaults() -> None:
     assert config.boot.reboot_command is None
     assert config.health.command is None
     assert config.budgets.wan_rate_max is None
-    assert config.budgets.wan_gives_way
+    assert not config.budgets.wan_gives_way
     assert not config.budgets.wan_metered and not config.budgets.wan_roaming
     assert config.budgets.conditions is None
     assert config.swarm.serve_s is None
@@ -165,7 +165,7 @@ def test_a_wrong_value_is_told_with_what_is_allowed(addition: str, fault: str) -
         ("[swarm]\nserve_s = 0", ("swarm.serve_s", 0)),
         ('[budgets]\nconditions = "now.toml"', ("budgets.conditions", HERE / "now.toml")),
         ("[budgets]\nwan_metered = true", ("budgets.wan_metered", True)),
-        ("[budgets]\nwan_gives_way = false", ("budgets.wan_gives_way", False)),
+        ("[budgets]\nwan_gives_way = true", ("budgets.wan_gives_way", True)),
         ("[budgets]\nlan_rate_max = 1000", ("budgets.lan_rate_max", 1000)),
         ('[budgets]\nwan_month_max = "2GB"', ("budgets.wan_month_max", 2_000_000_000)),
         (

@@ -59,6 +59,8 @@ FOUND = (
     ("alone-at-the-same-moment", 1162, 1.001),
     # On its own in an outage, a device took no more chunks of peers, its own pack being another. (A 1.41)
     ("alone-beside-another-pack", 8, 1.001),
+    # Whose lease had ended began the next, but said so behind a large piece: another did the same. (A 1.5)
+    ("next-lease-behind-a-piece", 996, 1.001),
     # Not the swarm's: those with a WAN filled their connections with each other, by the roster, and machines
     # of a VLAN that have none were left without a way out.
     ("neighbours-without-room", 18, 1.001),

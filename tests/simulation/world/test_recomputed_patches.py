@@ -78,6 +78,16 @@ def test_those_who_can_share_the_work() -> None:
     assert len(made.who) == 2
 
 
+def test_they_go_on_sharing_when_it_takes_long() -> None:
+    klass = DeviceClass("box", {"old": 1.0}, reboot_s=5.0, recompute_rate=5e5)
+    large = release(size=96 << 20, deltas={"old": 10 * PACK})
+    made = Made()
+    phases = (Phase(0.5, 0.0), Phase(1.0, LATER_S))
+    run(depot(devices=6, klass=klass, lan=THIN, release=large, phases=phases), 3, observer=made)
+    assert len(made.who) >= 3
+    assert made.count <= 1.5 * len(made.what), "but for some at the end, when those who are done help"
+
+
 def test_who_cannot_make_them_as_they_were_gives_chunks() -> None:
     rotten = Fault(FaultKind.BIT_ROT_BASE, at_s=LATER_S - 10, who=Who.ALL, size=8 << 20)
     outcome = late_comers(2e6, rotten)
