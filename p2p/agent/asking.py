@@ -120,6 +120,18 @@ class Asking:
         with trio.move_on_after(seconds):
             await self._news()
 
+    async def wait_after_trouble(self, seconds: float, pause_s: float, jitter: float) -> None:
+        """Wait, but not longer than until a peer has newer metadata or this device's turn to ask the origin.
+
+        Trouble that only something newly published can end does not end in what is held already.
+        """
+        if not self._turn:  # else the last question failed, and is tried again at the pace of trouble
+            seconds = max(0.0, min(seconds, self._turn_at(pause_s, jitter) - trio.current_time()))
+        with trio.move_on_after(seconds):
+            await self._news()
+            return
+        self._turn |= trio.current_time() >= self._turn_at(pause_s, jitter)
+
     # Inside
 
     async def _news(self) -> None:

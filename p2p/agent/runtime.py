@@ -312,8 +312,9 @@ class Agent:
             except SlipstreamError as error:
                 log.warning("%s", error.diagnostics())
                 lasting = isinstance(error, TrustError | ReleaseBlockedError)
-                wait = pace.after_trouble(self._reporting.poll_s, random.random(), lasting=lasting)
-                await self._asking.wait_for_news(wait)
+                poll_s, jitter = self._reporting.poll_s, random.random()
+                wait = pace.after_trouble(poll_s, jitter, lasting=lasting)
+                await self._asking.wait_after_trouble(wait, poll_s, jitter)
 
     @property
     def _patience_s(self) -> float:
@@ -326,6 +327,7 @@ class Agent:
         Raises `OriginError` if nothing of use came for `patience_s`, `TrustError` once what is known expires.
         """
         changed = False
+        begun = trio.Event()
 
         async def despair(scope: trio.CancelScope) -> None:
             while not self._driver.lacks or trio.current_time() - self._driver.moved_at < patience_s:
@@ -344,6 +346,7 @@ class Agent:
 
         async def watch(scope: trio.CancelScope) -> None:
             nonlocal changed
+            await begun.wait()  # a question that a refusal breaks off would be this device's turn lost
             while True:
                 await self._asking.wait_for_turn(self._reporting.poll_s)
                 why: list[SlipstreamError] = []
@@ -365,7 +368,7 @@ class Agent:
             if patience_s < math.inf:
                 nursery.start_soon(despair, nursery.cancel_scope)
             try:
-                await self._updates.install(meant)
+                await self._updates.install(meant, begun.set)
             except (LocalError, RebootPendingError) as error:
                 outcome.append(error)
             nursery.cancel_scope.cancel()

@@ -128,9 +128,10 @@ class Updates:
                 case _:
                     return
 
-    async def install(self, meant: Meant) -> None:
+    async def install(self, meant: Meant, begun: Callable[[], object] = lambda: None) -> None:
         """Install a release and commit it; returns when it is. Raises the `LocalError` that prevents it.
 
+        `begun` is called once it is known not to be blocked here, before anything is fetched.
         May be cancelled while it fetches: what is verified stays and is gone on from.
         """
         release = Release(
@@ -149,6 +150,7 @@ class Updates:
             return
         try:
             installer.refuse_blocked(release)
+            begun()
             self._turn("planning", release)
             plan = await trio.to_thread.run_sync(installer.begin, release, meant.manifest)
             if installer.record.state not in (State.WRITTEN, State.ARMED, State.TRIAL):

@@ -135,7 +135,12 @@ class Asking:
     def again(self, error: SlipstreamError) -> None:
         """Ask again after trouble."""
         lasting = isinstance(error, TrustError | ReleaseBlockedError)
-        self._in(self._pace.after_trouble(self._character.poll_s, self._rng.random(), lasting=lasting))
+        pause_s, jitter = self._character.poll_s, self._rng.random()
+        wait = self._pace.after_trouble(pause_s, jitter, lasting=lasting)
+        if not self._turn:  # else the last question failed, and is tried again at the pace of trouble
+            wait = max(0.0, min(wait, self._turn_at(pause_s, jitter) - self._time.now))
+        self._poll += 1
+        self._life.after_disk(wait, self._trouble_over, self._poll, jitter)
 
     # Inside
 
@@ -153,6 +158,11 @@ class Asking:
             return
         self._turn = True
         self.now()
+
+    def _trouble_over(self, poll: int, jitter: float) -> None:
+        if poll == self._poll:
+            self._turn |= self._turn_at(self._character.poll_s, jitter) <= self._time.now + 1e-6
+            self.now()
 
     def _turn_at(self, pause_s: float, jitter: float) -> float:
         """When this device asks the origin, as far as is known now."""

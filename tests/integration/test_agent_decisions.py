@@ -7,7 +7,7 @@ import json
 import logging
 import shutil
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -149,6 +149,35 @@ async def test_a_health_check_that_fails_rolls_back_and_blocks(
     device.configure(origin=origin.url, health=(sys.executable, "-c", "pass"))
     fleet.order("3.0")
     await assert_installs(device, "3.0")
+
+
+async def _after(seconds: float, call: Callable[[], object]) -> None:
+    await trio.sleep(seconds)
+    call()
+
+
+async def test_a_device_whose_release_is_blocked_goes_on_asking_the_origin(
+    fleet: FleetRig, origin: HostileOrigin
+) -> None:
+    fleet.order("2.0")
+    device = fleet.device("d1", origin=origin.url, health=(sys.executable, "-c", "import sys; sys.exit(3)"))
+
+    def far(request: Request, answer: Answer) -> Answer | None:
+        if not request.path.startswith("metadata/"):
+            return None
+        answer.hold = trio.Event()
+        nursery.start_soon(_after, 0.15, answer.hold.set)  # longer than it takes to refuse the release
+        return answer
+
+    async with trio.open_nursery() as nursery, device.running() as run:
+        origin.fault = far
+        await until(lambda: bool(device.record.blocked), "the release is blocked")
+        asked = origin.asked["metadata/timestamp.json"]
+        await until(lambda: origin.asked["metadata/timestamp.json"] >= asked + 2, "the origin is asked again")
+        assert run.agent._updates.progress.release == "2.0"
+        fleet.order("3.0")
+        await until(lambda: len(device.record.blocked) == 2, "the next release is installed")
+        assert run.agent._updates.progress.release == "3.0"
 
 
 async def test_a_device_that_reboots_waits_for_it(fleet: FleetRig, origin: HostileOrigin) -> None:

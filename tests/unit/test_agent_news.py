@@ -177,3 +177,28 @@ async def test_peers_that_are_of_no_help_are_reason_to_ask_the_origin(autojump_c
     agent._decide = decide
     await agent.ask()
     assert agent.decided == [True, False, True]
+
+
+@pytest.mark.parametrize("turn_at", [0.0, 1000.0])
+async def test_trouble_ends_in_a_question_to_the_origin_once_it_is_due(
+    autojump_clock: MockClock, turn_at: float
+) -> None:
+    agent = Asking()
+    await agent.ask()  # a release that is blocked here: the same is found again in what is held already
+    agent.turn_at = turn_at
+    await agent.wait_after_trouble(2 * POLL_S, POLL_S, 0.5)
+    assert trio.current_time() == pytest.approx(ASKING_S + (2 * POLL_S if turn_at else 0.0))
+    await agent.ask()
+    assert agent.decided == [True, not turn_at]
+
+
+async def test_a_question_that_fails_is_asked_again_at_the_pace_of_trouble(autojump_clock: MockClock) -> None:
+    agent = Asking()
+    agent._turn = True  # the origin gave nothing
+    await agent.wait_after_trouble(7.0, POLL_S, 0.5)
+    assert trio.current_time() == pytest.approx(7.0)
+    agent._driver.news.set()
+    await agent.wait_after_trouble(7.0, POLL_S, 0.5)
+    assert trio.current_time() == pytest.approx(7.0)
+    await agent.ask()
+    assert agent.decided == [True]

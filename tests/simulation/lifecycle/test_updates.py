@@ -259,3 +259,17 @@ def test_the_same_seed_gives_the_same_life_whatever_the_hash_seed() -> None:
     assert len(found) == 1
     first, second = found.pop().splitlines()
     assert first != second
+
+
+def test_a_device_whose_release_is_blocked_goes_on_asking_the_origin() -> None:
+    solo = Solo(healthy=lambda manifest: False)
+    solo.publish()
+    solo.life.power_on()
+    solo.run(600)
+    assert [line for line in solo.log.lines if "rolled back" in line] == ["rolled back: health check: failed"]
+    asked = solo.origin.asked.count("timestamp.json")
+    solo.run(600)
+    assert 6 <= solo.origin.asked.count("timestamp.json") - asked <= 15, "about once a pause"
+    solo.publish(3)
+    solo.run(300)
+    assert len([line for line in solo.log.lines if "rolled back" in line]) == 2
