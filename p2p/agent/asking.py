@@ -172,7 +172,7 @@ class Asking:
         finally:
             if source.origin_reached:
                 self._contacted()
-        if source.origin_reached:
+        if source.origin_told:
             self._pass_on()
             self._driver.feed(e.OriginAnswered())
         return decision

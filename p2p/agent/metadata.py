@@ -27,6 +27,7 @@ IMPORTED = "\0imported"
 class MetadataSource:
     """Answers the needs of one refresh; `origin_reached` tells afterwards whether the origin answered.
 
+    `origin_told`: it gave a timestamp that was accepted; that it has no newer root says nothing of that.
     `expired`: a timestamp was refused only because it is over. `known`: the version of the timestamp that is
     trusted now; of an imported bundle, like of peers, only a newer one is of interest.
     """
@@ -41,7 +42,7 @@ class MetadataSource:
         self._wan = wan
         self._asked: dict[str, list[str]] = {}
         self._origin_refused = False
-        self.origin_reached = False
+        self.origin_reached = self.origin_told = False
         self.expired = False
 
     async def answer(self, need: Need) -> bytes | None:
@@ -62,6 +63,7 @@ class MetadataSource:
         if need.error is not None and asked == [ORIGIN]:
             log.warning("%s from the origin is refused: %s", need.path, need.error.message)
             self._origin_refused = True
+            self.origin_told = False
         if self._wan and ORIGIN not in asked:
             asked.append(ORIGIN)
             try:
@@ -73,6 +75,7 @@ class MetadataSource:
                 log.info("%s: %s", need.path, error.message)
             else:
                 self.origin_reached = True
+                self.origin_told = need.role == "timestamp"
                 return data
         if IMPORTED not in asked:
             asked.append(IMPORTED)

@@ -209,6 +209,7 @@ class Asking:
         def decided(decision: Decision) -> None:
             if answers.origin_reached:
                 self._swarm.polled()
+            if answers.origin_told:
                 self._pass_on()
                 self._swarm.answered()
             done(decision)

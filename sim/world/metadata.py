@@ -43,7 +43,7 @@ class Sources(Protocol):
 class MetadataAnswers:
     """Answers the needs of one refresh; `wan`: whether the origin may be asked.
 
-    `origin_reached` tells afterwards whether it answered.
+    `origin_reached` tells afterwards whether it answered, `origin_told` whether with a good timestamp.
     """
 
     def __init__(self, sources: Sources, *, wan: bool) -> None:
@@ -51,7 +51,7 @@ class MetadataAnswers:
         self._wan = wan
         self._asked: dict[str, list[str]] = {}
         self._origin_refused = False
-        self.origin_reached = False
+        self.origin_reached = self.origin_told = False
 
     def answer(self, need: Need, then: Then) -> None:
         """The bytes, None for "nobody has it", `OriginError` when every source is used up."""
@@ -70,6 +70,7 @@ class MetadataAnswers:
         asked = self._asked.setdefault(need.name, [])
         if need.error is not None and asked == [ORIGIN]:
             self._origin_refused = True
+            self.origin_told = False
         if not self._wan or ORIGIN in asked:
             self._ask_peers(need, then)
             return
@@ -78,6 +79,7 @@ class MetadataAnswers:
         def came(data: Answer) -> None:
             if not isinstance(data, OriginError | PeerError):
                 self.origin_reached = True
+                self.origin_told = need.role == "timestamp"
                 then(data)
             elif isinstance(data, OriginError) and data.reason == "not-found" and need.role == "root":
                 self.origin_reached = True

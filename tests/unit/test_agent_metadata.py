@@ -162,3 +162,29 @@ async def test_what_has_a_digest_goes_through_the_exchange_once() -> None:
     )  # fmt: skip
     with pytest.raises(OriginError, match="a test"):
         await found.answer(refused)
+
+
+@pytest.mark.parametrize(
+    ("gives", "refused", "told"),
+    [
+        ({}, False, False),
+        ({"timestamp.json": OriginError("too-slow")}, False, False),
+        ({"3.root.json": b"r"}, False, False),
+        ({"timestamp.json": b"t"}, True, False),
+        ({"timestamp.json": b"t"}, False, True),
+    ],
+)
+async def test_only_a_timestamp_of_the_origin_that_is_accepted_says_that_it_has_nothing_newer(
+    gives: dict[str, bytes | OriginError], refused: bool, told: bool
+) -> None:
+    asked = Asked()
+    asked.origin.update(gives)
+    asked.news_from["peer"] = (1, 8)
+    asked.peers["peer", "timestamp.json"] = b"t"
+    found = source(asked)
+    await found.answer(ROOT)
+    assert await found.answer(TIMESTAMP) == b"t"
+    if refused:
+        again = need("timestamp.json", "timestamp", error=TrustError("rollback", "a test"))
+        assert await found.answer(again) == b"t"
+    assert (found.origin_reached, found.origin_told) == (True, told)

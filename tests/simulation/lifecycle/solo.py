@@ -105,6 +105,8 @@ class Origin:
     def __init__(self, repository: VirtualRepository) -> None:
         self.repository = repository
         self.down = False
+        self.out: set[str] = set()
+        """Metadata that it does not give just now."""
         self.stale: dict[str, bytes] = {}
         self.asked: list[str] = []
 
@@ -122,6 +124,8 @@ class LoneSwarm:
         self.life: Lifecycle | None = None
         self.spoil: Callable[[int], bool] = lambda offset: False
         self.makings: list[Digest] = []
+        self.told = 0
+        """How often the site was told that the origin has nothing newer."""
         self._generation = 0
 
     @property
@@ -144,7 +148,8 @@ class LoneSwarm:
 
     def polled(self) -> None: ...
 
-    def answered(self) -> None: ...
+    def answered(self) -> None:
+        self.told += 1
 
     def asks_at(self, asked_at: float, pause_s: float, jitter: float) -> float:
         return asked_at + pause_s * (0.5 + jitter)
@@ -158,7 +163,7 @@ class LoneSwarm:
     def from_origin(self, name: str, size_max: int, then: Then) -> None:
         self.origin.asked.append(name)
         path = f"metadata/{name}"
-        if self.origin.down:
+        if self.origin.down or name in self.origin.out:
             self._answer(OriginError("unreachable", name), then)
             return
         data = self.origin.stale.get(path, self.origin.repository.files.get(path))

@@ -168,3 +168,15 @@ def test_release_for_gives_what_the_repository_means() -> None:
     assert isinstance(decision, Meant)
     assert decision.order == order
     assert solo.clock.read(0.0) == EPOCH
+
+
+def test_an_origin_without_its_timestamp_is_not_said_to_have_nothing_newer() -> None:
+    solo = lived(Solo())
+    told = solo.swarm.told
+    assert told > 0
+    solo.origin.out.add("timestamp.json")
+    solo.run(600)
+    assert solo.swarm.told == told
+    solo.origin.out.clear()
+    solo.run(120)
+    assert solo.swarm.told > told
