@@ -46,8 +46,8 @@ class Lookout:
         self._version = 0
         self._heard_at = float("-inf")
         """When the origin was last asked, by whomever, and had nothing newer than what this node trusts."""
-        self._ahead: tuple[int, float] | None = None
-        """Such word about a timestamp that this node does not have yet."""
+        self._ahead: dict[str, tuple[int, float]] = {}
+        """By peer: such word about a timestamp that this node does not have yet. It may not exist."""
         self._knows: dict[str, float] = {}
         self._asked: dict[str, float] = {}
         """By peer: up to when it is known to know, and when it asked itself."""
@@ -64,9 +64,10 @@ class Lookout:
     def trusts(self, version: int) -> None:
         """The timestamp that the agent trusts now."""
         self._version = version
-        if self._ahead is not None and self._ahead[0] <= version:
-            self._heard_at = max(self._heard_at, self._ahead[1])
-            self._ahead = None
+        borne_out = [at for claimed, at in self._ahead.values() if claimed <= version]
+        self._ahead = {device: word for device, word in self._ahead.items() if word[0] > version}
+        if borne_out:
+            self._learn(max(borne_out))
 
     def greet(self, device: str) -> None:
         """Tell a newcomer what is known."""
@@ -82,19 +83,16 @@ class Lookout:
         self._knows[peer.device] = max(at, self._knows.get(peer.device, at))
         if not word.age:
             self._asked[peer.device] = context.now
-        known = self._heard_at if self._ahead is None else max(self._heard_at, self._ahead[1])
-        if word.timestamp_version < self._version or at < known + NEWER_S:
-            return
         if word.timestamp_version > self._version:
-            self._ahead = word.timestamp_version, at
-        else:
-            self._heard_at = at
-        self._pass_on(m.OriginAsked(word.timestamp_version, max(1, word.age)), at)
+            self._ahead[peer.device] = word.timestamp_version, at
+        elif word.timestamp_version == self._version:
+            self._learn(at)
 
     def lost(self, device: str) -> None:
         """A peer is gone."""
         self._knows.pop(device, None)
         self._asked.pop(device, None)
+        self._ahead.pop(device, None)
 
     def due(self, asked_at: float, pause_s: float, jitter: float, now: float) -> float:
         """When this device asks the origin, if it hears nothing until then.
@@ -124,6 +122,15 @@ class Lookout:
         ]
         order = rank(self._key, dict.fromkeys([*awake, self._context.device], 100))
         return order.index(self._context.device), len(able)
+
+    def _learn(self, at: float) -> None:
+        """The origin was asked then, and had nothing newer than what is trusted."""
+        if at < self._heard_at + NEWER_S:
+            return
+        self._heard_at = at
+        age = max(1, int(self._context.now - at))
+        if age <= limits.ASKED_AGE_MAX:
+            self._pass_on(m.OriginAsked(self._version, age), at)
 
     def _pass_on(self, word: m.OriginAsked, at: float) -> None:
         context = self._context

@@ -191,6 +191,34 @@ def test_word_of_news_counts_once_they_are_trusted() -> None:
     assert due(node, 1003.0) == pytest.approx(before + 1000.0)
 
 
+def test_word_of_news_that_do_not_exist_neither_spreads_nor_hides_other_word() -> None:
+    node, tell = lone()
+    before = due(node, 1000.0)
+    assert tell(m.OriginAsked(1 << 53, 0), 1000.0) == []
+    passed = node.handle(e.Received("d1", m.OriginAsked(5, 0)), 1001.0)
+    assert {a.message for a in passed if isinstance(a, e.Send)} == {m.OriginAsked(5, 1)}
+    assert due(node, 1001.0) == pytest.approx(before + 1001.0)
+    node.handle(e.Received("d1", m.OriginAsked(6, 0)), 1100.0)
+    learnt = node.handle(e.HoldMetadata("timestamp.json", 6, b"six"), 1103.0)
+    words = {a.message for a in learnt if isinstance(a, e.Send) and isinstance(a.message, m.OriginAsked)}
+    assert words == {m.OriginAsked(6, 3)}, "passed on once it is borne out"
+    assert due(node, 1103.0) == pytest.approx(before + 1100.0)
+
+
+def test_a_peer_that_tells_of_what_does_not_exist_does_not_make_the_site_ask() -> None:
+    site = Site(20)
+    liar = site.run(DAY_S).most_common(1)[0][0]
+    site.deaf.add(liar)
+    site.run(DAY_S)
+    asked = len(site.asked)
+    while site.now < 3 * DAY_S:
+        for name, node in site.nodes.items():
+            if name != liar:
+                site.carry(name, node.handle(e.Received(liar, m.OriginAsked(1 << 53, 0)), site.now))
+        site.run(NEWER_S)
+    assert len(site.asked) - asked <= 1.3 * DAY_S / PAUSE_S
+
+
 def test_word_is_passed_on_to_a_few_and_not_again_soon() -> None:
     _, tell = lone()
     passed = [a for a in tell(m.OriginAsked(5, 0), 1000.0) if isinstance(a, e.Send)]
