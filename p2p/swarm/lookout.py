@@ -6,9 +6,10 @@ The others put off their own question each time they hear so. Their deadlines ar
 down the order, so that the role moves by itself to the next when the lookout leaves, loses its link or goes
 quiet, and in sites where not all are connected more than one may have it.
 
-Word of others is never all: each device also asks by itself now and then, the more seldom the more there are,
-so that somebody does about every `OWN` pauses, and a lookout that hides news is found out by the first honest
-one. Not for when an answer is too old to be trusted (`p2p.trust`), nor for what is asked (`agent.asking`).
+Word of others is never all: each device also asks by itself now and then, the more seldom the more there
+are (up to `OTHERS`), so that somebody does about every `OWN` pauses, and a lookout that hides news is found
+out by the first honest one. Not for when an answer is too old to be trusted (`p2p.trust`), nor for what is
+asked (`agent.asking`).
 """
 
 from __future__ import annotations
@@ -26,6 +27,10 @@ to so many steps; all jittered by half a pause. The lookout asks after half a pa
 
 OWN = 8
 """Pauses after which somebody of a site asks without regard to the word of others, on the average."""
+
+OTHERS = 16
+"""So many others at the most let a device ask more seldom: it relies on their word for `OWN` times as many
+pauses on the average, and half as many again at the most."""
 
 QUIET = 3.0
 """Pauses after which a device that has not asked is passed over in the order."""
@@ -105,12 +110,12 @@ class Lookout:
             return asked_at + pause_s * spread
         last = max(asked_at, self._heard_at)
         wait = spread if not ahead else NEXT + STEP * min(ahead, STEPS) + 0.5 * jitter
-        return min(last + pause_s * wait, asked_at + pause_s * OWN * (1 + others) * spread)
+        return min(last + pause_s * wait, asked_at + pause_s * OWN * max(1, others) * spread)
 
     # Inside
 
     def _order(self, pause_s: float, now: float) -> tuple[int, int]:
-        """How many peers come before this device, and how many could ask at all."""
+        """How many peers come before this device, and how many could ask at all, up to `OTHERS`."""
         able = [
             p for d, p in self._context.peers.items()
             if p.hello is not None and (p.hello.wan or d in self._asked)
@@ -121,7 +126,7 @@ class Lookout:
             if now - max(p.connected_at, self._asked.get(p.device, p.connected_at)) <= QUIET * pause_s
         ]
         order = rank(self._key, dict.fromkeys([*awake, self._context.device], 100))
-        return order.index(self._context.device), len(able)
+        return order.index(self._context.device), min(len(able), OTHERS)
 
     def _learn(self, at: float) -> None:
         """The origin was asked then, and had nothing newer than what is trusted."""

@@ -12,7 +12,7 @@ import pytest
 from p2p.content import limits
 from p2p.swarm import events as e
 from p2p.swarm import messages as m
-from p2p.swarm.lookout import NEWER_S, OWN, QUIET
+from p2p.swarm.lookout import NEWER_S, OTHERS, OWN, QUIET
 from p2p.swarm.node import SwarmNode
 from p2p.swarm.wire import PROTOCOL
 
@@ -159,11 +159,11 @@ def test_a_lookout_that_hides_news_does_not_keep_the_site_from_asking() -> None:
     assert max(b - a for a, b in pairwise(honest)) < 5 * OWN * PAUSE_S
 
 
-def lone() -> tuple[SwarmNode, Callable[[m.Message, float], list[e.Action]]]:
-    """A node with six peers, and how one of them tells it something."""
+def lone(peers: int = 6) -> tuple[SwarmNode, Callable[[m.Message, float], list[e.Action]]]:
+    """A node with peers, and how one of them tells it something."""
     node = SwarmNode(device="me", site="depot", port=1, rng=random.Random(1))
     node.handle(e.HoldMetadata("timestamp.json", 5, b"five"), 0.0)
-    for n in range(6):
+    for n in range(peers):
         node.handle(e.PeerConnected(f"d{n}", ""), 0.0)
         node.handle(e.Received(f"d{n}", m.Hello(PROTOCOL, "depot", 1, True)), 0.0)
     return node, lambda message, now: node.handle(e.Received("d0", message), now)
@@ -181,6 +181,15 @@ def test_only_word_of_what_is_trusted_puts_the_own_question_off(version: int, ag
     before = due(node, 1000.0)
     tell(m.OriginAsked(version, age), 1000.0)
     assert due(node, 1000.0) == pytest.approx(before + (1000.0 - age if counts else 0.0))
+
+
+@pytest.mark.parametrize(("peers", "reckoned"), [(1, 1), (6, 6), (40, OTHERS)])
+def test_no_word_keeps_a_device_from_asking_for_longer_than_its_bound(peers: int, reckoned: int) -> None:
+    node, _ = lone(peers)
+    bound = OWN * reckoned * PAUSE_S
+    node.handle(e.Received("d0", m.OriginAsked(5, 0)), 2 * bound)
+    assert due(node, 2 * bound) == pytest.approx(bound)
+    assert node.asks_at(0.0, PAUSE_S, 1.0, 2 * bound) == pytest.approx(1.5 * bound)
 
 
 def test_word_of_news_counts_once_they_are_trusted() -> None:
