@@ -125,6 +125,8 @@ class Lookout:
             for p in able
             if now - max(p.connected_at, self._asked.get(p.device, p.connected_at)) <= QUIET * pause_s
         ]
+        if awake and not self._context.weight:
+            return STEPS, min(len(able), OTHERS)  # its link or its power is dear: whoever else can, asks
         order = rank(self._key, dict.fromkeys([*awake, self._context.device], 100))
         return order.index(self._context.device), min(len(able), OTHERS)
 

@@ -104,6 +104,21 @@ def test_who_is_alone_asks_at_its_pace() -> None:
     assert site.run(10 * DAY_S).total() == pytest.approx(10 * DAY_S / PAUSE_S, rel=0.1)
 
 
+@pytest.mark.parametrize("count", [2, 12])
+def test_who_weighs_nothing_leaves_it_to_the_others_while_there_are_any(count: int) -> None:
+    site = Site(count)
+    first = site.run(DAY_S).most_common(1)[0][0]
+    site.nodes[first].handle(e.WeightChanged(0), site.now)
+    site.run(DAY_S)
+    found = site.run(4 * DAY_S)
+    assert found[first] <= 2 * 4 * DAY_S / PAUSE_S / OWN, "but for its own look now and then"
+    assert found.total() >= 0.7 * 4 * DAY_S / PAUSE_S
+    for name in set(site.nodes) - {first}:
+        site.leave(name)
+    site.run(DAY_S)
+    assert site.run(4 * DAY_S)[first] >= 0.8 * 4 * DAY_S / PAUSE_S
+
+
 def test_who_has_no_wan_is_no_lookout() -> None:
     site = Site(10, wan=lambda n: n == 3)
     assert site.run(10 * DAY_S)["d3"] == pytest.approx(10 * DAY_S / PAUSE_S, rel=0.1)
