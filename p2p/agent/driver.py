@@ -222,6 +222,8 @@ class SwarmDriver:
             if held is not None:
                 self.feed(e.HoldObject(event.message.digest, held))
         self.feed(event)
+        if isinstance(event, e.PeerLost):
+            self.news_from.pop(event.device, None)
 
     def feed(self, event: e.Event) -> None:
         """Give the node an event and carry out what it says; events that follow from that queue up."""

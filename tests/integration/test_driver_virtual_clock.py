@@ -12,6 +12,7 @@ from trio.testing import MockClock
 
 from p2p.content import limits
 from p2p.content.limits import KIB
+from p2p.swarm import events as e
 from p2p.swarm import messages as m
 from p2p.swarm import wire
 from p2p.swarm.policy import Policy
@@ -212,3 +213,16 @@ async def test_a_budget_of_the_device_is_kept(autojump_clock: MockClock, tmp_pat
             times = await site.make_all()
     assert device.right
     assert times["a"] >= 0.9 * len(FULL_FRAMES) / (32 * KIB)
+
+
+async def test_what_a_peer_claimed_to_know_is_forgotten_when_it_is_gone(
+    autojump_clock: MockClock, site: DrivenSite
+) -> None:
+    driver = site.add("a").driver
+    async with site.running():
+        driver.received(e.PeerConnected("z", ""))
+        driver.received(e.Received("z", m.Hello(wire.PROTOCOL, "depot", 1, True)))
+        driver.received(e.Received("z", m.News(1, 9)))
+        assert driver.news_from == {"z": (1, 9)}
+        driver.received(e.PeerLost("z"))
+        assert driver.news_from == {}
