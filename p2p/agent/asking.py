@@ -57,6 +57,7 @@ class Asking:
         self._asked_for = False
         self._turn = True
         self._excepted = False  # the last decision was by expired metadata, as its order allows
+        self._pause_s = config.coordinator.poll_s
 
     def ask_now(self) -> None:
         """Do not wait for the next poll, nor be content with a question that is under way."""
@@ -74,6 +75,7 @@ class Asking:
         self._asked_for = False
         self._driver.news = trio.Event()
         self._driver.look_at_imported()
+        before = self._claims(self._trust.versions.get("timestamp", 0))
         try:
             decision = await self._decide(wan=first)
         except (TrustError, OriginError, PeerError):
@@ -83,8 +85,7 @@ class Asking:
             first = True  # peers are of no help
             decision = await self._decide(wan=True)
         version = self._trust.versions.get("timestamp", 0)
-        claims = [self._imported.timestamp_version, *(c for _, c in self._driver.news_from.values())]
-        if any(claimed > version for claimed in claims):
+        if self._claims(version) or self._imported.timestamp_version > version:
             # An origin that lags behind (a stale cache, a replay): peers can bring forward, never back. Or
             # peers that do not give what they claim: the origin has it, if there is any.
             excepted = self._excepted
@@ -95,7 +96,10 @@ class Asking:
                     raise  # it is newer, signed, and excepts this device no more: the order may be aborted
                 log.info("what peers claim to know: %s", error.message)
         version = self._trust.versions.get("timestamp", 0)
-        if not self._asked_for and all(claimed <= version for _, claimed in self._driver.news_from.values()):
+        for device in self._claims(version):
+            if before.get(device, 0) > version:  # what was claimed meanwhile may be had by another question
+                self._driver.doubts.doubt(device, trio.current_time(), self._pause_s)
+        if not self._asked_for and not self._claims(version):
             self._driver.news = trio.Event()  # what was heard meanwhile is known now
         self._pass_on()
         return decision
@@ -105,6 +109,7 @@ class Asking:
 
         `pause_s`: between two questions of the site, on the average.
         """
+        self._pause_s = pause_s
         jitter = random.random()
         while (left := self._turn_at(pause_s, jitter) - trio.current_time()) > 0:
             with trio.move_on_after(min(left, pause_s / 2)):  # who comes first may have left meanwhile
@@ -133,6 +138,12 @@ class Asking:
         self._turn |= trio.current_time() >= self._turn_at(pause_s, jitter)
 
     # Inside
+
+    def _claims(self, version: int) -> dict[str, int]:
+        """What peers that are not doubted claim to know, beyond what is trusted: timestamp versions."""
+        now, doubts = trio.current_time(), self._driver.doubts
+        claims = {d: claimed for d, (_, claimed) in self._driver.news_from.items() if claimed > version}
+        return {device: claimed for device, claimed in claims.items() if doubts.heeds(device, now)}
 
     async def _news(self) -> None:
         await self._driver.news.wait()

@@ -32,6 +32,7 @@ from p2p.ports import BlobStore, Origin, PeerAddress
 from p2p.swarm import SwarmNode, departure
 from p2p.swarm import events as e
 from p2p.swarm import messages as m
+from p2p.trust import Doubts
 
 log = logging.getLogger(__name__)
 
@@ -88,6 +89,7 @@ class SwarmDriver:
         self._nursery: trio.Nursery | None = None
         self.news = trio.Event()
         self.news_from: dict[str, tuple[int, int]] = {}
+        self.doubts = Doubts()
         self.object_paths: dict[Digest, str] = {}
         self.trouble: OriginError | None = None
         self.moved_at = self._stored_at = 0.0
@@ -314,7 +316,8 @@ class SwarmDriver:
                     channel.send_nowait(action.data)
             case e.NewsHeard():
                 self.news_from[action.device] = (action.root_version, action.timestamp_version)
-                self.news.set()
+                if self.doubts.heeds(action.device, trio.current_time()):
+                    self.news.set()
             case e.Route():
                 image = self._images.get(action.image)
                 if image is not None:

@@ -8,7 +8,7 @@ from p2p.trust.client import TrustClient
 from p2p.trust.clock import ISSUED, format_time, parse_time, trusted_time
 from p2p.trust.floors import FloorStore, ReleaseFloors
 from p2p.trust.need import Need, NeedKind, Steps, run, run_async
-from p2p.trust.pace import CheckInPace, Pace
+from p2p.trust.pace import CheckInPace, Doubts, Pace
 from p2p.trust.policy import Decision, Meant, Nothing, decide, open_orders
 from p2p.trust.release import PHASES_ROLE, orders_role, product_role, release_for
 from p2p.trust.staleness import excused, release_despite_expiry
@@ -19,6 +19,7 @@ __all__ = [
     "PHASES_ROLE",
     "CheckInPace",
     "Decision",
+    "Doubts",
     "EmptyStore",
     "FloorStore",
     "Meant",

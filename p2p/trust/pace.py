@@ -60,3 +60,31 @@ class CheckInPace:
         wait = self._pause * (0.5 + jitter)
         self._pause = min(self._longest, self._pause * 2)
         return wait
+
+
+DOUBTED_MAX, DOUBT_PAUSES_MAX = 256, 32
+"""Peers that are doubted at a time, and for how many pauses between two polls at the longest."""
+
+
+class Doubts:
+    """Peers that claimed newer metadata which neither they nor the origin gave. In seconds.
+
+    Their claims lead to no question for a pause, for two if they do so again, and so on: a claim costs the
+    WAN a question, and anyone can claim anything. They may still be asked with the others.
+    """
+
+    def __init__(self) -> None:
+        self._until: dict[str, tuple[float, float]] = {}
+
+    def heeds(self, device: str, now: float) -> bool:
+        """Whether a claim of this peer is reason to ask."""
+        return now >= self._until.get(device, (now, 0.0))[0]
+
+    def doubt(self, device: str, now: float, pause_s: float) -> None:
+        """It did not give what it claimed. Who has kept to the truth for as long again begins anew."""
+        until, last = self._until.pop(device, (now, 0.0))
+        wait = min(2 * last, DOUBT_PAUSES_MAX * pause_s) if now <= until + last else 0.0
+        wait = max(wait, pause_s)
+        if len(self._until) >= DOUBTED_MAX:
+            del self._until[next(iter(self._until))]
+        self._until[device] = now + wait, wait

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from p2p.adapters.installer import ReleaseBlockedError
 from p2p.errors import SlipstreamError, StoreError, TrustError
-from p2p.trust import Decision, Pace, TrustClient, release_for
+from p2p.trust import Decision, Doubts, Pace, TrustClient, release_for
 from p2p.trust.documents import Reader
 from p2p.trust.store import TrustStore
 from sim.world.character import Character
@@ -72,6 +72,8 @@ class Asking:
         self._reader = reader
         self._clock = clock
         self._pace = Pace()
+        self._doubts = Doubts()
+        self._before: dict[str, int] = {}
         self._poll = 0
         self._asked_at = float("-inf")
         self._own_at = float("-inf")
@@ -92,6 +94,7 @@ class Asking:
         self._asking = self._asked_for = self._heard = False
         self._own_at = float("-inf")
         self._turn = True
+        self._doubts = Doubts()
         self._pace.answered()
 
     def now(self) -> None:
@@ -103,6 +106,7 @@ class Asking:
         first = wan and (self._asked_for or self._told or self._turn or not self._character.lookout)
         self._asked_for = self._heard = self._told = False
         self._asked_at = self._time.now
+        self._before = self._claims
 
         def failed(error: SlipstreamError) -> None:
             self._turn = first
@@ -113,13 +117,15 @@ class Asking:
 
         self._decide(first, lambda decision: self._check_news(decision, wan=wan and not first), failed)
 
-    def soon(self, *, claimed: bool = False) -> None:
-        """There is news: ask, but not more often than once in `NEWS_PAUSE_S`. `claimed`: by a peer.
+    def soon(self, *, claimed: str = "") -> None:
+        """There is news: ask, but not more often than once in `NEWS_PAUSE_S`. `claimed`: by this peer.
 
         A question that is under way may have missed it, and is followed by another if so.
         """
+        if claimed and not self._doubts.heeds(claimed, self._time.now):
+            return
         if self._asking:
-            self._heard |= claimed
+            self._heard |= bool(claimed)
             self._asked_for |= not claimed
         else:
             self._told |= not claimed
@@ -224,16 +230,25 @@ class Asking:
     def _check_news(self, decision: Decision, *, wan: bool) -> None:
         """An origin that lags behind (a stale cache, a replay): peers can bring forward, never back. Or peers
         that do not give what they claim (`wan`): the origin has it, if there is any."""
-        if not self._lags:
+        if not self._claims:
             self._decided(decision)
             return
-        self._decide(wan, self._decided, lambda error: self._decided(decision))
+
+        def looked(decision: Decision) -> None:
+            version = self.trust.versions.get("timestamp", 0)
+            for device in self._claims:
+                if self._before.get(device, 0) > version:  # not what was claimed meanwhile
+                    self._doubts.doubt(device, self._time.now, self._character.poll_s)
+            self._decided(decision)
+
+        self._decide(wan, looked, lambda error: looked(decision))
 
     @property
-    def _lags(self) -> bool:
-        """Whether a peer claims to know newer metadata."""
-        version = self.trust.versions.get("timestamp", 0)
-        return any(claimed > version for _, claimed in self._swarm.news.values())
+    def _claims(self) -> dict[str, int]:
+        """What peers that are not doubted claim to know, beyond what is trusted: timestamp versions."""
+        version, now = self.trust.versions.get("timestamp", 0), self._time.now
+        claims = {d: claimed for d, (_, claimed) in self._swarm.news.items() if claimed > version}
+        return {device: claimed for device, claimed in claims.items() if self._doubts.heeds(device, now)}
 
     def _undecided(self, error: SlipstreamError) -> None:
         self._asking = False
@@ -242,7 +257,7 @@ class Asking:
 
     def _ask_again(self) -> None:
         """What came while the question was under way, and was not answered by it, counts."""
-        if not self._asking and (self._asked_for or (self._heard and self._lags)):
+        if not self._asking and (self._asked_for or (self._heard and self._claims)):
             self.soon()
 
     def _decided(self, decision: Decision) -> None:

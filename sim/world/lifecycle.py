@@ -93,7 +93,7 @@ class Lifecycle:
         self.machine.disk.restart()
         self._stop("restart")
 
-    def ask_now(self, *, claimed: bool = False) -> None:
+    def ask_now(self, *, claimed: str = "") -> None:
         """There is news (an operator says so, or a peer claims it): ask soon what is meant."""
         if self.up:
             self._asking.soon(claimed=claimed)

@@ -109,7 +109,7 @@ class LivingAgent:
     def news_heard(self, device: str, root_version: int, timestamp_version: int) -> None:
         self.claims[device] = (root_version, timestamp_version)
         if timestamp_version > self.life.timestamp():
-            self.life.ask_now(claimed=True)
+            self.life.ask_now(claimed=device)
 
     def metadata_arrived(self, device: str, name: str, data: bytes | None) -> None:
         for then in self.metadata.pop((device, name), []):

@@ -226,3 +226,18 @@ async def test_what_a_peer_claimed_to_know_is_forgotten_when_it_is_gone(
         assert driver.news_from == {"z": (1, 9)}
         driver.received(e.PeerLost("z"))
         assert driver.news_from == {}
+
+
+@pytest.mark.parametrize("doubted", [False, True])
+async def test_news_of_a_peer_that_is_doubted_wakes_nobody(
+    autojump_clock: MockClock, site: DrivenSite, doubted: bool
+) -> None:
+    driver = site.add("a").driver
+    async with site.running():
+        driver.received(e.PeerConnected("z", ""))
+        driver.received(e.Received("z", m.Hello(wire.PROTOCOL, "depot", 1, True)))
+        if doubted:
+            driver.doubts.doubt("z", trio.current_time(), 60.0)
+        driver.received(e.Received("z", m.News(1, 9)))
+        assert driver.news.is_set() is not doubted
+        assert driver.news_from == {"z": (1, 9)}, "it may be asked with the others"

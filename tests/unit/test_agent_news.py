@@ -11,6 +11,7 @@ from trio.testing import MockClock
 from p2p.agent import asking
 from p2p.agent.asking import NEWS_PAUSE_S
 from p2p.errors import OriginError
+from p2p.trust import Doubts
 
 ASKING_S = 5.0
 POLL_S = 60.0
@@ -26,12 +27,13 @@ class Asking(asking.Asking):
         self._excepted = False
         self.decided: list[bool] = []
         self._driver = SimpleNamespace(
-            news=trio.Event(), news_from={}, node=self, look_at_imported=lambda: None
+            news=trio.Event(), news_from={}, doubts=Doubts(), node=self, look_at_imported=lambda: None
         )
         self._imported = SimpleNamespace(timestamp_version=0)
         self._trust = SimpleNamespace(versions={}, content_until=float("inf"), time=0.0)
         self._config = SimpleNamespace(swarm=SimpleNamespace(wan=True, lookout=True))
         self.turn_at = 0.0
+        self._pause_s = POLL_S
 
     def asks_at(self, asked_at: float, pause_s: float, jitter: float, now: float) -> float:
         return self.turn_at
@@ -202,3 +204,26 @@ async def test_a_question_that_fails_is_asked_again_at_the_pace_of_trouble(autoj
     assert trio.current_time() == pytest.approx(7.0)
     await agent.ask()
     assert agent.decided == [True]
+
+
+async def test_who_claims_what_nobody_gives_is_not_heeded_for_longer_each_time(
+    autojump_clock: MockClock,
+) -> None:
+    agent = Asking()
+    await agent.ask()
+    agent.turn_at = 1e9
+    asked: list[float] = []
+    for n in range(24 * 60):  # a day; each claim is another
+        agent._driver.news_from["liar"] = (1, 100 + n)
+        before = len(agent.decided)
+        await agent.ask()
+        if True in agent.decided[before:]:
+            asked.append(trio.current_time())
+        await trio.sleep(POLL_S)
+    assert 24 * 60 / 40 <= len(asked) <= 24 * 60 / 20
+    agent._driver.doubts.doubt("liar", trio.current_time(), POLL_S)
+    agent._driver.news_from["honest"] = (1, 9)
+    agent._trust.versions["timestamp"] = 9
+    before = len(agent.decided)
+    await agent.ask()
+    assert agent.decided[before:] == [False], "the claim of the other leads to no question to the origin"

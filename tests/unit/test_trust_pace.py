@@ -2,7 +2,8 @@
 
 import pytest
 
-from p2p.trust import CheckInPace, Pace
+from p2p.trust import CheckInPace, Doubts, Pace
+from p2p.trust.pace import DOUBTED_MAX
 
 HOUR = 3600.0
 
@@ -56,3 +57,21 @@ def test_a_check_in_that_failed_is_tried_again_ever_less_often() -> None:
     assert [pace.alone(HOUR, 0.5, ok=False) for _ in range(8)] == [1, 2, 4, 8, 16, 32, 60, 60]
     pace.alone(HOUR, 0.5, ok=True)
     assert pace.alone(HOUR, 0.5, ok=False) == 1
+
+
+def test_doubts_double_end_and_are_bounded() -> None:
+    doubts = Doubts()
+    assert doubts.heeds("liar", 0.0)
+    now = 0.0
+    for pauses in (1, 2, 4, 8, 16, 32, 32):
+        doubts.doubt("liar", now, 60.0)
+        assert not doubts.heeds("liar", now + pauses * 60.0 - 1.0)
+        now += pauses * 60.0
+        assert doubts.heeds("liar", now)
+    now += 32 * 60.0 + 1.0  # it has not lied for so long
+    doubts.doubt("liar", now, 60.0)
+    assert doubts.heeds("liar", now + 60.0)
+    for n in range(DOUBTED_MAX):
+        doubts.doubt(f"d{n}", now, 60.0)
+    assert doubts.heeds("liar", now), "who was doubted first is forgotten first"
+    assert not doubts.heeds("d0", now)

@@ -180,3 +180,14 @@ def test_an_origin_without_its_timestamp_is_not_said_to_have_nothing_newer() -> 
     solo.origin.out.clear()
     solo.run(120)
     assert solo.swarm.told > told
+
+
+def test_who_claims_what_nobody_gives_makes_a_device_ask_seldom() -> None:
+    solo = lived(Solo(poll_s=3600.0), 4000.0)
+    asked = solo.origin.asked.count("timestamp.json")
+    solo.swarm.peers["liar"] = {}
+    for n in range(240):
+        solo.swarm.claims["liar"] = (1, 1000 + n)
+        solo.life.ask_now(claimed="liar")
+        solo.run(30.0)
+    assert solo.origin.asked.count("timestamp.json") - asked <= 6, "two hours"
