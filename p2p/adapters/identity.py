@@ -285,3 +285,15 @@ def _sync_directory(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def read_pinned_root(path: Path) -> bytes:
+    """The root metadata that the device was shipped with. Raises `ConfigError` if it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return file.read(limits.ROOT_SIZE_MAX + 1)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot read the pinned root {path}: {error.strerror or error}",
+            next_step="copy root.json of the repository there (trust.root)",
+        ) from error

@@ -12,11 +12,9 @@ import sys
 import msgpack
 import trio
 
+from p2p.adapters.recompute_child import HEAD_SIZE
 from p2p.content.index import Patch
 from p2p.errors import LocalError
-
-HEAD_SIZE = 4
-"""The length of the request's head, before it; big-endian."""
 
 CPU_S, LONGEST_S = 120, 600.0
 """A child may take so much processor time, and so long in all on a device that is busy with other things."""
@@ -33,7 +31,8 @@ async def recompute(entry: Patch, view: bytes, target: bytes, memory: int) -> by
         {
             "codec": int(entry.codec), "compression": int(entry.compression),
             "stored_size": entry.stored_size, "delta_size": entry.delta_size,
-            "delta_digest": bytes(entry.delta_digest), "view": len(view), "target": len(target),
+            "delta_digest": bytes(entry.delta_digest), "output_digest": bytes(entry.output_digest),
+            "view": len(view), "target": len(target),
             "memory": memory, "cpu_s": CPU_S,
         }
     )  # fmt: skip

@@ -17,11 +17,14 @@ from typing import Any
 
 import msgpack
 
-from p2p.content.digests import verify
-from p2p.content.index import Codec, Compression
-from p2p.delta.codecs import CODECS
+from p2p.content.digests import Digest
+from p2p.content.index import Codec, Compression, Patch
 from p2p.delta.compression import compress
+from p2p.delta.unpack import recompute_delta
 from p2p.errors import ContentError
+
+HEAD_SIZE = 4
+"""The length of the request's head, before it; big-endian."""
 
 STACK_SIZE = 64 << 20
 """bsdiff's sort recurses deeply."""
@@ -41,12 +44,13 @@ def limit(memory: int, cpu_s: int) -> None:
 
 def make(head: dict[str, Any], view: bytes, target: bytes) -> bytes:
     """The stored frame; raises `ContentError` where it would be another."""
-    delta = CODECS[Codec(head["codec"])].diff(view, target)
-    if delta is None or len(delta) != head["delta_size"]:
-        raise ContentError("another delta")
-    verify(delta, head["delta_digest"], "recomputed delta")
+    entry = Patch(
+        Codec(head["codec"]), len(target), (), head["stored_size"], Compression(head["compression"]),
+        head["delta_size"], Digest(head["delta_digest"]), Digest(head["output_digest"]),
+    )  # fmt: skip
+    delta = recompute_delta(entry, view, target)
     compression, stored = compress(delta)
-    if compression is not Compression(head["compression"]) or len(stored) != head["stored_size"]:
+    if (len(delta), compression, len(stored)) != (entry.delta_size, entry.compression, entry.stored_size):
         raise ContentError("compressed otherwise")
     return stored
 
@@ -54,7 +58,7 @@ def make(head: dict[str, Any], view: bytes, target: bytes) -> bytes:
 def main() -> int:
     """Answer one request."""
     source = sys.stdin.buffer
-    head = msgpack.unpackb(source.read(int.from_bytes(source.read(4), "big")))
+    head = msgpack.unpackb(source.read(int.from_bytes(source.read(HEAD_SIZE), "big")))
     view, target = source.read(head["view"]), source.read(head["target"])
     limit(head["memory"], head["cpu_s"])
     made: list[bytes] = []

@@ -22,7 +22,7 @@ from p2p.adapters.device import boot_of, installer_of
 from p2p.adapters.device_api import DeviceApi
 from p2p.adapters.durable import DirectoryBlobStore
 from p2p.adapters.http import HttpClient
-from p2p.adapters.identity import load_credentials
+from p2p.adapters.identity import load_credentials, read_pinned_root
 from p2p.adapters.installer import ReleaseBlockedError
 from p2p.adapters.origin import HttpOrigin
 from p2p.adapters.roster import StaticDiscovery
@@ -37,7 +37,6 @@ from p2p.agent.metering import meter_of
 from p2p.agent.reporting import Reporting
 from p2p.agent.updates import RebootPendingError, Updates, explain
 from p2p.config import AgentConfig
-from p2p.content import limits
 from p2p.content.order import Member
 from p2p.errors import (
     ConfigError,
@@ -112,7 +111,7 @@ class Agent:
         self._member = Member(identity.device, identity.site, identity.groups, config.device.hardware)
         self._trust = TrustClient(
             DirectoryBlobStore(state / "trust"),
-            _read_root(config),
+            read_pinned_root(config.trust.root),
             build_time=config.trust.build_time or 0.0,
         )
         self._indexes = DirectoryBlobStore(state / "indexes")
@@ -435,17 +434,6 @@ class Agent:
                 )
             )
         return sources
-
-
-def _read_root(config: AgentConfig) -> bytes:
-    try:
-        with config.trust.root.open("rb") as file:
-            return file.read(limits.ROOT_SIZE_MAX + 1)
-    except OSError as error:
-        raise ConfigError(
-            f"cannot read the pinned root {config.trust.root}: {error.strerror or error}",
-            next_step="copy root.json of the repository there (trust.root)",
-        ) from error
 
 
 def _numeric(host: str) -> str:

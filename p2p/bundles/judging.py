@@ -12,9 +12,8 @@ from dataclasses import dataclass
 
 from p2p.adapters.bundle_files import BundleReader
 from p2p.adapters.durable import ReadOnlyBlobStore
-from p2p.adapters.identity import load_credentials
+from p2p.adapters.identity import load_credentials, read_pinned_root
 from p2p.config import AgentConfig
-from p2p.content import limits
 from p2p.content.bundle import BundleObject, Kind
 from p2p.content.digests import Digest, sha256
 from p2p.content.order import Member
@@ -95,7 +94,9 @@ def judge(config: AgentConfig, reader: BundleReader, own: BundleReader | None, n
     member, device = _member(config), config.device
     state = device.state_dir
     client = TrustClient(
-        Overlay(ReadOnlyBlobStore(state / "trust")), _root(config), build_time=config.trust.build_time or 0.0
+        Overlay(ReadOnlyBlobStore(state / "trust")),
+        read_pinned_root(config.trust.root),
+        build_time=config.trust.build_time or 0.0,
     )
     floors = ReleaseFloors(
         Overlay(ReadOnlyBlobStore(state / "floor")), Overlay(ReadOnlyBlobStore(state / "floor.2"))
@@ -218,17 +219,6 @@ def _member(config: AgentConfig) -> Member:
         raise ConfigError("this device is not enrolled", next_step="slipstream agent enroll --voucher …")
     identity = load_credentials(config.key_path, config.certificate_path, config.fleet_ca_path).identity
     return Member(identity.device, identity.site, identity.groups, config.device.hardware)
-
-
-def _root(config: AgentConfig) -> bytes:
-    try:
-        with config.trust.root.open("rb") as file:
-            return file.read(limits.ROOT_SIZE_MAX + 1)
-    except OSError as error:
-        raise ConfigError(
-            f"cannot read the pinned root {config.trust.root}: {error.strerror or error}",
-            next_step="copy root.json of the repository there (trust.root)",
-        ) from error
 
 
 def _refusal(error: TrustError) -> TrustError:
