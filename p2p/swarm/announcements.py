@@ -112,8 +112,8 @@ class Announcements:
                 continue
             marks = remote.haves.get(pack)
             news = log[told:]
-            if marks is not None:
-                news = [n for n in news if not marks[n]]
+            if marks is not None and not (news := [n for n in news if not marks[n]]):
+                continue
             for at in range(0, len(news), limits.HAVE_MORE_MAX):
                 part = tuple(news[at : at + limits.HAVE_MORE_MAX])
                 self._context.send(device, m.HaveMore(self._image, pack, part))

@@ -88,6 +88,7 @@ class Hearsay:
         self._image = image
         self._far: dict[str, Far] = {}
         self._lines: dict[str, _Line] = {}
+        self._plain: dict[str, tuple[Participant, m.Claim]] = {}
         self._relays: tuple[int, list[str]] | None = None
         self._passed_on: dict[str, float] = {}
         self._doubted: dict[str, float] = {}
@@ -237,18 +238,18 @@ class Hearsay:
     def forget(self, device: str) -> None:
         """A peer is gone, and what was said between us."""
         self._lines.pop(device, None)
+        self._plain.pop(device, None)
 
     def _claim(self, who: Participant) -> m.Claim | None:
         """What this node knows of a device, at first hand or by hearsay."""
         context = self._context
         found = context.members(self._image).get(who.device)
         if found is not None:
-            pack: Digest | None = None
-            spans: tuple[tuple[int, int], ...] = ()
-            if found[1].leases:
-                leases = list(found[1].leases.values())[: limits.CLAIM_LEASES_MAX]
-                pack = leases[0].pack
-                spans = tuple(sorted((x.start, x.stop) for x in leases if x.pack == pack))
+            if not found[1].leases:
+                return self._plain_claim(who)
+            leases = list(found[1].leases.values())[: limits.CLAIM_LEASES_MAX]
+            pack: Digest | None = leases[0].pack
+            spans = tuple(sorted((x.start, x.stop) for x in leases if x.pack == pack))
             return m.Claim(who.device, 0, who.base, who.wan, who.weight, who.complete, pack, spans)
         far = self._far.get(who.device)
         if far is None or who.device in context.peers:
@@ -256,6 +257,14 @@ class Hearsay:
         age = max(1, round(10 * (context.now - far.known_at)))
         pack = far.pack if far.leases else None
         return m.Claim(who.device, age, who.base, who.wan, who.weight, who.complete, pack, far.leases)
+
+    def _plain_claim(self, who: Participant) -> m.Claim:
+        """Of a peer that fetches nothing: the same each time, until it says something else of itself."""
+        kept = self._plain.get(who.device)
+        if kept is None or kept[0] is not who:
+            claim = m.Claim(who.device, 0, who.base, who.wan, who.weight, who.complete, None, ())
+            kept = self._plain[who.device] = who, claim
+        return kept[1]
 
     def _is_news(self, line: _Line, claims: Mapping[str, tuple[m.Claim, float]]) -> bool:
         """Whether a peer would learn anything; who is connected to a device needs nobody's word on it."""

@@ -7,7 +7,7 @@ choice of a fetch, so both are kept as they change instead of being counted. Wha
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from p2p.content.digests import Digest
 from p2p.content.pieces import PieceMap
@@ -26,8 +26,10 @@ class Holders:
         counts = self._counts.get(key[0])
         return counts[key[1]] if counts is not None else 0
 
-    def gained(self, remote: RemoteImage, pack: Digest, numbers: Iterable[int]) -> None:
+    def gained(self, remote: RemoteImage, pack: Digest, numbers: Collection[int]) -> None:
         """A peer has these pieces as well."""
+        if not numbers:
+            return
         marks = remote.haves.get(pack)
         if marks is None:
             if pack not in self._maps:

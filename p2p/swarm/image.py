@@ -350,9 +350,10 @@ class ImageSwarm:
         new = [n for n in pieces if not marks[n]] if marks is not None else list(pieces)
         if remote.late:
             new = [n for n in new if (pack, n) not in remote.late]
-        self.holders.gained(remote, pack, new)
         remote.totals[pack] = count
-        self.wanted.offered(peer, remote, [(pack, n) for n in new])
+        self.holders.gained(remote, pack, new)
+        if new and self.wanted.open:
+            self.wanted.offered(peer, remote, [(pack, n) for n in new])
         return new
 
     # Progress

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from sim.world.site import Site
 
 PORT = 7711
+TICK = e.Tick()
 WEIGHT = 100
 """How gladly devices are gateways, as in `p2p.swarm.node`."""
 
@@ -205,7 +206,7 @@ class Device:
     def _tick(self, due: float, life: int) -> None:
         if self._tick_at == due and self.life == life:
             self._tick_at = None
-            self.feed(e.Tick())
+            self.feed(TICK)
 
     def later(self, time: float, call: Callable[..., None], *arguments: object) -> None:
         """Call at `time` if the agent still runs in this life."""

@@ -55,7 +55,7 @@ class Kernel:
     """
 
     __slots__ = (
-        "_heap", "_lines", "_notes", "_notes_sha", "_sequence", "_sha", "_tell", "events", "heard", "now",
+        "_instants", "_lines", "_notes", "_notes_sha", "_sha", "_tell", "_times", "events", "heard", "now",
         "seed", "stopped",
     )  # fmt: skip
 
@@ -64,8 +64,10 @@ class Kernel:
         self.now = 0.0
         self.events = 0
         self.stopped = False
-        self._heap: list[tuple[float, int, Callable[..., object], tuple[Any, ...]]] = []
-        self._sequence = 0
+        self._times: list[float] = []
+        """A heap of the instants at which something happens; one that is under way is on it no more."""
+        self._instants: dict[float, list[tuple[Callable[..., object], tuple[Any, ...]]]] = {}
+        """What happens at each, in the order in which it was asked for: messages to many arrive together."""
         self._sha = hashlib.sha256()
         self._lines: list[str] = []
         self._notes: list[int] = []
@@ -80,8 +82,14 @@ class Kernel:
 
     def at(self, time: float, call: Callable[..., object], *arguments: Any) -> None:
         """Call at `time` (now, if that is past); cannot be called off."""
-        self._sequence = sequence = self._sequence + 1
-        heappush(self._heap, (time if time > self.now else self.now, sequence, call, arguments))
+        if not time > self.now:
+            time = self.now
+        instant = self._instants.get(time)
+        if instant is None:
+            self._instants[time] = [(call, arguments)]
+            heappush(self._times, time)
+        else:
+            instant.append((call, arguments))
 
     def after(self, seconds: float, call: Callable[..., object], *arguments: Any) -> None:
         """Call in `seconds`."""
@@ -89,8 +97,7 @@ class Kernel:
 
     def soon(self, call: Callable[..., object], *arguments: Any) -> None:
         """Call at this instant, after all that was asked for it before."""
-        self._sequence = sequence = self._sequence + 1
-        heappush(self._heap, (self.now, sequence, call, arguments))
+        self.at(self.now, call, *arguments)
 
     def timer(self, time: float, call: Callable[..., object], *arguments: Any) -> Timer:
         """As `at`, but can be called off."""
@@ -100,16 +107,36 @@ class Kernel:
 
     def run(self, until: float) -> None:
         """Let time pass until `until`, until nothing is left to happen, or until `stop`."""
-        heap = self._heap
+        times, instants = self._times, self._instants
         self.stopped = False
-        while heap and not self.stopped:
-            if heap[0][0] > until:
-                break
-            self.now, _, call, arguments = heappop(heap)
-            self.events += 1
-            call(*arguments)
-        if not self.stopped and self.now < until and (not heap or heap[0][0] > until):
-            self.now = until
+        while times and times[0] <= until:
+            self.now = now = heappop(times)
+            instant, done = instants[now], 0
+            try:
+                for call, arguments in instant:  # what is asked for meanwhile for this instant comes in it
+                    done += 1
+                    self.events += 1
+                    call(*arguments)
+                    if self.stopped:
+                        return
+            finally:
+                if done < len(instant):
+                    del instant[:done]
+                    heappush(times, now)
+                else:
+                    del instants[now]
+        self.now = max(self.now, until)
+
+    def step(self) -> None:
+        """Let the one next event happen. Raises `IndexError` if there is none."""
+        self.now = self._times[0]
+        instant = self._instants[self.now]
+        call, arguments = instant.pop(0)
+        self.events += 1
+        call(*arguments)
+        if not instant:
+            heappop(self._times)
+            del self._instants[self.now]
 
     def stop(self) -> None:
         """Let `run` return after the event under way."""

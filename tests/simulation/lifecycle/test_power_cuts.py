@@ -6,8 +6,6 @@ installed has manifest and order, the floor never falls.
 
 from __future__ import annotations
 
-import heapq
-
 import pytest
 
 from p2p.install import State
@@ -122,7 +120,7 @@ def test_a_cut_between_any_two_events(healthy: bool) -> None:
         solo = solo_of(n, healthy, True)
         solo.life.power_on()
         while solo.kernel.events < n:
-            step(solo)
+            solo.kernel.step()
         solo.life.cut_power()
         solo.life.power_on()
         finish(solo, healthy)
@@ -137,7 +135,7 @@ def test_a_kill_between_any_two_events_loses_nothing() -> None:
         solo = solo_of(n, True, True)
         solo.life.power_on()
         while solo.kernel.events < n:
-            step(solo)
+            solo.kernel.step()
         if not solo.life.up:
             continue  # it is rebooting: there is no agent to kill
         solo.life.kill()
@@ -154,7 +152,7 @@ def test_the_disk_keeps_its_promise_about_the_slot() -> None:
         solo = solo_of(n, True, True)
         solo.life.power_on()
         for _ in range(n):
-            step(solo)
+            solo.kernel.step()
         solo.disk.lose_power(solo.kernel.rng("cut"))
         record = solo.machine.installer(lambda release: None, 99).record
         if record.state is not State.WRITING or record.plan is None:
@@ -165,11 +163,3 @@ def test_the_disk_keeps_its_promise_about_the_slot() -> None:
         assert all(right.covers(start, stop) for start, stop in writer.done), n
         cut += 1
     assert cut > 5
-
-
-def step(solo: Solo) -> None:
-    """Let the next event happen."""
-    kernel = solo.kernel
-    kernel.now, _, call, arguments = heapq.heappop(kernel._heap)
-    kernel.events += 1
-    call(*arguments)

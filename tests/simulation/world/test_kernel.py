@@ -1,5 +1,7 @@
 """Time, order, randomness by name and the digest."""
 
+import pytest
+
 from sim.world.kernel import Kernel
 
 
@@ -56,3 +58,35 @@ def test_stop_ends_a_run_after_the_event_under_way() -> None:
     kernel.at(1.0, seen.append, 2)
     kernel.run(5.0)
     assert (seen, kernel.now) == ([1], 1.0)
+
+
+def test_what_was_stopped_or_failed_at_an_instant_goes_on_there() -> None:
+    kernel = Kernel(1)
+    seen: list[int] = []
+
+    def fail() -> None:
+        raise ValueError
+
+    kernel.at(1.0, kernel.stop)
+    kernel.at(1.0, fail)
+    kernel.at(1.0, seen.append, 2)
+    kernel.run(5.0)
+    with pytest.raises(ValueError):
+        kernel.run(5.0)
+    assert (seen, kernel.now, kernel.events) == ([], 1.0, 2)
+    kernel.run(5.0)
+    assert (seen, kernel.now, kernel.events) == ([2], 5.0, 3)
+
+
+def test_one_step_is_one_event() -> None:
+    kernel = Kernel(1)
+    seen: list[int] = []
+    kernel.at(1.0, lambda: kernel.soon(seen.append, 3))
+    kernel.at(1.0, seen.append, 2)
+    kernel.step()
+    assert seen == []
+    kernel.step()
+    kernel.step()
+    assert (seen, kernel.now, kernel.events) == ([2, 3], 1.0, 3)
+    with pytest.raises(IndexError):
+        kernel.step()
