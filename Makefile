@@ -28,8 +28,8 @@ SITE     ?= $(if $(filter bench-%,$(SCENARIO)),site)
 sim: $(STAMP) ## simulate a ready scenario and leave work-sim/report.html (SCENARIO=<name or file>; SEED=<number>; SITE=<timeline of>)
 	$(BIN)/slipstream sim run "$(SCENARIO)" --seed "$(SEED)" --out work-sim $(if $(SITE),--timeline "$(SITE)")
 
-sim-soak: $(STAMP) ## random scenarios in virtual time, held to every rule (MINUTES=10; SEED=<first>; FAULTS=--no-faults)
-	$(BIN)/slipstream sim soak --minutes "$(or $(MINUTES),10)" $(if $(SEED),--seed "$(SEED)") $(FAULTS) --out work-soak
+sim-soak: $(STAMP) ## random scenarios in virtual time, held to every rule (MINUTES=10; SEED=<first>; FAULTS=--no-faults; SITES=--plain)
+	$(BIN)/slipstream sim soak --minutes "$(or $(MINUTES),10)" $(if $(SEED),--seed "$(SEED)") $(FAULTS) $(or $(SITES),--awkward) --out work-soak
 
 lint: $(STAMP) ## ruff, mypy, import-linter
 	$(BIN)/ruff check .

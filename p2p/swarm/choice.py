@@ -79,19 +79,32 @@ class Choice:
         return self._run_of(name, image.maps[name], selfish=True)
 
     def _own_pack(self) -> PackRef:
-        """What this node fetches if it counts on nobody: of the packs for it, what least is left of."""
+        """What this node fetches if it counts on nobody: of the packs for it, what least is left of.
+
+        Of its own pack there may be nothing left that the base can make, and the rest is the full pack's.
+        """
         task = self._image.task
         own = task.pack_for(task.base) if task.base is not None else None
-        return min((p for p in (own, task.full_pack) if p is not None), key=self._left_of)
+        if own is None or not 0 < self._left_of(own) < self._left_of(task.full_pack):
+            return task.full_pack
+        return own
 
     def _left_of(self, pack: PackRef) -> int:
         """Stored bytes of a pack that are still to come, were nothing taken from peers."""
         pieces = self._image.maps.get(pack.index.sha256)
         if pieces is None:
             return pack.wan_bytes
-        done = self._image.done
-        ends = ((f, f.target_offset + f.target_length) for f in pieces.index.frames)
-        return sum(f.stored_size for f, stop in ends if not done.covers(f.target_offset, stop))
+        full = pack.base is None
+        spans = ((f, f.target_offset, f.target_offset + f.target_length) for f in pieces.index.frames)
+        return sum(
+            f.stored_size
+            for f, start, stop in spans
+            if not self._image.done.covers(start, stop) and (full or not self._is_broken(start, stop))
+        )
+
+    def _is_broken(self, start: int, stop: int) -> bool:
+        """Whether the base cannot make a range."""
+        return list(self._image.repair.gaps(start, stop)) != [(start, stop)]
 
     def _shared_run(self) -> Run | None:
         """What is for this node to fetch for the site."""
@@ -194,7 +207,7 @@ class Choice:
             return False
         if all(key in image.wanted.storing or image.done.covers(*target_of(pieces, key)) for key in keys):
             return False
-        broken = list(image.repair.gaps(frame.target_offset, stop)) != [(frame.target_offset, stop)]
+        broken = self._is_broken(frame.target_offset, stop)
         if broken != repair and name != image.task.full_pack.index.sha256:
             return False
         if repair and not broken:

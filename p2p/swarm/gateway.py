@@ -186,8 +186,9 @@ class Gateway:
         since, ready_at = image.hearsay.since, image.site.ready_at
         if since is None or ready_at is None or image.complete:
             return
-        idle_s = self._context.now - max(since, ready_at, image.last_progress)
-        if idle_s <= policy.stall_s + policy.object_s:
+        moved_at = max(since, ready_at, image.last_progress)
+        idle_s, comes_s = self._context.now - moved_at, policy.stall_s + policy.object_s
+        if idle_s <= comes_s:
             return
         patience = [self._leases.patience(x.pack, x.start, x.stop) for x in self._leases]
         most = policy.fallback_s if image.hearsay.doubts else math.inf
@@ -196,6 +197,8 @@ class Gateway:
             who = far.participant
             leases = () if who.complete else (*far.leases, *far.passed)
             patience += [min(most, self._leases.patience(far.pack, *x)) for x in leases]
+            if who.complete and not image.hearsay.doubts:  # what it was waited for may be on its way only now
+                patience.append(far.complete_at - moved_at + comes_s)
             if leases or who.complete or who.device in image.site.gateways:
                 held_up_by[who.device] = None
         if held_up_by and idle_s > max(patience, default=0.0):

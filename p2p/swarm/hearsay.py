@@ -50,13 +50,17 @@ FAR_MAX = 64
 
 @dataclass(slots=True)
 class Far:
-    """A device as others tell of it: `known_at` is when somebody last knew it at first hand."""
+    """A device as others tell of it: `known_at` is when somebody last knew it at first hand.
+
+    `complete_at`: when it was first heard that it is complete; meaningless while it is not.
+    """
 
     participant: Participant
     pack: Digest | None
     leases: tuple[tuple[int, int], ...]
     known_at: float
     teller: str
+    complete_at: float
     passed: dict[tuple[int, int], float] = field(default_factory=dict)
 
 
@@ -176,7 +180,8 @@ class Hearsay:
             if old is not None and claim.pack in (None, old.pack):
                 pack, passed = old.pack, old.passed
                 passed |= {x: now + PASSED_S for x in old.leases if x not in claim.leases}
-            self._far[device] = Far(who, pack, claim.leases, known_at, peer.device, passed)
+            done_at = old.complete_at if old is not None and old.participant.complete else now
+            self._far[device] = Far(who, pack, claim.leases, known_at, peer.device, done_at, passed)
             answer |= known_at - self._passed_on.get(device, math.inf) >= REFRESH_S
             changed |= old is None or (old.participant, old.leases) != (who, claim.leases)
             self._since = now if self._since is None else self._since

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from math import sqrt
 
+from p2p.swarm.allowance import DAY_S
 from p2p.swarm.leases import RATE_MIN
 from p2p.swarm.policy import Policy
 from p2p.trust.pace import RETRY_S
@@ -52,6 +53,8 @@ def time_needed_s(scenario: Scenario) -> float:
     opened = max((phase.opens_s for order in scenario.orders for phase in order.phases), default=0.0)
     spread = max((c.uptime.start_spread_s for c in scenario.classes), default=0.0)
     after = max(opened, spread, faults_end_s(scenario), _outages_end(scenario))
+    if any(group.wan is not None and group.wan.windows for group in scenario.sites):
+        after += DAY_S
     polling = scenario.polling
     heard = 60.0 + (0.0 if polling.at_rest else 2 * polling.every_s * (1 + polling.jitter))
     if any(group.timetable or group.wan is None for group in scenario.sites) or scenario.faults:
@@ -82,7 +85,7 @@ def _group_s(scenario: Scenario, group: SiteGroup) -> float:
     if not wans:  # others bring it
         wans = [w for g in scenario.sites for s in g.timetable if (w := s.wan) is not None]
         wans += [g.wan for g in scenario.sites if g.timetable and g.wan is not None]
-    rate = min((wan_rate(w) for w in wans), default=1.0)
+    rate = min((wan_rate(w) * _open_share(w) for w in wans), default=1.0)
     if scenario.origin.capacity:
         rate = min(rate, scenario.origin.capacity / max(1, sum(g.count for g in scenario.sites)))
     factors = [f.factor for f in scenario.faults if 0 < f.factor < 1]
@@ -119,6 +122,12 @@ def wan_rate(wan: Wan) -> float:
         if span.every_s > 0:
             rate *= max(BESIDE_OTHERS, 1 - span.length_s / span.every_s)
     return rate
+
+
+def _open_share(wan: Wan) -> float:
+    """For what part of the day its windows let frames through."""
+    lengths = [(w.stop_s - w.start_s) % DAY_S for w in wan.windows]
+    return max(lengths) / DAY_S if lengths else 1.0
 
 
 def _lan_rate(group: SiteGroup) -> float:

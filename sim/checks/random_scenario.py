@@ -14,6 +14,7 @@ from random import Random
 
 from p2p.content.limits import KIB, MIB
 from p2p.swarm.policy import Policy
+from sim.checks.awkward_scenario import awkward as make_awkward
 from sim.checks.bounds import time_needed_s
 from sim.scenario.model import (
     NO_BASE,
@@ -63,13 +64,17 @@ _MIXES: tuple[dict[str, float], ...] = (
 )
 
 
-def random_scenario(seed: int, *, faults: bool = True, small: bool = False) -> Scenario:
+def random_scenario(
+    seed: int, *, faults: bool = True, small: bool = False, awkward: bool = False
+) -> Scenario:
     """The scenario of a seed; without `faults` nothing goes wrong in it.
 
     `small`: at most `SMALL_SITES` sites of `SMALL_DEVICES` devices, and images of a few MB, so that
-    hundreds of runs take seconds.
+    hundreds of runs take seconds. `awkward`: sites have what `awkward_scenario` draws, too.
     """
     scenario = _Maker(Random(f"random scenario/{seed}"), seed, small=small).make()
+    if awkward:
+        scenario = make_awkward(scenario, seed, CARRIER)
     if faults:
         scenario = replace(scenario, faults=_faults(Random(f"random faults/{seed}"), scenario))
     return replace(scenario, duration_s=math.ceil(time_needed_s(scenario)) + 600.0)

@@ -5,12 +5,13 @@ For every site and image, of all bytes of frames that came over the site's WAN:
     fetched <= 1.05 * floor + slack
 
 `floor` is the frames of the cheapest pack that a device with WAN can use, of those that had taken the
-image up when the site's first fetch began. `slack` is the sum of what happened since:
+image up when the site's first fetch began; metered ones count only where there are no others. `slack`
+is the sum of what happened since:
 
 - a device that took the image up later: its cheapest pack, if that is of a kind that was not there and
   cheaper than the floor, or if nobody else of the site was there to give it the image;
 - a device that stopped (or gave the image up): what it held and nobody else did, and what came of its
-  fetches under way;
+  fetches under way; and if nobody is left who can use what was begun, the cheapest pack of the rest;
 - a fetch that failed: what came for nothing (where nothing goes wrong, one that was called off is not
   in this);
 - a range found damaged: the frames of the full pack over it, and what came to be made of the bad base;
@@ -190,7 +191,7 @@ class WanRule(Observer):
         """The first fetch of a site."""
         here = [d for d in account.site.honest if (d.name, action.image) in self._pursuing]
         account.kinds = dict.fromkeys(d.base for d in here)
-        account.floor = min(account.pack_of(d.base) for d in here if d.has_wan or d is device)
+        account.floor = min(map(account.pack_of, _payers(d for d in here if d.has_wan or d is device)))
         account.slack["partition"] += self._partitions[account.site.name] * account.floor
         hostile = sum(not d.honest for d in account.site.devices)
         if hostile:
@@ -201,12 +202,10 @@ class WanRule(Observer):
         parted = account.site.parted
         if parted is None or account.floor is None:
             return
-        floors: dict[bool, int] = {}
-        for d in account.site.honest:
-            if d.has_wan and (d.name, image) in self._pursuing:
-                pack, part = account.pack_of(d.base), d.name in parted
-                floors[part] = min(floors.get(part, pack), pack)
-        account.slack["partition"] = max(account.slack["partition"], sum(floors.values()) - account.floor)
+        able = [d for d in account.site.honest if d.has_wan and (d.name, image) in self._pursuing]
+        parts = [[d for d in able if (d.name in parted) == inside] for inside in (False, True)]
+        floors = sum(min(map(account.pack_of, _payers(part))) for part in parts if part)
+        account.slack["partition"] = max(account.slack["partition"], floors - account.floor)
 
     def fetch_ended(self, device: Device, action: e.Fetch, error: str | None, size: int, wasted: int) -> None:
         self._came[device.name] += size
@@ -236,6 +235,17 @@ class WanRule(Observer):
         for key, account in list(self.sites.items()):
             if account.site is device.site:
                 self._left(device, key[1], "stopped")
+                self._without(account, device)
+
+    def _without(self, account: SiteWan, gone: Device) -> None:
+        """Who is left may be able to use nothing of what was begun."""
+        able = _payers(
+            d for d in account.site.honest
+            if d is not gone and d.has_wan and (d.name, account.material.image) in self._pursuing
+        )  # fmt: skip
+        floor = account.floor
+        if floor is not None and able and (cheapest := min(map(account.pack_of, able))) > floor:
+            account.slack["without"] = max(account.slack["without"], cheapest)
 
     # Inside
 
@@ -305,6 +315,12 @@ class WanRule(Observer):
             if pieces.index.base in (None, device.base):
                 for start, stop in ranges:
                     account.slack["damaged"] += _over(pieces, start, stop)
+
+
+def _payers(able: Iterable[Device]) -> list[Digest | None]:
+    """The bases of those whose packs count for a floor: who is metered pays only where nobody else can."""
+    devices = list(able)
+    return [d.base for d in devices if not d.klass.metered] or [d.base for d in devices]
 
 
 def _is_complete(device: Device, image: Digest) -> bool:

@@ -28,6 +28,12 @@ FAILED_MAX = 20
 @click.option("--runs", type=click.IntRange(1), help="At most so many runs.")
 @click.option("--seed", type=click.IntRange(0), help="The first seed; the next ones follow. Default: any.")
 @click.option("--faults/--no-faults", default=True, show_default=True, help="Whether anything goes wrong.")
+@click.option(
+    "--awkward/--plain",
+    default=False,
+    show_default=True,
+    help="Whether sites have budgets, closed hours, others' traffic, sleepers and few connections.",
+)
 @click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Processes.")
 @click.option(
     "--out", type=click.Path(file_okay=False, path_type=Path), default=Path("soak"), show_default=True,
@@ -42,6 +48,7 @@ def soak_command(
     runs: int | None,
     seed: int | None,
     faults: bool,
+    awkward: bool,
     jobs: int,
     out: Path,
     tries: int,
@@ -56,6 +63,7 @@ def soak_command(
     Examples:
       slipstream sim soak --minutes 10
       slipstream sim soak --no-faults --runs 1000 --seed 0 --jobs 2
+      slipstream sim soak --awkward --minutes 60
       slipstream sim run soak/random-7.small.toml --seed 7
     """
     first = secrets.randbelow(10**9) if seed is None else seed
@@ -70,10 +78,10 @@ def soak_command(
     ) as shown:
         task = shown.add_task("soak", total=runs or 60 * minutes, runs=0, virtual="", failed="")
         begun = time.monotonic()
-        for run in soak(seeds, faults=faults, jobs=jobs, until=until):
+        for run in soak(seeds, faults=faults, awkward=awkward, jobs=jobs, until=until):
             summary.add(run)
             if run.violations:
-                failed.append(keep_failed(run, out, faults=faults, tries_max=tries))
+                failed.append(keep_failed(run, out, faults=faults, awkward=awkward, tries_max=tries))
                 if not as_json:
                     for line in _failure_lines(failed[-1]):
                         shown.console.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -87,9 +95,9 @@ def soak_command(
             if len(failed) == FAILED_MAX:
                 break
     if as_json:
-        print_json(_facts(summary, failed, first, faults))
+        print_json(_facts(summary, failed, first, faults, awkward))
     else:
-        for line in _lines(summary, first, faults):
+        for line in _lines(summary, first, faults, awkward):
             click.echo(line)
     if failed:
         raise RuleViolated(
@@ -115,8 +123,8 @@ def _failure_lines(failed: Failed) -> list[str]:
     ]
 
 
-def _lines(summary: SoakSummary, first: int, faults: bool) -> list[str]:
-    what = "with faults" if faults else "without faults"
+def _lines(summary: SoakSummary, first: int, faults: bool, awkward: bool) -> list[str]:
+    what = f"{'of awkward sites ' if awkward else ''}{'with' if faults else 'without'} faults"
     lines = [
         f"{summary.runs:,} runs {what} from seed {first} on: {summary.devices:,} devices, "
         f"{time_text(summary.virtual_s)} of virtual time, {summary.events:,} events"
@@ -136,13 +144,16 @@ def _lines(summary: SoakSummary, first: int, faults: bool) -> list[str]:
     return lines
 
 
-def _facts(summary: SoakSummary, failed: list[Failed], first: int, faults: bool) -> dict[str, object]:
+def _facts(
+    summary: SoakSummary, failed: list[Failed], first: int, faults: bool, awkward: bool
+) -> dict[str, object]:
     worst = summary.worst
     wire = max(summary.wires, default=None)
     return {
         "runs": summary.runs,
         "first_seed": first,
         "with_faults": faults,
+        "awkward": awkward,
         "devices": summary.devices,
         "virtual_s": summary.virtual_s,
         "events": summary.events,

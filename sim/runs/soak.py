@@ -96,9 +96,9 @@ class SoakSummary:
         return max(self.amplifications, default=None)
 
 
-def soak_one(seed: int, faults: bool) -> SoakRun:
+def soak_one(seed: int, faults: bool, awkward: bool = False) -> SoakRun:
     """One random run; never raises an `Exception`."""
-    return run_soak(random_scenario(seed, faults=faults), seed)
+    return run_soak(random_scenario(seed, faults=faults, awkward=awkward), seed)
 
 
 def run_soak(scenario: Scenario, seed: int, seams: Seams | None = None) -> SoakRun:
@@ -126,14 +126,16 @@ def run_soak(scenario: Scenario, seed: int, seams: Seams | None = None) -> SoakR
     )
 
 
-def soak(seeds: Iterator[int], *, faults: bool, jobs: int, until: float) -> Iterator[SoakRun]:
+def soak(
+    seeds: Iterator[int], *, faults: bool, awkward: bool = False, jobs: int, until: float
+) -> Iterator[SoakRun]:
     """Runs of `seeds`, as they end, on `jobs` processes (1: this one), none begun after `until`.
 
     `until` is on the clock of `time.monotonic`. A process that dies is a run that `CRASHED`.
     """
     if jobs == 1:
         for seed in seeds:
-            yield soak_one(seed, faults)
+            yield soak_one(seed, faults, awkward)
             if time.monotonic() >= until:
                 return
         return
@@ -145,7 +147,7 @@ def soak(seeds: Iterator[int], *, faults: bool, jobs: int, until: float) -> Iter
                 following = next(seeds, None)
                 if following is None:
                     break
-                waiting[pool.submit(soak_one, following, faults)] = following
+                waiting[pool.submit(soak_one, following, faults, awkward)] = following
             if not waiting:
                 return
             for future in wait(waiting, return_when=FIRST_COMPLETED).done:
@@ -160,14 +162,17 @@ def soak(seeds: Iterator[int], *, faults: bool, jobs: int, until: float) -> Iter
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def keep_failed(run: SoakRun, directory: Path, *, faults: bool, tries_max: int = TRIES_MAX) -> Failed:
+def keep_failed(
+    run: SoakRun, directory: Path, *, faults: bool, awkward: bool = False, tries_max: int = TRIES_MAX
+) -> Failed:
     """Write the scenario of a failing run, and the smallest that breaks the same check.
 
     Raises `LocalError` where a file cannot be written.
     """
-    scenario = random_scenario(run.seed, faults=faults)
+    scenario = random_scenario(run.seed, faults=faults, awkward=awkward)
     make_directory(directory)
-    path = directory / f"random-{run.seed}{'' if faults else '-plain'}.toml"
+    kind = ("-awkward" if awkward else "") + ("" if faults else "-plain")
+    path = directory / f"random-{run.seed}{kind}.toml"
     write_atomic(path, scenario_text(scenario).encode())
     if not tries_max:
         return Failed(run, path, None)

@@ -31,18 +31,39 @@ def test_pinned_seeds_without_faults(batch: int) -> None:
 
 
 @pytest.mark.parametrize("faults", [True, False])
-def test_fresh_seeds(faults: bool) -> None:
+@pytest.mark.parametrize("batch", range(BATCHES))
+def test_pinned_seeds_of_awkward_sites(batch: int, faults: bool) -> None:
+    _hold(range(batch * BATCH, (batch + 1) * BATCH), faults=faults, awkward=True)
+
+
+@pytest.mark.parametrize(
+    ("seed", "faults"),
+    [
+        (8, False),  # a far device that had just become complete was doubted for the time that it had taken
+        (
+            1071,
+            True,
+        ),  # alone, beside a greedy peer: nothing was left of its own pack that its base could make
+    ],
+)
+def test_awkward_sites_that_went_wrong(seed: int, faults: bool) -> None:
+    assert run_soak(random_scenario(seed, faults=faults, awkward=True), seed).violations == ()
+
+
+@pytest.mark.parametrize("awkward", [True, False])
+@pytest.mark.parametrize("faults", [True, False])
+def test_fresh_seeds(faults: bool, awkward: bool) -> None:
     first = random.SystemRandom().randrange(10**9)
-    _hold(range(first, first + BATCH), faults=faults)
+    _hold(range(first, first + BATCH), faults=faults, awkward=awkward)
 
 
 @pytest.mark.parametrize("seed", range(0, 400, 20))
 def test_random_scenarios_can_be_written_and_read(seed: int) -> None:
-    for faults in (True, False):
-        scenario = random_scenario(seed, faults=faults)
+    for faults, awkward in ((True, False), (False, False), (True, True)):
+        scenario = random_scenario(seed, faults=faults, awkward=awkward)
         text = scenario_text(scenario)
         assert parse_scenario(text.encode(), source="random", directory=Path("/")) == scenario
-        assert scenario == random_scenario(seed, faults=faults)
+        assert scenario == random_scenario(seed, faults=faults, awkward=awkward)
         assert scenario.duration_s >= time_needed_s(scenario)
         assert bool(scenario.faults) == faults
 
@@ -58,14 +79,15 @@ def _what_happened(outcome: RunOutcome) -> tuple[object, ...]:
     return outcome.trace_digest, outcome.events, outcome.devices, outcome.sites
 
 
-def _hold(seeds: range, *, faults: bool) -> None:
+def _hold(seeds: range, *, faults: bool, awkward: bool = False) -> None:
     """Run all; of those that break a rule, tell what repeats them."""
     broken = []
     for seed in seeds:
-        scenario = random_scenario(seed, faults=faults, small=True)
+        scenario = random_scenario(seed, faults=faults, small=True, awkward=awkward)
         for violation in run_soak(scenario, seed).violations[:1]:
             broken.append(
-                f"random_scenario({seed}, faults={faults}, small=True): {violation.check} at "
-                f"{violation.at_s:.1f} s, {violation.device or violation.site}: {violation.message}"
+                f"random_scenario({seed}, faults={faults}, small=True, awkward={awkward}): "
+                f"{violation.check} at {violation.at_s:.1f} s, {violation.device or violation.site}: "
+                f"{violation.message}"
             )
     assert not broken, "\n".join(broken)

@@ -1,0 +1,75 @@
+"""What makes sites awkward, laid over a random scenario: budgets, closed hours, others' traffic, sleepers.
+
+Drawn from a generator of its own, so that a seed's plain scenario is the same with and without it. Nothing
+of it is a fault: a site has to finish without fetching anything twice, only later.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from random import Random
+
+from p2p.swarm.allowance import DAY_S, DailyWindow
+from sim.scenario.model import DeviceClass, Scenario, SiteGroup, Traffic, Uptime, Wan
+
+__all__ = ["awkward"]
+
+DEGREES = (6, 8, 10)
+"""Connections a device keeps: few enough that the larger sites are not all connected with each other."""
+
+CLOSED_MAX_S = 1800.0
+"""A link with daily windows opens this much before or after the run begins, at most."""
+
+
+def awkward(scenario: Scenario, seed: int, carriers: str) -> Scenario:
+    """The scenario with what the seed draws. `carriers`: the class of those who visit sites without a WAN."""
+    rng = Random(f"awkward/{seed}")
+    starts_of_day = float(rng.randrange(0, DAY_S, 900))
+    sites = [_site(rng, group, starts_of_day) for group in scenario.sites]
+    if rng.random() < 0.3:
+        degree = rng.choice(DEGREES)
+        sites = [replace(g, lan=replace(g.lan, degree_max=degree)) for g in sites]
+    return replace(
+        scenario,
+        starts_of_day=starts_of_day,
+        sites=tuple(sites),
+        classes=tuple(_class(rng, c, carrier=c.name == carriers) for c in scenario.classes),
+    )
+
+
+def _class(rng: Random, klass: DeviceClass, *, carrier: bool) -> DeviceClass:
+    recomputes, metered, sleeps = (rng.random() < share for share in (0.6, 0.25, 0.1))
+    if carrier:
+        return replace(klass, carrier=True)
+    if recomputes:
+        klass = replace(klass, recompute_rate=float(rng.choice((1_000_000, 8_000_000, 30_000_000))))
+    if sleeps:
+        klass = replace(klass, uptime=Uptime(rng.choice((300.0, 1200.0)), rng.choice((30.0, 300.0))))
+    return replace(klass, metered=metered)
+
+
+def _site(rng: Random, group: SiteGroup, starts_of_day: float) -> SiteGroup:
+    stops = tuple(replace(s, wan=_wan(rng, s.wan)) if s.wan is not None else s for s in group.timetable)
+    if group.wan is None:
+        return replace(group, timetable=stops)
+    wan = _wan(rng, group.wan)
+    match rng.choice(("open", "open", "window", "traffic")):
+        case "window":
+            opens = starts_of_day + rng.uniform(-CLOSED_MAX_S, CLOSED_MAX_S)
+            stop = opens + rng.uniform(0.25, 0.9) * DAY_S
+            wan = replace(wan, windows=(DailyWindow(round(opens) % DAY_S, round(stop) % DAY_S),))
+        case "traffic":
+            every_s = rng.choice((60.0, 600.0))
+            spans = (
+                Traffic(round(rng.uniform(0, 60), 1), round(every_s * rng.uniform(0.1, 0.6), 1), every_s),
+            )
+            wan = replace(wan, traffic=spans, gives_way=rng.random() < 0.5)
+        case _:
+            pass
+    return replace(group, wan=wan, timetable=stops)
+
+
+def _wan(rng: Random, wan: Wan) -> Wan:
+    """A budget that the devices of a site have together, on some links."""
+    drawn, share = rng.random() < 0.3, rng.uniform(0.2, 0.9)
+    return replace(wan, budget=float(round(wan.rate * share))) if drawn else wan
