@@ -27,10 +27,14 @@ from p2p.ports import PeerAddress, PeerIdentity, PeerStream, Transport
 from p2p.swarm import messages as m
 from p2p.swarm import wire
 from p2p.swarm.events import PeerConnected, PeerLost, PieceSent, Received, Serve
+from p2p.swarm.neighbours import Neighbours
 
 log = logging.getLogger(__name__)
 
 DIAL_BACKOFF_S = (0.25, 30.0)
+UNWANTED_S = 300.0
+"""How often it is looked at whether a device that others come before is to be dialled after all."""
+
 YIELD_S = 0.25
 """How long the higher of two device ids lets the lower one dial first."""
 
@@ -167,6 +171,8 @@ class PeerLinks:
         self._lan = lan
         self._backlog = backlog
         self._links_max = links_max
+        self._neighbours = Neighbours(me, links_max)
+        self._place_free = trio.Event()
         self._links: dict[str, Link] = {}
         self._dialling: dict[tuple[str, int], str | None] = {}
         self._banned: dict[str, float] = {}
@@ -181,7 +187,9 @@ class PeerLinks:
         until = self._banned.get(identity.device)
         if until is not None and trio.current_time() < until:
             return False
-        return len(self._links) < self._links_max or identity.device in self._links
+        if len(self._links) < self._links_max or identity.device in self._links:
+            return True
+        return self._neighbours.displaced(identity.device, self._links) is not None
 
     def ban(self, device: str, seconds: float) -> None:
         self._banned[device] = trio.current_time() + seconds
@@ -201,8 +209,10 @@ class PeerLinks:
         key = (address.host, address.port)
         if address.device == self._me or key in self._dialling or self._nursery is None:
             return
-        if address.device is not None and address.device in self._links:
-            return
+        if address.device is not None:
+            self._neighbours.heard(address.device)
+            if address.device in self._links:
+                return
         if len(self._dialling) >= 4 * self._links_max:
             return
         self._dialling[key] = address.device
@@ -228,6 +238,10 @@ class PeerLinks:
             if device is not None and device < self._me:
                 await trio.sleep(YIELD_S)
             while True:
+                if device is not None and not (device in self._links or self._neighbours.wants(device)):
+                    with trio.move_on_after(UNWANTED_S):
+                        await self._place_free.wait()
+                    continue
                 if device is None or device not in self._links:
                     try:
                         stream = await self._transport.connect(address)
@@ -235,6 +249,9 @@ class PeerLinks:
                         log.debug("peer %s:%d: %s", address.host, address.port, error.message)
                         if error.reason in ("self", "not-of-fleet"):
                             return
+                        if device is not None and self._neighbours.failed(device):
+                            self._place_free.set()
+                            self._place_free = trio.Event()
                     else:
                         device = stream.identity.device
                         started = trio.current_time()
@@ -270,9 +287,19 @@ class PeerLinks:
                 return False
             old.scope.cancel()
             self._feed(PeerLost(link.device))
+        elif len(self._links) >= self._links_max:
+            self._displace(link.device)
+        self._neighbours.met(link.device)
         self._links[link.device] = link
         self._feed(PeerConnected(link.device, link.stream.remote))
         return True
+
+    def _displace(self, newcomer: str) -> None:
+        """Make room for a peer that may come (`admits`)."""
+        last = self._neighbours.displaced(newcomer, self._links)
+        if last is not None:
+            self._links.pop(last).scope.cancel()
+            self._feed(PeerLost(last))
 
     async def _run(self, link: Link) -> None:
         def received(message: m.Message) -> None:

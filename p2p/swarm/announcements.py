@@ -9,13 +9,13 @@ Whoever is known to have a piece is not told of it.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 
 from p2p.content import limits
 from p2p.content.digests import Digest
 from p2p.swarm import messages as m
 from p2p.swarm.context import Context
+from p2p.swarm.neighbours import pair_order
 from p2p.swarm.peer import Peer, RemoteImage
 from p2p.swarm.wire import pack_bitmap
 
@@ -130,10 +130,6 @@ class Announcements:
         version = self._context.members_version
         if self._eager is None or self._eager[0] != version:
             me = self._context.device
-            devices = sorted(self._context.members(self._image), key=lambda d: _pair(me, d))
+            devices = sorted(self._context.members(self._image), key=lambda d: pair_order(me, d))
             self._eager = version, devices[:EAGER]
         return self._eager[1]
-
-
-def _pair(one: str, other: str) -> bytes:
-    return hashlib.sha256("\0".join(sorted((one, other))).encode()).digest()

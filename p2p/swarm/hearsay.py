@@ -10,7 +10,6 @@ A site without far devices says all it has to say once. Not for whom to ask for 
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from p2p.content import limits
 from p2p.content.digests import Digest
 from p2p.swarm import messages as m
 from p2p.swarm.context import Context
+from p2p.swarm.neighbours import pair_order
 from p2p.swarm.peer import Peer
 from p2p.swarm.plan import Participant
 from p2p.swarm.policy import penalty_s
@@ -299,10 +299,6 @@ class Hearsay:
         version = self._context.members_version
         if self._relays is None or self._relays[0] != version:
             me = self._context.device
-            members = sorted(self._context.members(self._image), key=lambda d: _pair(me, d))
+            members = sorted(self._context.members(self._image), key=lambda d: pair_order(me, d, b"relay\0"))
             self._relays = version, members[:RELAYS]
         return self._relays[1]
-
-
-def _pair(one: str, other: str) -> bytes:
-    return hashlib.sha256(b"relay\0" + "\0".join(sorted((one, other))).encode()).digest()

@@ -15,6 +15,7 @@ from p2p.content.intervals import IntervalSet
 from p2p.swarm import events as e
 from p2p.swarm import messages as m
 from p2p.swarm.conditions import Conditions
+from p2p.swarm.neighbours import Neighbours
 from p2p.swarm.node import SwarmNode
 from sim.scenario.model import DeviceClass
 from sim.world.fetcher import Fetcher
@@ -93,6 +94,7 @@ class Device:
         self.objects: dict[Digest, bytes] = {}
         """Small objects in its own stores, durable."""
         self.connections: dict[str, Connection] = {}
+        self.neighbours = Neighbours(name, site.lan.degree_max)
         self.banned: dict[str, float] = {}
         self.agent: Agent = world.make_agent(self)
         self.started_s: float | None = None
@@ -143,6 +145,7 @@ class Device:
         if self.node is not None or self.gone:
             return
         self.life += 1
+        self.neighbours = Neighbours(self.name, self.site.lan.degree_max)
         world = self.world
         if self.started_s is None:
             self.started_s = self.kernel.now

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from p2p.content import limits
 from p2p.swarm import messages as m
+from p2p.swarm.neighbours import Neighbours
 from p2p.swarm.wire import PROTOCOL, pack_bitmap
 from sim.scenario.model import Manner
 from sim.world.device import PORT
@@ -49,6 +50,7 @@ class Hostile:
         self.kernel = world.kernel
         self.local: LocalNet = site.local
         self.connections: dict[str, Connection] = {}
+        self.neighbours = Neighbours(name, site.lan.degree_max)
         self.up = False
         self.gone = False
         self.life = 0

@@ -1,9 +1,8 @@
 """A site: its devices, its networks, and who there finds and dials whom.
 
 Discovery is as the agent's: multicast within a segment, the roster across segments, addresses from
-peers. A device that knows more peers than it may have connections dials half as many as it may keep,
-or a third by the roster of a site of several segments, so that newcomers and those of its own segment
-find room. Devices of vehicles are on the network of the site where they stop.
+peers. Whom a device dials and keeps is decided by the agent's own code (`p2p.swarm.neighbours`). Devices of
+vehicles are on the network of the site where they stop.
 """
 
 from __future__ import annotations
@@ -84,11 +83,6 @@ class Site:
             found += guest.devices
         return found
 
-    def _population(self) -> int:
-        """How many devices are on one network with this site's own."""
-        ground = self.host or self
-        return len(ground.devices) + sum(len(guest.devices) for guest in ground.guests)
-
     def reaches(self, one: Device | Hostile, other: Device | Hostile) -> bool:
         """Whether two devices are on one network that is whole."""
         a, b = one.site, other.site
@@ -121,46 +115,28 @@ class Site:
         """The coordinator named devices: those that are here are dialled."""
         devices = self.world.devices
         known = [devices[n] for n in names if n != device.name and n in devices]
-        self._dial_some(device, [d for d in known if d.up], far=self.lan.segments > 1)
+        self._dial_some(device, [d for d in known if d.up])
 
     def heard_of(self, device: Device | Hostile, names: list[str]) -> None:
         """A peer named others."""
-        devices, connections, limit = self.world.devices, device.connections, self.lan.degree_max
-        most = limit if self._population() - 1 <= limit else max(1, limit // 2)
-        dialled = _dialled_by(device)
+        connections, devices = device.connections, self.world.devices
         for name in names:
-            if len(connections) >= limit or dialled >= most:
-                return
-            if name in connections:
-                continue
-            other = devices.get(name)
-            if (
-                other is not None
-                and other.up
-                and other is not device
-                and len(other.connections) < other.site.lan.degree_max
-                and self.connect(device, other)
-            ):
-                dialled += 1
+            if name not in connections and (other := devices.get(name)) is not None and other is not device:
+                self._dial(device, other)
 
-    def _dial_some(
-        self, device: Device | Hostile, others: list[Device | Hostile], *, far: bool = False
-    ) -> None:
-        """Dial some of them; `far`: on other segments, maybe, and those near by may have no other way."""
-        others = [other for other in others if other.name not in device.connections]
-        limit = self.lan.degree_max
-        if not others or len(device.connections) >= limit:
-            return
-        mesh = len(others) + len(device.connections) <= limit and self._population() - 1 <= limit
-        most = limit if mesh else max(1, limit // (3 if far else 2))
-        if not mesh and len(others) > 1:
-            self._rng.shuffle(others)
-        dialled = _dialled_by(device)
+    def _dial_some(self, device: Device | Hostile, others: list[Device | Hostile]) -> None:
+        """Dial those of them that it wants."""
         for other in others:
-            if dialled >= most:
-                break
-            if other.name not in device.connections and self.connect(device, other):
-                dialled += 1
+            device.neighbours.heard(other.name)
+        for other in others:
+            self._dial(device, other)
+
+    def _dial(self, device: Device | Hostile, other: Device | Hostile) -> None:
+        device.neighbours.heard(other.name)
+        if other.name in device.connections or not device.neighbours.wants(other.name):
+            return
+        if not self.connect(device, other):
+            device.neighbours.failed(other.name)
 
     def redial(self, device: Device | Hostile, name: str) -> None:
         """A connection is gone: try again after a pause that grows."""
@@ -172,6 +148,8 @@ class Site:
 
     def _redial(self, device: Device | Hostile, life: int, name: str) -> None:
         if device.life != life or not device.up or name in device.connections:
+            return
+        if not device.neighbours.wants(name):
             return
         other = self.world.devices[name]
         if not other.up:
@@ -187,13 +165,10 @@ class Site:
             return False
         if not (one.admits(other.name) and other.admits(one.name)):
             return False
-        limit = self.lan.degree_max
         old = one.connections.get(other.name)
         if old is not None and not old.silent:
             return True
-        if old is None and (
-            len(one.connections) >= limit or len(other.connections) >= other.site.lan.degree_max
-        ):
+        if old is None and not (self._has_room(one, other) and self._has_room(other, one)):
             return False
         for end, far in ((one, other), (other, one)):
             stale = end.connections.get(far.name)
@@ -201,6 +176,13 @@ class Site:
                 stale.close("replaced")
         if other.name in one.connections or not (one.up and other.up):
             return other.name in one.connections
+        for end, far in ((one, other), (other, one)):
+            if len(end.connections) >= end.site.lan.degree_max:
+                last = end.neighbours.displaced(far.name, end.connections)
+                if last is not None:
+                    end.connections[last].close("displaced")
+        one.neighbours.met(other.name)
+        other.neighbours.met(one.name)
         world = self.world
         connection = Connection(one, other, world.kernel, world.flows)
         self.local.small += HANDSHAKE
@@ -212,6 +194,12 @@ class Site:
             other.peer_connected(connection, one)
         self._settle_pause(one, other)
         return True
+
+    def _has_room(self, device: Device | Hostile, newcomer: Device | Hostile) -> bool:
+        """Whether it takes a peer, in the place of another perhaps."""
+        if len(device.connections) < device.site.lan.degree_max:
+            return True
+        return device.neighbours.displaced(newcomer.name, device.connections) is not None
 
     def _settle_pause(self, one: Node, other: Node) -> None:
         self.world.kernel.after(DIAL_BACKOFF_S[1], self._forget_pause, one.name, other.name)
@@ -241,8 +229,3 @@ class Site:
         for name, connection in list(device.connections.items()):
             if not self.reaches(device, self.world.devices[name]):
                 connection.close("unreachable", silently=True)
-
-
-def _dialled_by(device: Device | Hostile) -> int:
-    """How many of a device's connections it made itself."""
-    return sum(1 for c in device.connections.values() if c.one is device)

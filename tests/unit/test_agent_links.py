@@ -21,6 +21,7 @@ from p2p.ports import PeerAddress, PeerIdentity, PeerStream
 from p2p.swarm import messages as m
 from p2p.swarm import wire
 from p2p.swarm.events import PeerConnected, PeerLost, Received, Serve
+from p2p.swarm.neighbours import pair_order
 
 
 def identity(device: str, site: str = "depot") -> PeerIdentity:
@@ -215,6 +216,44 @@ async def test_no_more_links_than_allowed(autojump_clock: MockClock) -> None:
             other.links.found(a.address)
         await trio.sleep(30)
         assert len(a.links.devices) == 2
+
+
+async def test_of_many_each_keeps_those_that_come_first_whoever_was_there_before(
+    autojump_clock: MockClock,
+) -> None:
+    net = MemoryNet()
+    order = sorted((f"n{n}" for n in range(12)), key=lambda d: pair_order("a", d, b"neighbours\0"))
+    a = make(net, "a", 1, links_max=4)
+    others = {name: make(net, name, 10 + n) for n, name in enumerate(reversed(order))}
+    async with running(a, *others.values()):
+        for other in others.values():  # the last in the order come first
+            other.links.found(a.address)
+            await trio.sleep(1)
+        await trio.sleep(30)
+        assert set(a.links.devices) == set(order[:4])
+        assert a.count(PeerConnected) - a.count(PeerLost) == 4
+        dials = net.dials[1]
+        await trio.sleep(250)  # who is not kept does not go on dialling at each short pause
+        assert net.dials[1] - dials < 12 * 10
+        for name in order[8:]:
+            assert not a.links.admits(identity(name))
+
+
+async def test_of_many_only_those_that_come_first_are_dialled(autojump_clock: MockClock) -> None:
+    net = MemoryNet()
+    order = sorted((f"n{n}" for n in range(12)), key=lambda d: pair_order("a", d, b"neighbours\0"))
+    a = make(net, "a", 1, links_max=6)
+    others = [make(net, name, 10 + n) for n, name in enumerate(order)]
+    net.down.add(10)
+    async with running(a, *others):
+        for other in others:
+            a.links.found(other.address)
+        await trio.sleep(200)
+        assert set(a.links.devices) == set(order[1:5])
+        assert not any(net.dials[port] for port in range(16, 22))
+        net.down.clear()
+        await trio.sleep(60)
+        assert order[0] in a.links.devices
 
 
 async def _raw(net: MemoryNet, node: Node, device: str = "x") -> MemoryPeerStream:

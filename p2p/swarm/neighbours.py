@@ -1,0 +1,84 @@
+"""Which peers a node keeps connections to, where a site has more devices than it may have connections.
+
+Every pair of devices has a place in an order that both ends find by themselves. A node dials those that come
+first of all that it has heard of, for about two thirds of its connections; the rest is for those that
+dial it, and who comes earlier in the order displaces who comes last. So it does not matter by which way a
+node hears of whom first: a segment whose devices would be enough for each other does not fill up with them,
+and what comes of it is a pseudo-random graph over all, which is connected almost surely (each node with
+its k nearest by random distances, k well over the logarithm of their number). Where there are few devices
+everybody keeps everybody. Not for whom to tell what (`announcements`, `hearsay`).
+
+A device could choose a name that is near to another's, at a fleet that lets it; so what a node believes
+never depends on how many of its neighbours say it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from bisect import insort
+from collections.abc import Collection
+
+KNOWN_MAX = 2048
+"""How many devices are remembered; of more, those that come first."""
+
+
+class Neighbours:
+    """Of one node, which keeps `most` connections."""
+
+    def __init__(self, device: str, most: int) -> None:
+        self._device = device
+        self._most = most
+        self._order: list[tuple[bytes, str]] = []
+        self._known: dict[str, bytes] = {}
+        self._failed: set[str] = set()
+
+    def heard(self, device: str) -> None:
+        """Somebody names a device."""
+        if device in self._known or device == self._device:
+            return
+        place = self._place(device)
+        self._known[device] = place
+        insort(self._order, (place, device))
+        if len(self._order) > KNOWN_MAX:
+            _, last = self._order.pop()
+            del self._known[last]
+            self._failed.discard(last)
+
+    def failed(self, device: str) -> bool:
+        """It cannot be reached now: it does not take a place, until it is `met`. Whether that is new."""
+        new = device in self._known and device not in self._failed
+        if new:
+            self._failed.add(device)
+        return new
+
+    def met(self, device: str) -> None:
+        """There is a connection."""
+        self.heard(device)
+        self._failed.discard(device)
+
+    def wants(self, device: str) -> bool:
+        """Whether this node dials a device that it has heard of."""
+        if len(self._known) <= self._most:
+            return True
+        left = max(1, self._most * 2 // 3)
+        for _, other in self._order:
+            if other == device:
+                return True
+            if other not in self._failed:
+                left -= 1
+                if not left:
+                    return False
+        return False
+
+    def displaced(self, newcomer: str, linked: Collection[str]) -> str | None:
+        """Who of those that are connected makes room for a newcomer, if anybody does."""
+        last = max(linked, key=self._place, default=None)
+        return last if last is not None and self._place(newcomer) < self._place(last) else None
+
+    def _place(self, device: str) -> bytes:
+        return self._known.get(device) or pair_order(self._device, device, b"neighbours\0")
+
+
+def pair_order(one: str, other: str, what: bytes = b"") -> bytes:
+    """The place of a pair of devices in the order of all pairs; `what`: another order for each use."""
+    return hashlib.sha256(what + "\0".join(sorted((one, other))).encode()).digest()
