@@ -153,6 +153,7 @@ class Site:
             return
         other = self.world.devices[name]
         if not other.up:
+            device.neighbours.failed(name)
             self._pauses.pop((device.name, name), None)
             self._dial_neighbours(device, life)  # it says so itself when it is back; others may have room
             return
