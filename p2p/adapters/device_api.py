@@ -20,7 +20,8 @@ from typing import TypeVar
 from cryptography.hazmat.primitives.asymmetric import ec
 from http_message_signatures import HTTPMessageSigner, MappingKeyResolver, algorithms
 
-from p2p.adapters.http import Headers, HttpClient
+from p2p.adapters.http import HttpClient
+from p2p.adapters.http_connection import Headers
 from p2p.adapters.origin import OriginBusy, retry_after_s
 from p2p.adapters.url import Url, parse_url
 from p2p.content import limits

@@ -13,7 +13,8 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from email.utils import parsedate_to_datetime
 
-from p2p.adapters.http import HttpClient, Response
+from p2p.adapters.http import HttpClient
+from p2p.adapters.http_connection import Response
 from p2p.adapters.url import Url, parse_url
 from p2p.content import limits
 from p2p.content.digests import Buffer, Digest, verify

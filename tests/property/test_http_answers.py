@@ -7,7 +7,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from p2p.adapters.channel import Channel
-from p2p.adapters.http import HttpClient, Pace
+from p2p.adapters.http import HttpClient
+from p2p.adapters.http_connection import Pace
 from p2p.adapters.origin import HttpOrigin
 from p2p.adapters.url import Url, parse_url
 from p2p.content.digests import sha256

@@ -14,7 +14,8 @@ import trio
 from coordinator.app import give_tickets
 from p2p.adapters import http
 from p2p.adapters.channel import Channel, TcpChannel, TlsChannel
-from p2p.adapters.http import HttpClient, Pace
+from p2p.adapters.http import HttpClient
+from p2p.adapters.http_connection import Pace
 from p2p.adapters.url import Url, parse_url
 from p2p.errors import ConfigError, OriginError
 from tests.support.certificates import DAY, NOW, Fleet, server_context
