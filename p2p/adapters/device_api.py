@@ -119,14 +119,13 @@ class DeviceApi:
     async def _post(self, path: str, body: bytes, sign: Callable[[Url, bytes], Headers]) -> Fields:
         url = self._base.below(path)
         corrected = False
+
+        def headers() -> Headers:  # each time with a signature of its own
+            return [("Accept-Encoding", "gzip"), ("Content-Type", "application/json"), *sign(url, body)]
+
         while True:
-            headers = [
-                ("Accept-Encoding", "gzip"),
-                ("Content-Type", "application/json"),
-                *sign(url, body),
-            ]
             async with self._client.request(
-                "POST", url, headers, body, deadline_s=self._answer_s
+                "POST", url, headers(), body, deadline_s=self._answer_s, repeat=headers
             ) as response:
                 if response.status in (200, 201):
                     data = await response.read_decoded(limits.DEVICE_API_ANSWER_MAX)

@@ -7,11 +7,13 @@ connection rather than make one (`deadline_s` says which are small). What crosse
 bounded is in `http_connection`. Why not a larger client: `docs/adr/0007-http-client.md`.
 
 Not for ranges and digests (`p2p.adapters.origin`), nor for deciding when to try again: retries are
-the caller's. The one exception is a kept-alive connection that the server had closed already.
+the caller's. The one exception is a kept-alive connection that leads nowhere any more: the server had
+closed it, or somebody on the way (NAT, firewall, modem) had forgotten it.
 """
 
 from __future__ import annotations
 
+import logging
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -23,10 +25,20 @@ from cryptography import x509
 
 from p2p.adapters.background import Background
 from p2p.adapters.channel import Channel, TcpChannel, TlsChannel, from_trio, tune
-from p2p.adapters.http_connection import Headers, HttpConnection, Pace, Response, Server, fields_of
+from p2p.adapters.http_connection import (
+    Headers,
+    HttpConnection,
+    Pace,
+    Response,
+    Server,
+    SilentConnectionError,
+    fields_of,
+)
 from p2p.adapters.url import Url, parse_url
 from p2p.content import limits
 from p2p.errors import ConfigError, OriginError
+
+log = logging.getLogger(__name__)
 
 TURN_S = 5.0
 """A small request waits so long for the connection of another; a new one takes two or three round trips."""
@@ -90,11 +102,16 @@ class HttpClient:
         body: bytes = b"",
         *,
         deadline_s: float = float("inf"),
+        repeat: Callable[[], Headers] | None = None,
     ) -> AsyncIterator[Response]:
         """Send one request and give the answer's head, whatever its status.
 
         One with a deadline is small: it waits up to `TURN_S` for the connection of another such request to
         the same server. One without (a stream) may go on for hours, and waits for nobody.
+
+        `repeat` says that the request may come to the server twice, and gives the `headers` of the second
+        time (a signature counts once): on a kept connection that does not answer soon it is not waited for
+        long, but sent once more on a new one. For what is small; a stream's first byte may take its time.
 
         `Accept-Encoding` is `identity` unless `headers` has another, whose answer is for `read_decoded`.
         GET follows `limits.ORIGIN_REDIRECTS_MAX` redirects, never from HTTPS to HTTP. Raises
@@ -104,7 +121,7 @@ class HttpClient:
         async with self._turn(url.server, small=deadline_s < float("inf")):
             pace = Pace(self._rate_min, self._idle_s, trio.current_time() + deadline_s)
             for _ in range(limits.ORIGIN_REDIRECTS_MAX + 1):
-                connection, head = await self._exchange(method, url, headers, body, pace)
+                connection, head = await self._exchange(method, url, headers, body, pace, repeat)
                 try:
                     target = _redirect(head, url) if method in ("GET", "HEAD") else None
                     if target is None:
@@ -139,19 +156,35 @@ class HttpClient:
                 turn.release()
 
     async def _exchange(
-        self, method: str, url: Url, headers: Headers, body: bytes, pace: Pace
+        self,
+        method: str,
+        url: Url,
+        headers: Headers,
+        body: bytes,
+        pace: Pace,
+        repeat: Callable[[], Headers] | None,
     ) -> tuple[HttpConnection, h11.Response]:
+        again = method in ("GET", "HEAD") or repeat is not None
         while True:
             connection, reused = await self._connection(url, pace)
             answered_before = connection.channel.bytes_received
             try:
-                return connection, await connection.start(method, url, headers, body, pace)
+                impatient = reused and repeat is not None
+                return connection, await connection.start(
+                    method, url, headers, body, pace, impatient=impatient
+                )
             except BaseException as error:
                 silent = connection.channel.bytes_received == answered_before
                 await self._discard(connection)
                 lost = isinstance(error, OriginError) and error.reason == "truncated"
-                if not (lost and reused and silent and method in ("GET", "HEAD")):
+                forgotten = isinstance(error, SilentConnectionError)
+                if not (again and reused and silent and (lost or forgotten)):
                     raise
+                if forgotten:
+                    log.info("%s; asking anew on a new connection", error)
+                    await self._forget(url.server)
+                if repeat is not None:
+                    headers = repeat()
 
     async def _connection(self, url: Url, pace: Pace) -> tuple[HttpConnection, bool]:
         idle = self._idle.get(url.server, [])
@@ -220,6 +253,11 @@ class HttpClient:
             connection.channel.probe(False)  # five probes until the server closes it weigh as much as a poll
             idle.append(connection)
         else:
+            await self._discard(connection)
+
+    async def _forget(self, server: Server) -> None:
+        """What lost one idle connection will have lost the others too, which were idle for longer."""
+        for connection in self._idle.pop(server, []):
             await self._discard(connection)
 
     async def _discard(self, connection: HttpConnection) -> None:

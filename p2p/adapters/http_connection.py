@@ -7,6 +7,7 @@ ahead of the consumer. Not for which connection a request gets, nor for redirect
 from __future__ import annotations
 
 import contextlib
+import math
 import ssl
 import zlib
 from collections.abc import Sequence
@@ -24,6 +25,13 @@ from p2p.errors import OriginError
 READ_SIZE = 64 * limits.KIB
 INFORMATIONAL_MAX = 8
 USER_AGENT = "slipstream"
+
+SILENT_S = 5.0
+SILENT_FACTOR = 3
+"""A kept-alive connection that gives no byte of an answer for so many seconds, or for so many times the
+longest that it ever took to, is given up for a request that may be repeated: something on the way (NAT,
+firewall, modem) may have forgotten it, and says nothing. A satellite's round trip is 0.6 s; a new
+connection takes two or three of them."""
 
 _GZIP = 16 + zlib.MAX_WBITS  # zlib's way to say: with gzip's header, checksum and length
 
@@ -138,6 +146,17 @@ class Response:
         return OriginError("too-long", f"{self.url}: more than {size_max} bytes")
 
 
+class SilentConnectionError(OriginError):
+    """A kept-alive connection gave no byte of an answer in `SILENT_S`: it may not lead anywhere any more."""
+
+    def __init__(self, url: Url, waited_s: float) -> None:
+        super().__init__("too-slow", f"{url}: no answer on a kept connection in {waited_s:.0f} s")
+
+
+class _SilenceError(Exception):
+    """Nothing came until `_silent_until`."""
+
+
 class HttpConnection:
     """One connection: h11's state and the channel below it."""
 
@@ -147,6 +166,8 @@ class HttpConnection:
         self._background = background
         self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=limits.ORIGIN_HEADER_MAX)
         self._buffer = memoryview(bytearray(READ_SIZE))
+        self._slowest_s = 0.0
+        self._silent_until = math.inf
 
     @property
     def is_reusable(self) -> bool:
@@ -159,8 +180,13 @@ class HttpConnection:
                 return not self._http.trailing_data[0]
         return False
 
-    async def start(self, method: str, url: Url, headers: Headers, body: bytes, pace: Pace) -> h11.Response:
-        """Send the request and return the head of the final answer."""
+    async def start(
+        self, method: str, url: Url, headers: Headers, body: bytes, pace: Pace, *, impatient: bool = False
+    ) -> h11.Response:
+        """Send the request and return the head of the final answer.
+
+        `impatient`: raises `SilentConnectionError` when its first byte does not come soon (`SILENT_S`).
+        """
         lines = [("Host", url.authority), ("User-Agent", USER_AGENT), *headers]
         if not any(name.lower() == "accept-encoding" for name, _ in headers):
             lines.append(("Accept-Encoding", "identity"))
@@ -170,6 +196,14 @@ class HttpConnection:
         data = (self._http.send(h11.Data(data=body)) or b"") if body else b""
         end = self._http.send(h11.EndOfMessage()) or b""
         await self._send(request + data + end, pace)
+        asked_at = trio.current_time()
+        silent_s = max(SILENT_S, SILENT_FACTOR * self._slowest_s)
+        self._silent_until = asked_at + silent_s if impatient else math.inf
+        try:
+            self._http.receive_data(await self._receive(pace))
+        except _SilenceError as error:
+            raise SilentConnectionError(url, silent_s) from error
+        self._slowest_s = max(self._slowest_s, trio.current_time() - asked_at)
         for _ in range(INFORMATIONAL_MAX):
             event = await self.next_event(pace)
             if isinstance(event, h11.Response):
@@ -200,13 +234,18 @@ class HttpConnection:
             before = self.channel.bytes_received
             count = None
             try:
-                with trio.move_on_after(pace.allowance_s(start)):
+                with trio.move_on_after(min(pace.allowance_s(start), self._silent_until - start)):
                     count = await self.channel.receive_into(self._buffer)
             except ssl.SSLEOFError:
                 count = 0  # whether the answer is whole is for its framing to say
             except OSError as error:
                 raise OriginError("truncated", f"the connection broke: {error}") from error
-            pace.account(trio.current_time() - start, self.channel.bytes_received - before)
+            now, received = trio.current_time(), self.channel.bytes_received - before
+            if received:
+                self._silent_until = math.inf
+            elif now >= self._silent_until:
+                raise _SilenceError
+            pace.account(now - start, received)
             if count is not None:
                 if self._background is not None and count:
                     self._background.received(self.server, self.channel, count)

@@ -9,12 +9,12 @@ origins (`p2p.agent`).
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from email.utils import parsedate_to_datetime
 
 from p2p.adapters.http import HttpClient
-from p2p.adapters.http_connection import Response
+from p2p.adapters.http_connection import Headers, Response
 from p2p.adapters.url import Url, parse_url
 from p2p.content import limits
 from p2p.content.digests import Buffer, Digest, verify
@@ -55,7 +55,7 @@ class HttpOrigin:
         """A metadata file. Raises `OriginError` (`not-found` on 404, `too-long` over `size_max` bytes)."""
         if not _METADATA_NAME.fullmatch(name):
             raise OriginError("not-found", f"{name[:80]!r} is not a metadata file's name", retry=False)
-        return await self._whole(self._base.below(f"metadata/{name}"), size_max)
+        return await self._whole(self._base.below(f"metadata/{name}"), size_max, repeat=tuple)
 
     async def object(self, digest: Digest, size: int) -> bytes:
         """A whole small object of exactly `size` bytes; `OriginError("wrong-digest")` if it is another."""
@@ -87,8 +87,8 @@ class HttpOrigin:
     def _object_url(self, digest: Digest) -> Url:
         return self._base.below(f"objects/{digest.hex()}")
 
-    async def _whole(self, url: Url, size_max: int) -> bytes:
-        async with self._client.request("GET", url, deadline_s=self._small_s) as response:
+    async def _whole(self, url: Url, size_max: int, repeat: Callable[[], Headers] | None = None) -> bytes:
+        async with self._client.request("GET", url, deadline_s=self._small_s, repeat=repeat) as response:
             _check_status(response, 200)
             return await response.read(size_max)
 

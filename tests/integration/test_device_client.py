@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import trio
 import trio.testing
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from p2p.adapters import http_connection
 from p2p.adapters.channel import Channel
 from p2p.adapters.device_api import CoordinatorRefusal, DeviceApi, RosterEntry
 from p2p.adapters.http import HttpClient
@@ -108,6 +110,44 @@ async def test_a_coordinator_goes_on_with_a_session_that_a_closed_connection_had
             received.append(client.wire_received - before - size)
         assert max(received[1:]) < received[0] - 300, "without its certificate, which is short here"
         assert max(received[1:]) < 700
+
+
+async def test_a_check_in_over_a_connection_that_was_forgotten_is_made_again_at_once(
+    server: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The coordinator may have taken the first one, whose answer is lost: its signature counts once."""
+    monkeypatch.setattr(http_connection, "SILENT_S", 0.3)
+    deaf = trio.Event()
+
+    async def relay(near: trio.SocketStream) -> None:
+        far = await trio.open_tcp_stream("127.0.0.1", int(server.url.rsplit(":", 1)[1]))
+        swallows = not deaf.is_set()
+
+        async def back() -> None:
+            async for data in far:
+                if not (swallows and deaf.is_set()):
+                    await near.send_all(data)
+
+        async with far, near, trio.open_nursery() as both:
+            both.start_soon(back)
+            async for data in near:
+                await far.send_all(data)
+            both.cancel_scope.cancel()
+
+    async with trio.open_nursery() as nursery:
+        (listener,) = await nursery.start(partial(trio.serve_tcp, relay, 0, host="127.0.0.1"))
+        client = HttpClient()
+        url = f"http://127.0.0.1:{listener.socket.getsockname()[1]}"
+        key = await enrolled(
+            server, DeviceApi(server.url, client, server.clock.seconds), "nat-1", "depot-nat"
+        )
+        api = DeviceApi(url, client, server.clock.seconds)
+        await api.checkin("nat-1", key, STATUS)
+        deaf.set()
+        with trio.fail_after(limits.ORIGIN_IDLE_S / 2):
+            await api.checkin("nat-1", key, STATUS)
+        await client.aclose()
+        nursery.cancel_scope.cancel()
 
 
 async def test_a_device_with_a_wrong_clock_signs_by_the_coordinators(server: Running) -> None:

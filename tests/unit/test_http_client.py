@@ -12,10 +12,10 @@ import pytest
 import trio
 
 from coordinator.app import give_tickets
-from p2p.adapters import http
+from p2p.adapters import http, http_connection
 from p2p.adapters.channel import Channel, TcpChannel, TlsChannel
 from p2p.adapters.http import HttpClient
-from p2p.adapters.http_connection import Pace
+from p2p.adapters.http_connection import Headers, Pace
 from p2p.adapters.url import Url, parse_url
 from p2p.errors import ConfigError, OriginError
 from tests.support.certificates import DAY, NOW, Fleet, server_context
@@ -192,6 +192,99 @@ async def test_a_server_that_always_hangs_up_is_not_asked_for_ever() -> None:
             await get(client, server.url)
         assert caught.value.reason == "truncated"
         assert len(server.requests) == 1
+        await client.aclose()
+
+
+class Middlebox:
+    """Lets requests be answered until it is told to `forget` the connections that are there."""
+
+    def __init__(self) -> None:
+        self._known: set[Channel] = set()
+        self._forgotten: set[Channel] = set()
+        self.delay_s = 0.0
+
+    def forget(self) -> None:
+        self._forgotten |= self._known
+
+    async def answer(self, request: Request, channel: Channel) -> None:
+        self._known.add(channel)
+        if channel in self._forgotten:
+            await trio.sleep_forever()
+        await trio.sleep(self.delay_s)
+        await ok(request, channel)
+
+
+@pytest.fixture
+def middlebox(monkeypatch: pytest.MonkeyPatch) -> Middlebox:
+    monkeypatch.setattr(http_connection, "SILENT_S", 0.2)
+    return Middlebox()
+
+
+def no_headers() -> Headers:
+    return ()
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_a_connection_that_was_forgotten_on_the_way_costs_a_short_wait(
+    middlebox: Middlebox, method: str
+) -> None:
+    async with scripted(middlebox.answer) as server:
+        client, url = HttpClient(), parse_url(server.url)
+        tries = iter("23")
+        with trio.fail_after(http.TURN_S):
+            for n in "12":
+                async with client.request(
+                    method,
+                    url,
+                    [("Signature", n)],
+                    deadline_s=10.0,
+                    repeat=lambda: [("Signature", next(tries))],
+                ) as response:
+                    assert await response.read(10) == b"ok"
+                middlebox.forget()
+        assert [r.headers["signature"] for r in server.requests] == ["1", "2", "2"]
+        assert server.connections == 2
+        assert len(client._open) == 1, "the forgotten one is closed"
+        await client.aclose()
+
+
+async def test_what_may_not_be_repeated_waits_on_a_kept_connection(middlebox: Middlebox) -> None:
+    async with scripted(middlebox.answer) as server:
+        client = HttpClient()
+        assert await get(client, server.url) == b"ok"
+        middlebox.delay_s = 0.6
+        assert await get(client, server.url) == b"ok"
+        middlebox.forget()
+        with trio.move_on_after(0.6) as scope:
+            await get(client, server.url)
+        assert scope.cancelled_caught
+        assert (server.connections, len(server.requests)) == (1, 3)
+        await client.aclose()
+
+
+async def test_a_new_connection_is_waited_for_and_then_known_to_be_slow(middlebox: Middlebox) -> None:
+    async with scripted(middlebox.answer) as server:
+        client, url = HttpClient(), parse_url(server.url)
+        for middlebox.delay_s in (0.4, 0.8):
+            async with client.request("GET", url, deadline_s=10.0, repeat=no_headers) as response:
+                assert await response.read(10) == b"ok"
+        assert (server.connections, len(server.requests)) == (1, 2)
+        await client.aclose()
+
+
+async def test_a_slow_answer_that_has_begun_is_not_asked_for_again(middlebox: Middlebox) -> None:
+    async def slow(request: Request, channel: Channel) -> None:
+        whole = head(200, content_length=2)
+        await channel.send(whole[:9])
+        await trio.sleep(0.5 if len(server.requests) == 2 else 0)
+        await channel.send(whole[9:], b"ok")
+
+    async with scripted(slow) as server:
+        client, url = HttpClient(), parse_url(server.url)
+        for _ in range(2):
+            async with client.request("GET", url, deadline_s=10.0, repeat=no_headers) as response:
+                assert await response.read(10) == b"ok"
+        assert (server.connections, len(server.requests)) == (1, 2)
         await client.aclose()
 
 

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 import trio
 
+from p2p.adapters import http_connection
 from p2p.adapters.channel import Channel
 from p2p.adapters.http import HttpClient
 from p2p.adapters.origin import HttpOrigin, OriginBusy
@@ -340,6 +341,27 @@ async def test_metadata_that_does_not_end_is_left_at_the_deadline() -> None:
     assert isinstance(error, OriginError)
     assert error.reason == "too-slow"
     assert "deadline" in str(error)
+
+
+async def test_a_poll_is_made_anew_where_a_kept_connection_is_mute_and_a_range_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(http_connection, "SILENT_S", 0.2)
+
+    async def late(request: Request, channel: Channel) -> None:
+        if len(server.requests) == 2 or request.range is not None:
+            await trio.sleep(0.6)
+        await right(request, channel)
+
+    async with scripted(late) as server:
+        origin = HttpOrigin(server.url, client())
+        for _ in range(2):
+            assert await origin.metadata("timestamp.json", 11) == b"a metadatum"
+        assert (server.connections, len(server.requests)) == (2, 3)
+        async with origin.stream(DIGEST, START, STOP) as parts:
+            assert b"".join([bytes(part) async for part in parts]) == DATA[START:STOP]
+        assert (server.connections, len(server.requests)) == (2, 4)
+        await origin.aclose()
 
 
 @pytest.mark.parametrize("name", ["../keys/root.json", "a/b.json", "root", "", "r\r\nx: y.json", ".json"])
