@@ -42,6 +42,8 @@ class Filling:
         self._start = start
         self._patching = patching
         self._filling: set[LocalImage] = set()
+        self._more: set[LocalImage] = set()
+        """Of these more was imported while they were filled."""
 
     def look(self, images: Collection[LocalImage]) -> None:
         """Whether something was imported since the last look, that images lack."""
@@ -50,8 +52,8 @@ class Filling:
                 if image.is_written:
                     self.begin(image)
 
-    def begin(self, image: LocalImage) -> None:
-        """Make as much of an image as was imported, if anything was; the smallest pack first."""
+    def begin(self, image: LocalImage) -> bool:
+        """Make as much of an image as was imported, the smallest pack first; False if nothing was."""
         task = image.task
         packs, indexes = [], []
         for pack in sorted(task.packs, key=lambda pack: pack.wan_bytes):
@@ -61,12 +63,16 @@ class Filling:
                 image.attach(pack.index.sha256, read)
                 packs.append(pack.index.sha256)
                 indexes.append((pack.index.sha256, index))
-        if not packs or image in self._filling:
-            return
+        if not packs:
+            return False
+        if image in self._filling:
+            self._more.add(image)
+            return True
         log.info("image %s: making it from the imported bundle", task.image.hex()[:12])
         self._filling.add(image)
         self._feed(e.AtHand(task.image, tuple(indexes)))
         self._start(self._fill, image, [pack for pack in packs if pack in image.maps])
+        return True
 
     def routed(self, image: LocalImage, pack: Digest) -> None:
         """The node knows a pack: make what it says that needs no bytes."""
@@ -102,7 +108,9 @@ class Filling:
             self._failed(image, error)
         finally:
             self._filling.discard(image)
-        if self._is_current(image):
+            more = image in self._more
+            self._more.discard(image)
+        if self._is_current(image) and not (more and self.begin(image)):
             self._feed(e.Filled(image.task.image))
             for pack in image.maps:  # of which it was told meanwhile
                 await self.local(image, pack)

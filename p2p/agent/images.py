@@ -163,7 +163,8 @@ class LocalImage:
         for frame in pieces.index.frames:
             start, stop = frame.target_offset, frame.target_offset + frame.target_length
             done = self.is_done(start, stop)
-            if done and not isinstance(frame.entry, Patch):
+            first = pieces.of_frame(frame.number)[0]
+            if done and (not isinstance(frame.entry, Patch) or (pack, first) in self._kept):
                 continue
             try:
                 stored = self._at_hand[pack](frame.stored_offset, frame.stored_size)

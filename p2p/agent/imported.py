@@ -37,11 +37,7 @@ class ImportedBundle:
 
     def look(self) -> bool:
         """See what is there now; True if it is another bundle than at the last look, or the first."""
-        try:
-            found = (self._directory / TABLE_NAME).stat()
-            seen = found.st_mtime_ns, found.st_size, found.st_ino
-        except OSError:
-            seen = None
+        seen = self._there()
         if seen == self._seen:
             return False
         self._seen = seen
@@ -50,11 +46,12 @@ class ImportedBundle:
             return False
         try:
             self._reader = BundleReader.open(str(self._directory))
-            self._timestamp = self._reader.whole(self._reader.table.timestamp)
         except (ContentError, LocalError, OperatorError) as error:
             log.warning("the imported bundle is of no use: %s", error.message)
             return False
-        self.timestamp_version = stated_version(self._timestamp) or 0
+        self._timestamp = self._whole(self._reader.table.timestamp.ref.sha256)
+        if self._timestamp is not None:  # else its frames may be right all the same
+            self.timestamp_version = stated_version(self._timestamp) or 0
         return True
 
     def timestamp(self) -> bytes | None:
@@ -100,10 +97,17 @@ class ImportedBundle:
         try:
             writer = BundleWriter(reader.directory, reader.table.part_size)
             with writer.locked():
-                if not self.look():  # nor has another been imported meanwhile
+                if self._there() == self._seen:  # nor has another been imported, which `look` shall see
                     writer.commit(replace(reader.table, objects=left))
         except LocalError as error:
             log.info("imported frames are kept: %s", error.message)
+
+    def _there(self) -> tuple[int, int, int] | None:
+        try:
+            found = (self._directory / TABLE_NAME).stat()
+        except OSError:
+            return None
+        return found.st_mtime_ns, found.st_size, found.st_ino
 
     def _whole(self, digest: Digest) -> bytes | None:
         found = None if self._reader is None else self._reader.find(digest)

@@ -8,6 +8,7 @@ metadata into its own state, and each frame on its way into the slot.
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 from collections.abc import Callable, Collection, Mapping
@@ -38,10 +39,15 @@ from p2p.content.manifest import ObjectRef, PackRef, PayloadSpec
 from p2p.errors import ContentError, LocalError, NothingMeantError, OperatorError, OriginError
 from p2p.trust import Decision, Meant, Nothing
 
+log = logging.getLogger(__name__)
+
 _PACKS = (Kind.INDEX, Kind.FRAMES)
 
 Wanted = dict[tuple[Kind, str], PackRef]
 """Index and frames to have here, by kind and name."""
+
+Offers = Mapping[tuple[Kind, str], Collection[ObjectRef]]
+"""What bundles call by a kind and a name. Nobody signs that, so one may call something else the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,20 +89,28 @@ async def import_bundle(
     own = _own(config)
     verdict = judge(config, reader, own, now)
     decision = verdict.decision
-    both = [r.table for r in (own, reader) if r is not None]
-    here = {(o.kind, o.name): o for table in both for o in table.objects}
-    refs = {key: o.ref for key, o in here.items()}
-    wanted, installed, nothing = _packs(config, refs, decision, everything=everything)
-    before = [] if own is None else [o for o in own.table.objects if o.kind not in _PACKS]
-    used = verdict.used | {o.ref.sha256 for o in before}  # those were verified then
-    signed = before if verdict.stale == "older" and before else _signed(reader.table, used)
-    packs = [here[key] for key in sorted(wanted, key=lambda key: list(Kind).index(key[0]))]
+    before = [] if own is None else _sound(own, reader)
+    here: dict[tuple[Kind, str], set[ObjectRef]] = {}
+    for o in (*before, *reader.table.objects):
+        here.setdefault((o.kind, o.name), set()).add(o.ref)
+    frames_before = {o.ref for o in before if o.kind is Kind.FRAMES}
+    wanted, installed, nothing = _packs(config, here, frames_before, decision, everything=everything)
+    packs = [
+        BundleObject(kind, name, pack.index if kind is Kind.INDEX else pack.frames)
+        for (kind, name), pack in sorted(wanted.items(), key=lambda item: list(Kind).index(item[0][0]))
+    ]
+    packs += [o for o in before if o not in packs and _stays(o, wanted, decision, keep=keep)]
+    signed_before = [o for o in before if o.kind not in _PACKS]
+    used = verdict.used | {o.ref.sha256 for o in signed_before}  # those were verified then
+    older = verdict.stale == "older" and any(o.kind is Kind.TIMESTAMP for o in signed_before)
+    signed = signed_before if older else _signed(reader.table, used)
+    as_they_are = frozenset(o.ref.sha256 for o in before if reader.find(o.ref.sha256) is None)
     table = _table(reader, (*signed, *packs), now)
     writer = BundleWriter(str(config.imported_dir), table.part_size)
     with writer.locked():
         check_room(writer, table)
         with bar(table.size) as progress:
-            copied = await _copy(writer, table, BundleOrigin(reader), wanted, progress)
+            copied = await _copy(writer, table, BundleOrigin(reader), wanted, as_they_are, progress)
         _keep_frames(config, keep)
         writer.commit(table)
     meant = decision if isinstance(decision, Meant) else None
@@ -147,21 +161,66 @@ def _table(reader: BundleReader, objects: tuple[BundleObject, ...], now: float) 
 
 
 async def _copy(
-    writer: BundleWriter, table: Table, origin: BundleOrigin, wanted: Wanted, progress: Progress
+    writer: BundleWriter,
+    table: Table,
+    origin: BundleOrigin,
+    wanted: Wanted,
+    as_they_are: Collection[Digest],
+    progress: Progress,
 ) -> int:
+    """Have all objects of the table. `as_they_are`: those that only an earlier import brought."""
     copied = 0
     indexes: dict[str, PackIndex] = {}
     for found in table.objects:
         index = indexes.get(found.name) if found.kind is Kind.FRAMES else None
-        try:
-            stream = partial(origin.stream, found.ref.sha256)
-            copied += await copy_object(writer, found, stream, index, progress)
-        except OriginError as error:
-            raise ContentError(error.message, kept=error.kept, next_step=error.next_step) from error
-        if found.kind is Kind.INDEX:
+        if found.ref.sha256 in as_they_are:
+            progress(found.ref.size)
+        else:
+            try:
+                stream = partial(origin.stream, found.ref.sha256)
+                copied += await copy_object(writer, found, stream, index, progress)
+            except OriginError as error:
+                raise ContentError(error.message, kept=error.kept, next_step=error.next_step) from error
+        if found.kind is Kind.INDEX and (found.kind, found.name) in wanted:
             data = writer.object(found.ref).read(0, found.ref.size)
             indexes[found.name] = open_index(data, wanted[found.kind, found.name], found.name)
     return copied
+
+
+def _sound(own: BundleReader, reader: BundleReader) -> list[BundleObject]:
+    """What is of use of an earlier import: frames that are there, and small objects that are whole.
+
+    A frame that has rotted stays: the agent verifies each as it uses it, and what that one lacks comes from
+    elsewhere. What the new bundle holds too is mended from it.
+    """
+    gone = {o.ref.sha256 for o in own.lacks()}
+
+    def is_sound(o: BundleObject) -> bool:
+        if reader.find(o.ref.sha256) is not None:
+            return True
+        if o.kind is Kind.FRAMES:
+            return o.ref.sha256 not in gone
+        try:
+            own.whole(o)
+        except (ContentError, LocalError) as error:
+            log.warning("imported before, and damaged: %s", error.message)
+            return False
+        return True
+
+    return [o for o in own.table.objects if is_sound(o)]
+
+
+def _stays(o: BundleObject, wanted: Wanted, decision: Decision, *, keep: bool) -> bool:
+    """Whether a part of a pack that was imported before is kept, though this import does not ask for it.
+
+    While nothing is meant (an order is paused, say) what may be meant again is kept; and so are, if they are
+    to be kept, those of the release that is meant.
+    """
+    if o.kind not in _PACKS or (o.kind, o.name) in wanted:
+        return False
+    if not isinstance(decision, Meant):
+        return True
+    return keep and o.name.startswith(f"{decision.manifest.product}/{decision.manifest.version}/")
 
 
 def _own(config: AgentConfig) -> BundleReader | None:
@@ -173,12 +232,17 @@ def _own(config: AgentConfig) -> BundleReader | None:
 
 
 def _packs(
-    config: AgentConfig, here: Mapping[tuple[Kind, str], ObjectRef], decision: Decision, *, everything: bool
+    config: AgentConfig,
+    here: Offers,
+    frames_before: Collection[ObjectRef],
+    decision: Decision,
+    *,
+    everything: bool,
 ) -> tuple[Wanted, bool, NothingMeantError | None]:
     """Index and frames to have here, whether what is meant is installed already, and why it cannot be.
 
-    The smallest pack that this device can use of each payload, and the index of the full pack, by which peers
-    with other bases get their chunks.
+    The smallest pack that this device can use of each payload, others that were imported before (of use where
+    the base is damaged), and the index of the full pack, by which peers with other bases get their chunks.
     """
     wanted: Wanted = {}
     if not isinstance(decision, Meant):
@@ -198,9 +262,11 @@ def _packs(
             )
         full = payload.full_pack
         name = _name(decision, payload, full)
-        if here.get((Kind.INDEX, name)) == full.index:
+        if full.index in here.get((Kind.INDEX, name), ()):
             wanted[Kind.INDEX, name] = full
-        for pack in usable if everything else usable[:1]:
+        for n, pack in enumerate(usable):
+            if n and not everything and pack.frames not in frames_before:
+                continue
             name = _name(decision, payload, pack)
             wanted[Kind.INDEX, name] = wanted[Kind.FRAMES, name] = pack
     return wanted, not missing, lacking
@@ -216,15 +282,14 @@ def _held(config: AgentConfig) -> dict[str, tuple[Digest, int] | None]:
     return {name: places.image_in(places.active()) for name, places in slots.items()}
 
 
-def _usable(
-    meant: Meant, payload: PayloadSpec, base: Digest | None, here: Mapping[tuple[Kind, str], ObjectRef]
-) -> list[PackRef]:
+def _usable(meant: Meant, payload: PayloadSpec, base: Digest | None, here: Offers) -> list[PackRef]:
     """Packs of the bundle that make the payload here, the smallest first."""
     found = []
     for pack in payload.packs:
         name = _name(meant, payload, pack)
-        objects = here.get((Kind.INDEX, name)), here.get((Kind.FRAMES, name))
-        if objects == (pack.index, pack.frames) and pack.base in (None, base):
+        index_here = pack.index in here.get((Kind.INDEX, name), ())
+        frames_here = pack.frames in here.get((Kind.FRAMES, name), ())
+        if index_here and frames_here and pack.base in (None, base):
             found.append(pack)
     return sorted(found, key=lambda pack: pack.wan_bytes)
 

@@ -22,6 +22,7 @@ from coordinator.publishing.setup import init_repository
 from p2p.adapters.bundle_files import BundleReader
 from p2p.adapters.directory_origin import RepositoryOrigin
 from p2p.adapters.durable import DirectoryBlobStore
+from p2p.agent.imported import ImportedBundle
 from p2p.bundles.export import Gathering
 from p2p.bundles.importing import Imported, import_bundle
 from p2p.cli.bundle import bundle as bundle_command
@@ -627,6 +628,159 @@ async def test_news_alone_are_imported_beside_the_frames_that_are_there(
     assert table.timestamp.ref == BundleReader.open(str(news)).table.timestamp.ref
     assert await second.once() is None
     assert second.running_version() == "2.0"
+
+
+def packs_here(device: Device) -> list[str]:
+    """What is imported of packs: `base/kind`."""
+    table = BundleReader.open(str(device.config.imported_dir)).table
+    return sorted(f"{o.name.rpartition('/')[2]}/{o.kind}" for o in table.objects if o.name.count("/") > 2)
+
+
+async def test_news_come_in_although_a_frame_that_was_imported_before_has_rotted(
+    fleet: FleetRig, stick: Path, tmp_path: Path
+) -> None:
+    """The new bundle has no copy of it. It stays: all but the bad frame are of use."""
+    fleet.order("2.0")
+    exported(fleet, stick)
+    fleet.repository.refresh(fleet.repository.state())
+    news = tmp_path / "news"
+    exported(fleet, news, "--metadata-only")
+    async with HostileOrigin(fleet.repository.directory).serving() as origin:
+        device = fleet.device("d1", origin=origin.url)
+        await run("import", stick, "--config", device.config_file)
+        before = packs_here(device)
+        (frames,) = BundleReader.open(str(device.config.imported_dir)).table.of(Kind.FRAMES)
+        flip_file(device.config.imported_dir / "objects" / frames.ref.sha256.hex(), 100)
+        await run("import", news, "--config", device.config_file)
+        assert packs_here(device) == before
+        async with device.running() as agent:
+            await agent.committed("2.0")
+            assert agent.ledger.imported > 0
+    assert device.running_version() == "2.0"
+
+
+def test_a_damaged_index_of_before_is_left_out_and_mended_by_the_next_stick(
+    fleet: FleetRig, stick: Path, tmp_path: Path
+) -> None:
+    fleet.order("2.0")
+    exported(fleet, stick)
+    fleet.repository.refresh(fleet.repository.state())
+    news = tmp_path / "news"
+    exported(fleet, news, "--metadata-only")
+    device = isolated(fleet, "d1")
+    command("import", stick, "--config", device.config_file)
+    before = packs_here(device)
+    for index in BundleReader.open(str(device.config.imported_dir)).table.of(Kind.INDEX):
+        flip_file(device.config.imported_dir / "objects" / index.ref.sha256.hex(), 20)
+    error = refused("import", news, "--config", device.config_file)
+    assert (error.exit_code, packs_here(device)) == (8, [])
+    exported(fleet, stick)
+    command("import", stick, "--config", device.config_file)
+    assert packs_here(device) == before
+
+
+def test_a_stick_that_calls_something_else_by_the_same_name_hides_nothing(
+    fleet: FleetRig, stick: Path, tmp_path: Path
+) -> None:
+    fleet.order("2.0")
+    exported(fleet, stick)
+    fleet.repository.refresh(fleet.repository.state())
+    news = tmp_path / "news"
+    exported(fleet, news, "--metadata-only")
+    device = isolated(fleet, "d1")
+    command("import", stick, "--config", device.config_file)
+    before = packs_here(device)
+    junk = b"no frames"
+    (news / "objects" / sha256(junk).hex()).write_bytes(junk)
+    table = BundleReader.open(str(news)).table
+    masks = tuple(
+        dataclasses.replace(o, ref=ObjectRef(sha256(junk), len(junk)))
+        for o in BundleReader.open(str(stick)).table.objects
+        if o.kind is Kind.FRAMES
+    )
+    assert masks
+    news_table = dataclasses.replace(table, objects=(*table.objects, *masks))
+    (news / "bundle.json").write_bytes(encode_table(news_table))
+    command("import", news, "--config", device.config_file)
+    assert packs_here(device) == before
+
+
+def test_a_paused_order_does_not_cost_the_frames_that_are_there(
+    fleet: FleetRig, stick: Path, tmp_path: Path
+) -> None:
+    order = fleet.order("2.0")
+    exported(fleet, stick)
+    device = isolated(fleet, "d1")
+    command("import", stick, "--config", device.config_file)
+    before = packs_here(device)
+    fleet.pause(order)
+    news = tmp_path / "news"
+    exported(fleet, news, "--metadata-only")
+    assert refused("import", news, "--config", device.config_file).exit_code == 8
+    assert packs_here(device) == before
+    fleet.resume(order)
+    exported(fleet, news, "--metadata-only")
+    assert command("import", news, "--config", device.config_file)["release"] == "2.0"
+    assert packs_here(device) == before
+
+
+def test_a_pack_that_is_here_is_not_dropped_for_a_smaller_one(
+    fleet: FleetRig, stick: Path, tmp_path: Path
+) -> None:
+    fleet.order("2.0")
+    exported(fleet, stick)
+    device = isolated(fleet, "d1")
+    command("import", stick, "--config", device.config_file, "--all")
+    before = packs_here(device)
+    assert len(before) == 4
+    command("import", stick, "--config", device.config_file)
+    assert packs_here(device) == before
+
+
+async def test_what_is_to_be_kept_is_not_dropped_by_the_same_stick_once_it_is_installed(
+    fleet: FleetRig, stick: Path
+) -> None:
+    fleet.order("2.0")
+    exported(fleet, stick)
+    device = isolated(fleet, "d1")
+    command("import", stick, "--config", device.config_file, "--keep")
+    before = packs_here(device)
+    assert await device.once() is None
+    await run("import", stick, "--config", device.config_file, "--keep")
+    assert packs_here(device) == before
+    await run("import", stick, "--config", device.config_file)
+    assert packs_here(device) == []
+
+
+def test_a_timestamp_that_rots_after_the_import_does_not_hide_the_frames(
+    fleet: FleetRig, stick: Path
+) -> None:
+    fleet.order("2.0")
+    exported(fleet, stick)
+    device = isolated(fleet, "d1")
+    command("import", stick, "--config", device.config_file)
+    timestamp = BundleReader.open(str(device.config.imported_dir)).table.timestamp
+    flip_file(device.config.imported_dir / "objects" / timestamp.ref.sha256.hex(), 100)
+    imported = ImportedBundle(device.config.imported_dir)
+    assert imported.look()
+    assert (imported.timestamp(), imported.timestamp_version) == (None, 0)
+    assert imported.frames(fleet.pack("2.0", "1.0")) is not None
+
+
+def test_a_stick_that_comes_as_the_last_one_is_done_with_is_still_news(fleet: FleetRig, stick: Path) -> None:
+    fleet.order("2.0")
+    exported(fleet, stick)
+    device = isolated(fleet, "d1")
+    command("import", stick, "--config", device.config_file)
+    imported = ImportedBundle(device.config.imported_dir)
+    assert imported.look()
+    command("import", stick, "--config", device.config_file)
+    imported.drop(PRODUCT, "2.0")
+    assert imported.look()
+    assert imported.frames(fleet.pack("2.0", "1.0")) is not None, "it was not to be dropped"
+    imported.drop(PRODUCT, "2.0")
+    assert imported.look()
+    assert imported.frames(fleet.pack("2.0", "1.0")) is None
 
 
 # What a running agent makes of it
