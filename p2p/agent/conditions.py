@@ -21,6 +21,8 @@ class ConditionsWatch:
     """`now` is what holds: what the configuration says, and what the file says besides.
 
     A file that cannot be read or understood changes nothing, and is told once: what it said last holds.
+    Without the file nothing holds but what is configured, which is told once too: it may only not have been
+    written yet (the device is starting), or never be (a name that is wrong).
     """
 
     def __init__(self, config: AgentConfig, changed: Callable[[Conditions], None]) -> None:
@@ -54,5 +56,11 @@ class ConditionsWatch:
                 self._trouble = error.message
                 log.warning("%s; link and power are taken to be as before (%s)", error.message, self.now)
             return self.now
+        if said is None:
+            missing = f"budgets.conditions: {self._path} is not there"
+            if missing != self._trouble:
+                self._trouble = missing
+                log.warning("%s; link and power are taken to be %s until it is", missing, self._always)
+            return self._always
         self._trouble = ""
-        return self._always if said is None else self._always.joined(said)
+        return self._always.joined(said)

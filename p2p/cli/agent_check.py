@@ -10,6 +10,7 @@ from pathlib import Path
 from tuf.api.exceptions import RepositoryError
 from tuf.api.metadata import Metadata, Root
 
+from p2p.adapters.conditions import read_conditions
 from p2p.adapters.device import boot_of, slots_of
 from p2p.adapters.identity import load_credentials
 from p2p.cli.output import size_text
@@ -92,10 +93,21 @@ def _check_commands(config: AgentConfig) -> list[str]:
     return found
 
 
+def _check_conditions(config: AgentConfig) -> list[str]:
+    path = config.budgets.conditions
+    if path is None:
+        return []
+    said = read_conditions(path)
+    if said is None:
+        return [f"budgets.conditions: {path} is not there (yet): nothing of it is taken to hold until it is"]
+    return [f"budgets.conditions: {path} says {said}"]
+
+
 CHECKS: tuple[tuple[str, Callable[[AgentConfig], list[str]]], ...] = (
     ("certificate", _check_certificate),
     ("pinned root", _check_root),
     ("boot", _check_boot),
     ("slots", _check_slots),
     ("commands", _check_commands),
+    ("link and power", _check_conditions),
 )

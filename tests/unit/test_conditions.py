@@ -137,6 +137,27 @@ def test_a_bad_file_changes_nothing_and_is_told_once(
     assert told == [Conditions()]
 
 
+def test_a_file_that_is_not_there_is_told_once_with_its_key_and_what_is_assumed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "now.toml"
+    with caplog.at_level(logging.WARNING):
+        watch = ConditionsWatch(
+            config(tmp_path, 'wan_metered = true\nconditions = "now.toml"'), lambda _: None
+        )
+        watch.look()
+        assert [record.message for record in caplog.records] == [
+            f"budgets.conditions: {path} is not there; link and power are taken to be metered until it is"
+        ]
+        path.write_text("roaming = true")
+        watch.look()
+        assert watch.now == Conditions(metered=True, roaming=True)
+        path.unlink()
+        watch.look()
+        assert watch.now == Conditions(metered=True)
+    assert len(caplog.records) == 2, "that it is gone again is told again"
+
+
 async def test_without_a_file_there_is_nothing_to_watch(tmp_path: Path) -> None:
     watch = ConditionsWatch(config(tmp_path, ""), lambda _: None)
     await watch.run()
