@@ -214,16 +214,25 @@ class Updates:
             if self._served.get((payload.name, slot)) == payload.image.sha256:
                 continue
             self._forget(payload.name, slot)
+            image = self._complete(payload, slots, slot)
             self._served[payload.name, slot] = payload.image.sha256
-            self._driver.offer(self._complete(payload, slots, slot))
+            self._driver.offer(image)
 
     def may_serve(self, serving: bool) -> None:
-        """Whether to give peers what this device runs. What it is making is given in any case."""
+        """Whether to give peers what this device runs. What it is making is given in any case.
+
+        Never raises: whoever says so (the watch of its link and power) has others to tell as well. A slot
+        that cannot be read is tried again when this device next finds what it runs, at its next poll.
+        """
         self._serving = serving
         if not self._serves:
             self._withhold()
-        elif self._runs is not None and self.is_current(self._runs):
-            self._offer(self._runs)
+            return
+        try:
+            if self._runs is not None and self.is_current(self._runs):
+                self._offer(self._runs)
+        except LocalError as error:
+            log.warning("not served to peers for now: %s", error.message)
 
     async def serve_for_a_time(self) -> None:
         """End serving `swarm.serve_s` after what this device runs was found to be what it runs."""

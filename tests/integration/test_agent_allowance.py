@@ -8,8 +8,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import trio
 
-from p2p.errors import OriginError
-from tests.support.fleet import Device, FleetRig, until
+from p2p.adapters.slots import FileSlots, SlotImage
+from p2p.errors import OriginError, SlotError
+from tests.support.fleet import DIGESTS, Device, FleetRig, until
 from tests.support.hostile_origin import HostileOrigin
 from tests.support.puppet import Puppet
 
@@ -187,3 +188,27 @@ async def test_when_the_time_is_over_it_serves_no_more(fleet: FleetRig, origin: 
         updates = run.agent._updates
         assert updates._served
         await until(lambda: not updates._served, "time over")
+
+
+async def test_a_slot_that_cannot_be_read_just_then_does_not_end_the_agent(
+    fleet: FleetRig, origin: HostileOrigin, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The battery is charged, and the slot cannot be opened: what changes next is heard all the same."""
+    monkeypatch.setattr("p2p.agent.conditions.LOOK_S", 0.05)
+    fleet.order("2.0")
+    device = fleet.device("d1", holds="2.0", origin=origin.url, extra=NOW)
+    conditions(device, "battery = true")
+    async with device.running() as agent:
+        await until(lambda: agent.state == "current", "it found what it runs")
+        with monkeypatch.context() as broken:
+
+            def cannot(_slots: FileSlots, slot: str) -> SlotImage:
+                raise SlotError(f"slot {slot}: Input/output error")
+
+            broken.setattr(FileSlots, "open_reader", cannot)
+            conditions(device, "battery = false")
+            await until(lambda: "Input/output error" in caplog.text, "it tried to serve")
+        conditions(device, "battery = true")
+        await until(lambda: agent.node.status(DIGESTS["2.0"]) is None, "not served")
+        conditions(device, "battery = false")
+        await until(lambda: agent.node.status(DIGESTS["2.0"]) is not None, "served again")
