@@ -82,10 +82,15 @@ class Gateway:
         return fetch in self._running
 
     def fetchers(self) -> Iterator[str]:
-        """The other devices that fetch over the site's WAN, as they say and as others tell of them."""
+        """The other devices that fetch over the site's WAN, as they say and as others tell of them.
+
+        A connected one has a certificate, and its leases end when nothing comes of them. Others may be
+        invented by whoever tells of them: of those no more count than the plan has as gateways.
+        """
         yield from self._leases.holders()
+        gateways = self._image.site.gateways
         for far in self._image.hearsay.known():
-            if far.leases and not far.participant.complete:
+            if far.leases and not far.participant.complete and far.participant.device in gateways:
                 yield far.participant.device
 
     def step(self) -> None:
