@@ -23,7 +23,15 @@ from p2p.content.order import Member
 from p2p.errors import OriginError, PeerError, TrustError
 from p2p.ports import Origin
 from p2p.swarm import events as e
-from p2p.trust import Decision, ReleaseFloors, TrustClient, release_despite_expiry, release_for, run_async
+from p2p.trust import (
+    Decision,
+    ReleaseFloors,
+    TrustClient,
+    release_despite_expiry,
+    release_for,
+    run_async,
+    trusted_time,
+)
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +64,7 @@ class Asking:
         self._asked_at = self._own_at = -math.inf
         self._asked_for = False
         self._turn = True
+        self._stands_until = 0.0
         self._excepted = False  # the last decision was by expired metadata, as its order allows
         self._pause_s = config.coordinator.poll_s
 
@@ -103,6 +112,23 @@ class Asking:
             self._driver.news = trio.Event()  # what was heard meanwhile is known now
         self._pass_on()
         return decision
+
+    def confirm(self) -> None:
+        """Raise `TrustError("expired")` if what the last decision went by has come to its end meanwhile.
+
+        By what this device knows, asking nobody; trusted time.
+        """
+        built = self._config.trust.build_time or 0.0
+        now = trusted_time(time.time(), build_time=built, signed_time=self._trust.time)
+        over_s = now - self._stands_until
+        if over_s >= 0:
+            raise TrustError(
+                "expired",
+                "the metadata by which the release is meant for this device, or the exception from its"
+                f" expiry, ended {over_s:.0f} s ago",
+                kept="what is installed goes on running; what was written of the release stays in its slot",
+                next_step="bring newer metadata, or order the release with `--allow-stale` for this device",
+            )
 
     async def wait_for_turn(self, pause_s: float) -> None:
         """Wait until it is this device's turn to ask the origin, or until a peer has newer metadata.
@@ -179,10 +205,13 @@ class Asking:
                 same = error.reason == "expired" and isinstance(refused, TrustError)
                 raise (refused if same else error) from error
             self._excepted = True
+            allowed = decision.order.allow_stale
+            self._stands_until = allowed.until if allowed is not None else 0.0
             return decision
         finally:
             if source.origin_reached:
                 self._contacted()
+        self._stands_until = self._trust.judged_until
         if source.origin_told:
             self._pass_on()
             self._driver.feed(e.OriginAnswered())

@@ -324,6 +324,7 @@ class Agent:
         """Install, asking again now and then; True if something else is meant meanwhile.
 
         Raises `OriginError` if nothing of use came for `patience_s`, `TrustError` once what is known expires.
+        Until the boot environment is armed, that is; from then on the update goes to its end.
         """
         changed = False
         begun = trio.Event()
@@ -367,8 +368,8 @@ class Agent:
             if patience_s < math.inf:
                 nursery.start_soon(despair, nursery.cancel_scope)
             try:
-                await self._updates.install(meant, begun.set)
-            except (LocalError, RebootPendingError) as error:
+                await self._updates.install(meant, begun.set, self._asking.confirm)
+            except (LocalError, RebootPendingError, TrustError) as error:
                 outcome.append(error)
             nursery.cancel_scope.cancel()
         if outcome:

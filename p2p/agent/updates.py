@@ -128,10 +128,12 @@ class Updates:
                 case _:
                     return
 
-    async def install(self, meant: Meant, begun: Callable[[], object] = lambda: None) -> None:
+    async def install(self, meant: Meant, begun: Callable[[], object], confirm: Callable[[], object]) -> None:
         """Install a release and commit it; returns when it is. Raises the `LocalError` that prevents it.
 
-        `begun` is called once it is known not to be blocked here, before anything is fetched.
+        `begun` is called once it is known not to be blocked here, before anything is fetched; `confirm` at
+        the last moment at which nothing has changed yet, before the boot environment is armed: what it
+        raises ends the update, and the written slot stays as it is.
         May be cancelled while it fetches: what is verified stays and is gone on from.
         """
         release = Release(
@@ -156,6 +158,7 @@ class Updates:
             if installer.record.state not in (State.WRITTEN, State.ARMED, State.TRIAL):
                 await self._make(meant, plan.slot)
             if installer.record.state is State.WRITTEN:
+                confirm()
                 self._turn("armed", release)
                 await trio.to_thread.run_sync(installer.arm)
         except ReadBackError as error:
@@ -186,7 +189,7 @@ class Updates:
         """Stop making the release: another is meant, or `reason` says why. What was verified stays."""
         if reason:
             self._turn("failed", reason=reason)
-        if self._installer.task is Task.FETCH:
+        if self._installer.task in (Task.FETCH, Task.ARM):
             self._installer.supersede()
             for key, image in list(self._served.items()):
                 status = self._driver.node.status(image)

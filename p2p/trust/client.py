@@ -94,6 +94,13 @@ class TrustClient:
         left = self._timestamp.expires - (issued if issued is not None else self._timestamp.expires)
         return self._timestamp.expires - left / 4
 
+    @property
+    def judged_until(self) -> float:
+        """When (trusted time) the first of the documents expires that the last steps went by; 0: none."""
+        judged = (self._chain.found, self._timestamp, self._snapshot, *self._roles.values())
+        expiries = [d.expires for d in judged if d is not None and d.role not in self._outlived]
+        return min(expiries) if self._fresh else 0.0
+
     def held(self, digest: Digest) -> bytes | None:
         """The signed metadata or target file with this digest, if it is here to be passed on."""
         data = read_or_none(self._store, self._held.get(digest) or names.object_name(digest))

@@ -22,6 +22,7 @@ from coordinator.publishing.setup import init_repository
 from p2p.adapters.bundle_files import BundleReader
 from p2p.adapters.directory_origin import RepositoryOrigin
 from p2p.adapters.durable import DirectoryBlobStore
+from p2p.adapters.installer import Installer
 from p2p.agent.imported import ImportedBundle
 from p2p.bundles.export import Gathering
 from p2p.bundles.importing import Imported, import_bundle
@@ -432,6 +433,38 @@ async def test_an_exception_that_ends_while_frames_are_awaited_ends_the_update(
         await until(lambda: "expired" in (device.status.get("reason") or ""), "its status says why")
         assert device.record.state is State.IDLE
     assert device.running_version() == "1.0"
+
+
+@pytest.mark.parametrize("ended", [True, False])
+async def test_an_exception_must_hold_until_the_slot_is_armed_and_no_longer(
+    fleet: FleetRig, stick: Path, monkeypatch: pytest.MonkeyPatch, *, ended: bool
+) -> None:
+    """Nobody asks between the last frame and the switch: it is the arming that needs the exception."""
+    end = time.time() + 3600
+    fleet.order("2.0", allow_stale=StaleException(("d1",), end))
+    _resign(fleet, days_ago=70)
+    exported(fleet, stick, "--expired")
+    device = isolated(fleet, "d1")
+    command("import", stick, "--config", device.config_file)
+    moment = "read_back" if ended else "arm"
+    real, real_time = getattr(Installer, moment), time.time
+
+    def at_the_moment(installer: Installer) -> Any:
+        monkeypatch.setattr("p2p.agent.asking.time.time", lambda: real_time() + 3601)
+        return real(installer)
+
+    monkeypatch.setattr(Installer, moment, at_the_moment)
+    outcome = await device.once()
+    if not ended:
+        assert (outcome, device.running_version()) == (None, "2.0")
+        return
+    assert isinstance(outcome, TrustError)
+    assert (outcome.reason, device.running_version()) == ("expired", "1.0")
+    assert device.record.state is State.IDLE
+    monkeypatch.undo()
+    shutil.rmtree(device.config.imported_dir / "objects")
+    assert await device.once() is None, "all of it was in the slot"
+    assert device.running_version() == "2.0"
 
 
 async def test_a_bundle_that_is_older_than_what_the_device_knows_gives_frames_by_exception_only(
