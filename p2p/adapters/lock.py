@@ -1,8 +1,10 @@
 """One agent per state directory: two would write the same slot.
 
 The lock is an flock, so it ends with its process whatever kills that; the pid in the file is only for
-the message, and for whoever tells the agent by SIGHUP that there is news. Not for coordinators (several may
-share a database).
+the message, and for whoever tells the agent by SIGHUP that there is news. It is written once the lock is
+held, so for a moment the file names an earlier holder, whose pid may belong to anybody by now: beside it
+stands when that process started, and a pid whose process started at another time is not given. Not for
+coordinators (several may share a database).
 """
 
 from __future__ import annotations
@@ -49,7 +51,7 @@ class AgentLock:
                 next_step="stop it first, or give this one a device.state_dir of its own",
             ) from error
         os.ftruncate(fd, 0)
-        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+        os.pwrite(fd, f"{os.getpid()} {_started(os.getpid())}\n".encode(), 0)
         self._fd = fd
         return self
 
@@ -86,5 +88,18 @@ def _ignore_hangup() -> None:
 
 
 def _pid(fd: int) -> int | None:
-    text = os.pread(fd, 32, 0).strip()
-    return int(text) if text.isdigit() else None
+    """The pid in the file, if it is that of the process that wrote it."""
+    words = os.pread(fd, 64, 0).decode("ascii", "replace").split()
+    if len(words) != 2 or not words[0].isdecimal():
+        return None
+    pid = int(words[0])
+    return pid if _started(pid) == words[1] else None
+
+
+def _started(pid: int) -> str:
+    """When a process started, in ticks since the system did (proc(5)); `-` without it, or without /proc."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123 (not a path of ours)
+            return file.read(4096).rpartition(b")")[2].split()[19].decode()
+    except (OSError, IndexError):
+        return "-"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -149,6 +150,21 @@ def test_the_lock_of_a_killed_agent_is_free(tmp_path: Path) -> None:
         child.kill()
     with AgentLock(tmp_path):
         pass
+
+
+@pytest.mark.parametrize("started", [" 1", "", " -", " later"])
+def test_a_pid_of_an_earlier_holder_is_not_given_to_be_signalled(tmp_path: Path, started: str) -> None:
+    """The next holder has the lock and has not written its pid yet; the old pid is somebody else's by now."""
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as stranger:
+        path = tmp_path / "agent.lock"
+        path.write_text(f"{stranger.pid}{started}\n")
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            assert lock_holder(tmp_path) == 0, "held, by nobody knows whom"
+            with pytest.raises(LocalError, match="another agent uses"):
+                AgentLock(tmp_path).__enter__()
+        assert lock_holder(tmp_path) is None
+        stranger.communicate(b"\n", timeout=10)
 
 
 def test_a_directory_that_cannot_be_made_is_told(tmp_path: Path) -> None:
