@@ -14,6 +14,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from p2p.content import limits
@@ -297,8 +298,17 @@ class LocalImage:
         entry = frame.entry
         if not isinstance(entry, Patch):
             raise ContentError(f"piece {number} is no patch")
-        target = reader.read(frame.target_offset, frame.target_length)
-        return entry, read_view(base.read, entry), target
+
+        def read(source: ImageReader, offset: int, length: int) -> bytes:
+            # A range at a time: whoever takes the base or the image away meanwhile waits for no more, and
+            # what is read is not of another file that has got the same descriptor.
+            with self._writing:
+                if self._base is not base or self._closed:
+                    raise StoreError("the base of the patch is not here any more")
+                return source.read(offset, length)
+
+        target = read(reader, frame.target_offset, frame.target_length)
+        return entry, read_view(partial(read, base), entry), target
 
     def keep_patch(self, pack: Digest, number: int, stored: bytes) -> bool:
         """Keep a patch that was made anew, to be served; whether that was possible."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -105,6 +107,39 @@ def test_a_base_that_is_written_over_is_let_go(tmp_path: Path) -> None:
     image = held(tmp_path)
     image.recompute_job(NAME, 0)
     image.lose_base()
+    with pytest.raises(StoreError, match="not here any more"):
+        image.recompute_job(NAME, 0)
+
+
+@pytest.mark.parametrize("way", ["lose_base", "close"])
+def test_a_base_is_not_closed_under_a_thread_that_reads_it(tmp_path: Path, way: str) -> None:
+    image = held(tmp_path)
+    real, reading, done = image._base, threading.Event(), threading.Event()
+    assert real is not None
+    order: list[str] = []
+
+    class Slow:
+        def read(self, offset: int, length: int) -> bytes:
+            reading.set()
+            done.wait(0.5)  # as long as the other thread does not get on, it is not because of us
+            order.append("read")
+            return real.read(offset, length)
+
+        def close(self) -> None:
+            order.append("closed")
+            done.set()
+
+    image._base = Slow()
+    with ThreadPoolExecutor(1) as pool:
+        job = pool.submit(image.recompute_job, NAME, 0)
+        assert reading.wait(10)
+        getattr(image, way)()
+        assert image._base is None or way == "close"
+        try:
+            assert job.result(10)
+        except StoreError as error:
+            assert "not here any more" in error.message
+    assert order[:2] == ["read", "closed"]
     with pytest.raises(StoreError, match="not here any more"):
         image.recompute_job(NAME, 0)
 
