@@ -1,8 +1,12 @@
-"""Rate budgets: a token bucket that bytes wait for. Not for windows or quotas."""
+"""Budgets that work waits for: a token bucket for bytes, a share of a core for what is made for others.
+
+Not for windows or quotas.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
 import trio
 
@@ -52,3 +56,37 @@ class RateBudget:
             self._tokens -= size
             if self._tokens < 0:
                 await trio.sleep(-self._tokens / self.rate)
+
+
+class ProcessorBudget:
+    """At most `share` of a core, on the average, for what this device makes for others; none on its battery.
+
+    What counts is how long the work takes, which at the lowest priority is more than the processor time
+    that it uses. What has begun goes to its end.
+    """
+
+    def __init__(self, share: float = 1.0, *, battery: bool = False) -> None:
+        self._share = share
+        self._begins_at = 0.0
+        self._mains = trio.Event()
+        self.on_battery(battery)
+
+    def on_battery(self, battery: bool) -> None:
+        """Whether the device runs on its battery from now on."""
+        if not battery:
+            self._mains.set()
+        elif self._mains.is_set():
+            self._mains = trio.Event()
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """One piece of work, once the last is paid for; one at a time."""
+        while not self._mains.is_set() or trio.current_time() < self._begins_at:
+            await self._mains.wait()
+            await trio.sleep_until(self._begins_at)
+        began = trio.current_time()
+        try:
+            yield
+        finally:
+            ended = trio.current_time()
+            self._begins_at = ended + (ended - began) * (1 / self._share - 1)

@@ -16,7 +16,7 @@ from typing import Any
 
 import trio
 
-from p2p.agent.budget import RateBudget
+from p2p.agent.budget import ProcessorBudget, RateBudget
 from p2p.agent.fetch import FrameFetch
 from p2p.agent.filling import Filling
 from p2p.agent.images import LocalImage, ReadBackError
@@ -56,6 +56,7 @@ class SwarmDriver:
         held: Callable[[Digest], bytes | None],
         imported: ImportedBundle,
         recompute_memory: int | None = None,
+        processor: ProcessorBudget | None = None,
     ) -> None:
         self.node = node
         self.links: PeerLinks | None = None
@@ -80,7 +81,7 @@ class SwarmDriver:
         self.storing = Storing(
             feed=self.feed, failed=self._failed, is_current=self._is_current, patching=self._patching
         )
-        self._recomputing = Recomputing(self.feed, recompute_memory)
+        self._recomputing = Recomputing(self.feed, recompute_memory, processor)
         self.filling = Filling(
             imported, feed=self.feed, failed=self._failed, is_current=self._is_current, start=self._start,
             patching=self._patching,

@@ -13,6 +13,7 @@ from collections.abc import Callable
 import trio
 
 from p2p.adapters.recompute import recompute
+from p2p.agent.budget import ProcessorBudget
 from p2p.agent.images import LocalImage
 from p2p.errors import ContentError, LocalError
 from p2p.swarm import events as e
@@ -21,10 +22,16 @@ log = logging.getLogger(__name__)
 
 
 class Recomputing:
-    """`feed` is told what came of each `Recompute`. `memory`: bytes for a child; None: nothing is made."""
+    """`feed` is told what came of each `Recompute`. `memory`: bytes for a child; None: nothing is made.
 
-    def __init__(self, feed: Callable[[e.Event], None], memory: int | None) -> None:
+    `processor`: what each waits for; peers that wait take chunks, or another device makes the patch.
+    """
+
+    def __init__(
+        self, feed: Callable[[e.Event], None], memory: int | None, processor: ProcessorBudget | None = None
+    ) -> None:
         self._feed = feed
+        self._processor = processor or ProcessorBudget()
         self._memory = memory
         self._one = trio.CapacityLimiter(1)
 
@@ -32,7 +39,7 @@ class Recomputing:
         """Make one patch, or say that it cannot be made."""
         right = False
         if image is not None and self._memory is not None:
-            async with self._one:
+            async with self._one, self._processor.turn():
                 right = await self._made(image, action, self._memory)
         self._feed(e.Recomputed(action.image, action.pack, action.piece, right))
 

@@ -28,7 +28,7 @@ from p2p.adapters.origin import HttpOrigin
 from p2p.adapters.roster import StaticDiscovery
 from p2p.adapters.tls import TlsTransport
 from p2p.agent.asking import Asking
-from p2p.agent.budget import RateBudget
+from p2p.agent.budget import ProcessorBudget, RateBudget
 from p2p.agent.conditions import ConditionsWatch
 from p2p.agent.driver import SwarmDriver
 from p2p.agent.imported import ImportedBundle
@@ -167,6 +167,7 @@ class Agent:
             recomputes=config.budgets.recompute_memory is not None,
             divides=config.budgets.site_wan_rate_max is not None,
         )
+        self._processor = ProcessorBudget(config.budgets.recompute_cpu, battery=self._conditions.now.battery)
         self._driver = SwarmDriver(
             self._node,
             self._origin,
@@ -180,6 +181,7 @@ class Agent:
             found=lambda address: self._links.found(address),
             indexes=self._indexes,
             recompute_memory=config.budgets.recompute_memory,
+            processor=self._processor,
             held=lambda digest: self._trust.held(digest) or self._imported.object(digest),
             imported=self._imported,
         )
@@ -407,6 +409,7 @@ class Agent:
             self._meter.roam(now.roaming and not self._config.budgets.wan_roaming)
         self._driver.feed(e.WeightChanged(now.weight(self._config.swarm.weight)))
         self._updates.may_serve(now.serves)
+        self._processor.on_battery(now.battery)
 
     def _crossed(self) -> int:
         """Bytes that this process has moved over its WAN, both ways."""

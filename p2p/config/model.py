@@ -116,7 +116,8 @@ class BudgetsConfig:
     devices of the site together, each of which must have it.
 
     `wan_windows`: when frames may be fetched, in `zone`; empty for always. `recompute_memory`: what a child
-    may take to make a patch anew for peers; None: none is made. `wan_gives_way`: updates leave the link to
+    may take to make a patch anew for peers; None: none is made; `recompute_cpu`: the share of a core that
+    this may take on the average. `wan_gives_way`: updates leave the link to
     whatever else uses it. `wan_metered`: its bytes cost money, always; `wan_roaming`: frames may be fetched
     while it roams; `conditions`: the file that says what holds just now (`adapters.conditions`)."""
 
@@ -127,6 +128,7 @@ class BudgetsConfig:
     wan_windows: tuple[DailyWindow, ...]
     zone: tzinfo
     recompute_memory: int | None
+    recompute_cpu: float
     wan_gives_way: bool
     wan_metered: bool
     wan_roaming: bool

@@ -130,6 +130,7 @@ def _read(root: Table) -> AgentConfig | None:
         wan_windows=budgets.windows("wan_windows"),
         zone=budgets.zone("time_zone", default="UTC"),
         recompute_memory=budgets.optional("recompute_memory", budgets.size),
+        recompute_cpu=budgets.number("recompute_cpu", 0.01, 1, default=1, what="share of a core"),
         wan_gives_way=budgets.boolean("wan_gives_way", default=False),
         wan_metered=budgets.boolean("wan_metered", default=False),
         wan_roaming=budgets.boolean("wan_roaming", default=False),
@@ -137,6 +138,8 @@ def _read(root: Table) -> AgentConfig | None:
     )
     if (budgets_config.recompute_memory or RECOMPUTE_MEMORY_MIN) < RECOMPUTE_MEMORY_MIN:
         budgets.fault("recompute_memory", "is less than the 128 MiB that a child needs with nothing to do")
+    if budgets.has("recompute_cpu") and not budgets.has("recompute_memory"):
+        budgets.fault("recompute_cpu", "bounds nothing without recompute_memory")
     swarm = root.table("swarm")
     swarm_config = SwarmConfig(
         settle_s=swarm.number("settle_s", 0, 600, default=_POLICY.settle_s),

@@ -216,11 +216,11 @@ class Table:
             return default
         return value
 
-    def number(self, key: str, low: float, high: float, *, default: float) -> float:
+    def number(self, key: str, low: float, high: float, *, default: float, what: str = "seconds") -> float:
         self._known.add(key)
         value = self._value.get(key, default)
         if type(value) not in (int, float) or not low <= value <= high:
-            self.fault(key, f"must be a number of {low:g}..{high:g} (seconds), not {_shown(value)}")
+            self.fault(key, f"must be a number of {low:g}..{high:g} ({what}), not {_shown(value)}")
             return default
         return float(value)
 

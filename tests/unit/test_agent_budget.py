@@ -1,4 +1,4 @@
-"""Rate budgets in virtual time."""
+"""Budgets of rates and of work, in virtual time."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from p2p.agent.budget import BURST_S, RateBudget
+from p2p.agent.budget import BURST_S, ProcessorBudget, RateBudget
 
 
 @pytest.mark.parametrize("users", [1, 4])
@@ -93,3 +93,55 @@ async def test_a_user_that_is_cancelled_leaves_the_budget_usable(autojump_clock:
     assert scope.cancelled_caught
     with trio.fail_after(200):
         await budget.spend(1)
+
+
+# What is made for others
+
+
+async def test_work_for_others_takes_its_share_of_the_time(autojump_clock: MockClock) -> None:
+    budget, began = ProcessorBudget(0.25), list[float]()
+    for _ in range(4):
+        async with budget.turn():
+            began.append(trio.current_time())
+            await trio.sleep(2.0)
+    assert [at - began[0] for at in began] == [0.0, 8.0, 16.0, 24.0]
+
+
+async def test_a_whole_core_needs_no_pauses(autojump_clock: MockClock) -> None:
+    budget, began = ProcessorBudget(), trio.current_time()
+    for _ in range(4):
+        async with budget.turn():
+            await trio.sleep(2.0)
+    assert trio.current_time() - began == 8.0
+
+
+async def test_nothing_is_begun_on_the_battery(autojump_clock: MockClock) -> None:
+    budget, began = ProcessorBudget(battery=True), list[float]()
+
+    async def work() -> None:
+        for _ in range(2):
+            async with budget.turn():
+                began.append(trio.current_time())
+                await trio.sleep(2.0)
+
+    start = trio.current_time()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(work)
+        await trio.sleep(10.0)
+        budget.on_battery(False)
+        await trio.sleep(1.0)
+        budget.on_battery(True)  # the first is under way, and ends
+        await trio.sleep(9.0)
+        budget.on_battery(True)
+        budget.on_battery(False)
+    assert [at - start for at in began] == [10.0, 20.0]
+
+
+async def test_work_that_fails_is_paid_for_too(autojump_clock: MockClock) -> None:
+    budget, began = ProcessorBudget(0.5), trio.current_time()
+    with pytest.raises(ValueError, match="wrong"):
+        async with budget.turn():
+            await trio.sleep(3.0)
+            raise ValueError("wrong")
+    async with budget.turn():
+        assert trio.current_time() - began == 6.0

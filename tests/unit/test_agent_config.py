@@ -103,6 +103,9 @@ def test_what_is_missing_is_named() -> None:
     ]
 
 
+RECOMPUTES = '[budgets]\nrecompute_memory = "512MiB"\n'
+
+
 @pytest.mark.parametrize(
     ("addition", "fault"),
     [
@@ -136,6 +139,9 @@ def test_what_is_missing_is_named() -> None:
         ('[budgets]\nwan_windows = ["05:00-05:00"]', "line 14: budgets.wan_windows must be a list of daily"),
         ('[budgets]\nwan_month_max = 0', "line 14: budgets.wan_month_max must be bytes"),
         ('[budgets]\nwan_month_max = "2 GB/s"', "line 14: budgets.wan_month_max must be bytes"),
+        (RECOMPUTES + "recompute_cpu = 0", "recompute_cpu must be a number of 0.01..1 (sh"),
+        (RECOMPUTES + "recompute_cpu = 1.5", "recompute_cpu must be a number of 0.01..1"),
+        ("[budgets]\nrecompute_cpu = 0.5", "line 14: budgets.recompute_cpu bounds nothing without"),
         ('[budgets]\nrecompute_memory = "64MiB"', "line 14: budgets.recompute_memory is less than the 128"),
         ('[budgets]\ntime_zone = "Mars/Olympus"', "line 14: budgets.time_zone must be the name of a"),
         ('[budgets]\ntime_zone = "../../etc/passwd"', "line 14: budgets.time_zone must be the name of a"),
@@ -174,6 +180,8 @@ def test_a_wrong_value_is_told_with_what_is_allowed(addition: str, fault: str) -
         ),
         ('[budgets]\nrecompute_memory = "512MiB"', ("budgets.recompute_memory", 512 << 20)),
         ("[budgets]", ("budgets.recompute_memory", None)),
+        ("[budgets]", ("budgets.recompute_cpu", 1.0)),
+        (RECOMPUTES + "recompute_cpu = 0.25", ("budgets.recompute_cpu", 0.25)),
         ('[budgets]\ntime_zone = "Europe/Berlin"', ("budgets.zone", ZoneInfo("Europe/Berlin"))),
         ("[budgets]", ("budgets.zone", UTC)),
         ('[discovery]\npeers = ["10.0.0.1:1"]', ("discovery.peers", (Endpoint("10.0.0.1", 1),))),

@@ -8,8 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import trio
 
 from p2p.adapters.recompute import recompute
+from p2p.agent.budget import ProcessorBudget
 from p2p.agent.images import LocalImage
 from p2p.agent.recomputing import Recomputing
 from p2p.content.digests import sha256
@@ -87,6 +89,16 @@ async def test_an_image_serves_what_was_made(tmp_path: Path) -> None:
     await Recomputing(told.append, MEMORY).make(image, e.Recompute(TASK.image, NAME, 0))
     assert told == [e.Recomputed(TASK.image, NAME, 0, right=True)]
     assert image.piece_bytes(NAME, 0) == DELTA_FRAMES[0]
+
+
+async def test_on_the_battery_a_patch_waits(tmp_path: Path) -> None:
+    image, told, processor = held(tmp_path), list[e.Event](), ProcessorBudget(battery=True)
+    with trio.move_on_after(0.3):
+        await Recomputing(told.append, MEMORY, processor).make(image, e.Recompute(TASK.image, NAME, 0))
+    assert told == []
+    processor.on_battery(False)
+    await Recomputing(told.append, MEMORY, processor).make(image, e.Recompute(TASK.image, NAME, 0))
+    assert told == [e.Recomputed(TASK.image, NAME, 0, right=True)]
 
 
 async def test_a_base_that_is_not_the_base_makes_nothing(tmp_path: Path) -> None:
