@@ -11,12 +11,25 @@ are measured (`p2p.adapters.background`), nor for budgets, which hold whether an
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from math import ceil
 
 TARGET_S = 0.025
 """Delay that fetches may add. RFC 6817 allows 0.1, but a queue shorter than the target is filled without ever
 giving way: that of the rig is 0.05 (docs/adr/0014-giving-way.md has what other targets came to)."""
+
+TARGET_MAX_S = 0.1
+"""RFC 6817's target: no more is added to the way of others, however uneven a link is."""
+
+NOISE_PART, NOISE_WEIGHT = 3, 1 / 16
+"""A link whose delay varies by itself (radio, satellites) has a target that is longer by so many times what
+one round trip differs from those beside it, averaged with this weight. Of a delay that is anything between
+0 and 60 ms that is 17 ms; a queue grows and shrinks over many round trips, and differs by a few."""
+
+FILTER_STEPS = 4
+"""A queue is long when the shortest of so many steps says so (RFC 6817's CURRENT_FILTER): one that is only
+seen now and then is the link's own delay. The latest step says whether the window may grow."""
 
 SEGMENT = 1448
 """Payload bytes of a full packet."""
@@ -71,9 +84,15 @@ class Courtesy:
         self.giving_way = False
         """Whether the last step made the window smaller, as the queue was longer than the target."""
         self._bases: deque[tuple[float, float]] = deque(maxlen=BASE_SPANS)
-        self._bests: deque[float] = deque([0.0], maxlen=BASE_SPANS)
-        """The most bytes per second that came in each of these spans."""
+        self._bests: deque[tuple[float, float]] = deque(maxlen=BASE_SPANS)
+        """Spans in which nobody was given way to: when each began, and the most bytes per second in it."""
+        self._came = 0.0
+        """Bytes per second that came at last, whoever else was there."""
         self._counted, self._counted_at = 0, 0.0
+        self._yielded = False
+        """Whether somebody was given way to since `_counted_at`."""
+        self._noise_s = 0.0
+        self._steps: deque[float] = deque(maxlen=FILTER_STEPS)
         self._searching = True
         """Bytes in flight still grow in proportion, as nothing was met so far."""
         self._empty = self._long = 0
@@ -84,6 +103,13 @@ class Courtesy:
         self._sampled_at = 0.0
         self._drained_at: float | None = None
         self._resume: tuple[float, int] | None = None
+        self._drained_s = math.inf
+        """The shortest round trip since the window was made small."""
+
+    @property
+    def allowed_s(self) -> float:
+        """The delay that fetches may add on this way: the target, and more where delay varies by itself."""
+        return max(self.target_s, min(TARGET_MAX_S, self.target_s + NOISE_PART * self._noise_s))
 
     @property
     def base_s(self) -> float | None:
@@ -120,51 +146,73 @@ class Courtesy:
         self.window = min(self.window, WINDOW_FIRST)
         self._searching, self._current, self._received = True, None, 0
         self._empty = self._long = 0
+        self._steps.clear()
         self._stepped_at = self._resume = None
         self.giving_way = False
 
     def _note_base(self, seen_s: float, now: float) -> None:
         if not self._bases or now - self._bases[-1][0] >= BASE_SPAN_S:
             self._bases.append((now, seen_s))
-            self._bests.append(0.0)
         elif seen_s < self._bases[-1][1]:
             self._bases[-1] = (self._bases[-1][0], seen_s)
 
     def _note_rate(self, received: int, now: float) -> None:
+        """What comes while others are given way to is no measure of the link."""
         passed = now - self._counted_at
         if passed > REST_S:
-            self._counted, self._counted_at = 0, now
+            self._counted, self._counted_at, self._yielded = 0, now, self._long > OURS_STEPS
             return
         self._counted += received
         if passed >= RATE_S:
-            self._bests[-1] = max(self._bests[-1], self._counted / passed)
-            self._counted, self._counted_at = 0, now
+            self._came = self._counted / passed
+            if not self._yielded:
+                if not self._bests or now - self._bests[-1][0] >= BASE_SPAN_S:
+                    self._bests.append((now, 0.0))
+                since, best = self._bests[-1]
+                self._bests[-1] = since, max(best, self._came)
+            self._counted, self._counted_at, self._yielded = 0, now, self._long > OURS_STEPS
+
+    def _note_noise(self, current_s: float) -> None:
+        """How far a round trip is from the mean of those beside it: what is steady does not count."""
+        if len(self._steps) >= 2:
+            before, middle = self._steps[-2], self._steps[-1]
+            self._noise_s += NOISE_WEIGHT * (abs(middle - (before + current_s) / 2) - self._noise_s)
+        self._steps.append(current_s)
 
     def _least(self, current_s: float) -> int:
         """The window that is kept beside others."""
-        return max(WINDOW_MIN, int(max(RATE_MIN, SHARE_MIN * max(self._bests)) * current_s))
+        best = max((best for _, best in self._bests), default=0.0)
+        return max(WINDOW_MIN, int(max(RATE_MIN, SHARE_MIN * best) * current_s))
 
     def _step(self, current_s: float, passed_s: float, now: float) -> None:
         base = self.base_s or 0.0
-        self.queue_s = max(0.0, current_s - base)
+        self._note_noise(current_s)
+        seen_s = max(0.0, current_s - base)
+        self.queue_s = max(0.0, min(self._steps) - base)
         if self._draining(current_s, now):
             return
-        over_s = self.queue_s - self.target_s
+        target_s = self.allowed_s
+        over_s = self.queue_s - target_s
         self.giving_way = over_s > 0
         if over_s > 0:
             self._searching = False
             self._empty = 0
             # What our own bytes add is taken back at once. Where that changes nothing, it is another's queue.
-            self._long = self._long + 1 if over_s > self.target_s / 2 else 0
-            share = 0.5 if self._long > OURS_STEPS else min(0.5, over_s / current_s)
+            self._long = self._long + 1 if over_s > target_s / 2 else 0
+            others = self._long > OURS_STEPS
+            self._yielded |= others
+            share = 0.5 if others else min(0.5, over_s / current_s)
             self.window = max(self._least(current_s), int(self.window * (1.0 - share)))
             return
         self._long = 0
-        room = -over_s / self.target_s
-        self._empty = self._empty + 1 if room > 0.75 else 0
+        room = 1.0 - seen_s / target_s
         if room < 0.25:
             self._searching = False
-        elif self._empty > EMPTY_STEPS:
+        if room <= 0:
+            self._empty = 0
+            return  # it may be the link's own, or the beginning of a queue
+        self._empty = self._empty + 1 if room > 0.75 else 0
+        if self._empty > EMPTY_STEPS and room >= 0.25:
             self._searching = True
         if self._searching:
             # Where the base is short beside the target, many round trips pass before the queue shows.
@@ -181,15 +229,20 @@ class Courtesy:
         """Now and then the queue is let run empty, so that the base is seen."""
         if self._resume is not None:
             until, window = self._resume
+            self._drained_s = min(self._drained_s, current_s)
             if now < until:
                 return True
             self._resume, self.window, self._drained_at = None, window, now
+            if self.giving_way and self._drained_s - (self.base_s or 0.0) <= self.allowed_s:
+                # It was our own queue: the link carries what came, whatever it carried once.
+                self._bests.clear()
+                self._bests.append((now, self._came))
             return False
         if self._drained_at is None or now - self._drained_at < DRAIN_EVERY_S:
             return False
         if self.queue_s < self.target_s / 4:  # it is as good as empty
             self._drained_at = now
             return False
-        self._resume = now + 2 * current_s, self.window
+        self._resume, self._drained_s = (now + 2 * current_s, self.window), math.inf
         self.window = WINDOW_MIN
         return True

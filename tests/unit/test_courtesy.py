@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import random
 from dataclasses import dataclass, field
 
 import pytest
@@ -12,6 +14,7 @@ from p2p.swarm.courtesy import (
     RATE_MIN,
     REST_S,
     SHARE_MIN,
+    TARGET_MAX_S,
     TARGET_S,
     WINDOW_FIRST,
     WINDOW_MIN,
@@ -54,6 +57,55 @@ class Link:
         return (self.carried - before) / (self.rate * (self.now - until + seconds))
 
 
+@dataclass
+class Radio(Link):
+    """A link whose delay is anything up to `jitter_s` more, for `holds_s` at a time: packets stay in order.
+
+    What is seen of it is what a kernel tells: samples smoothed by an eighth, looked at every 10 ms.
+    """
+
+    jitter_s: float = 0.0
+    holds_s: float = 0.0
+    rng: random.Random = field(default_factory=lambda: random.Random(1))
+    smoothed_s: float | None = None
+    jitter_now_s: float = 0.0
+    jitter_until: float = 0.0
+    shortest_s: float = math.inf
+    ours_s: float = 0.0
+
+    def run(self, seconds: float) -> float:
+        """As the link; `ours_s`: what the update added on the average."""
+        until, before, began, ours, trips = self.now + seconds, self.carried, self.now, 0.0, 0
+        while self.now < until:
+            mean_s = self.base_s + self.jitter_s / 2
+            ours_s = max(0.0, self.sent / self.rate - mean_s)
+            ours, trips = ours + ours_s, trips + 1
+            self.queue_s = min(self.queue_max_s, max(ours_s, self.other_s))
+            trip = mean_s + self.queue_s
+            got = min(self.sent, self.rate * trip)
+            self.carried += got
+            looks = max(1, round(trip / 0.01))
+            for _ in range(looks):
+                self._look(trip / looks, int(got / looks))
+        self.ours_s = ours / trips
+        return (self.carried - before) / (self.rate * (self.now - began))
+
+    def _look(self, seconds: float, got: int) -> None:
+        for _ in range(max(1, round(seconds / 0.001))):
+            self.now += 0.001
+            if self.now >= self.jitter_until:
+                self.jitter_now_s = self.rng.uniform(0, self.jitter_s)
+                self.jitter_until = self.now + self.holds_s
+            seen_s = self.base_s + self.queue_s + self.jitter_now_s
+            self.shortest_s = min(self.shortest_s, seen_s)
+            smoothed = seen_s if self.smoothed_s is None else self.smoothed_s
+            self.smoothed_s = smoothed + (seen_s - smoothed) / 8
+        assert self.smoothed_s is not None
+        self.sent = self.courtesy.sampled(
+            self.smoothed_s, min(self.shortest_s, self.smoothed_s), got, self.now
+        )
+
+
 LINKS = [(0.25, 0.05), (2, 0.02), (16, 0.001), (16, 0.04), (16, 0.6), (100, 0.01), (100, 0.1), (1000, 0.03)]
 
 
@@ -86,6 +138,55 @@ def test_who_fills_the_queue_is_given_way_to_and_the_link_taken_again(mbit: floa
     link.run(max(3.0, 25 * base_s))
     assert not link.courtesy.giving_way or link.sent / link.rate >= base_s
     assert link.run(20) >= 0.9
+
+
+@pytest.mark.parametrize(
+    ("jitter_s", "holds"), [(0.03, 1.0), (0.06, 0.25), (0.06, 1.0), (0.1, 0.25), (0.1, 1.0), (0.2, 0.25)]
+)
+@pytest.mark.parametrize(("mbit", "base_s"), [(2, 0.05), (16, 0.03), (50, 0.04)])
+def test_a_link_whose_delay_varies_by_itself_is_filled_and_given_way_on(
+    mbit: float, base_s: float, jitter_s: float, holds: float
+) -> None:
+    link = Radio(mbit * MBIT, base_s, jitter_s=jitter_s, holds_s=holds * jitter_s)
+    link.run(30)
+    assert link.run(60) >= 0.9
+    assert link.ours_s <= TARGET_MAX_S
+    link.other_s = 2 * TARGET_MAX_S
+    link.run(10)
+    assert link.run(60) <= 1.5 * SHARE_MIN
+    link.other_s = 0.0
+    link.run(10)
+    assert link.run(60) >= 0.9
+
+
+def test_where_delay_is_steady_no_more_is_added_than_ever() -> None:
+    link = Radio(16 * MBIT, 0.03)
+    link.run(30)
+    assert link.run(60) >= 0.95
+    assert link.courtesy.allowed_s <= 1.2 * TARGET_S
+    assert link.ours_s <= 1.2 * TARGET_S
+
+
+def test_beside_a_queue_that_stands_for_an_hour_a_tenth_is_kept() -> None:
+    """What comes meanwhile is not the most that the link can do."""
+    link = Link(16 * MBIT, 0.03)
+    link.run(60)
+    link.other_s = 0.2
+    link.run(5)
+    for _ in range(12):
+        assert 0.9 * SHARE_MIN <= link.run(300) <= 1.1 * SHARE_MIN
+
+
+def test_a_queue_that_is_our_own_as_the_link_has_become_slow_does_not_stand() -> None:
+    """A tenth of what came before is more than all of the link: whose the queue is shows when we leave it."""
+    link = Link(16 * MBIT, 0.03, queue_max_s=2.0)
+    link.run(60)
+    link.rate /= 40
+    link.run(2 * DRAIN_EVERY_S)
+    for _ in range(30):
+        assert link.run(60) >= 0.9
+        assert link.queue_s <= 2.5 * TARGET_S
+        assert link.courtesy.base_s == pytest.approx(0.03, abs=0.01)
 
 
 def test_what_is_kept_is_enough_for_others_to_believe_a_lease() -> None:
