@@ -11,12 +11,13 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
-import os
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
+from p2p.adapters.disk_quota import DiskQuota
+from p2p.agent.spool import Spool
 from p2p.content import limits
 from p2p.content.digests import Buffer, Digest, sha256, verify
 from p2p.content.index import Copy, Frame, PackIndex, Patch
@@ -79,20 +80,19 @@ class LocalImage:
         writer: SlotWriter | None = None,
         reader: ImageReader | None = None,
         base: ImageReader | None = None,
+        quota: DiskQuota | None = None,
     ) -> None:
         self.task = task
         self._writer = writer
         self._reader: ImageReader | None = reader or writer
         self._base = base
-        self._spool_directory = spool
-        self._spools: dict[Digest, int] = {}
+        self._spool = Spool(spool, quota)
         self._kept: dict[tuple[Digest, int], Digest] = {}
         self._at_hand: dict[Digest, Callable[[int, int], bytes]] = {}
         self._kept_at_hand: set[tuple[Digest, int]] = set()
         self._checked: set[tuple[Digest, int]] = set()
         self._unsynced = 0
         self._lock = threading.Lock()
-        self._spooling = threading.Lock()
         self._writing = threading.Lock()
         self._closed = False
         self.maps: dict[Digest, PieceMap] = {}
@@ -327,12 +327,9 @@ class LocalImage:
         """Give up the spool and the slot; what was verified stays, durably where the medium lets it."""
         with contextlib.suppress(LocalError):
             self.checkpoint()
-        with self._spooling:  # a patch may still be under way in another thread
-            self._closed = True
-            for descriptor in self._spools.values():
-                os.close(descriptor)
-            self._spools.clear()
-            self._kept.clear()
+        self._closed = True
+        self._spool.close()
+        self._kept.clear()
         with self._writing:  # nor is a file closed under a thread that writes to it
             for closable in (self._writer, self._reader, self._base):
                 close = getattr(closable, "close", None)
@@ -344,7 +341,7 @@ class LocalImage:
     def _stored_patch(self, key: tuple[Digest, int], frame: Frame) -> bytes | None:
         """A patch that was kept: in the spool, or where it was imported to (if it is still there)."""
         if key not in self._kept_at_hand:
-            return os.pread(self._spools[key[0]], frame.stored_size, frame.stored_offset)
+            return self._spool.read(key[0], frame.stored_offset, frame.stored_size)
         try:
             return self._at_hand[key[0]](frame.stored_offset, frame.stored_size)
         except (ContentError, StoreError):
@@ -377,28 +374,12 @@ class LocalImage:
         )
 
     def _keep(self, pack: Digest, number: int, offset: int, stored: Buffer) -> bool:
-        """Spool a patch for peers; a full disk only means that this node does not serve it."""
-        with self._spooling:
-            if self._closed:
-                return False
-            try:
-                if pack not in self._spools:
-                    self._spools[pack] = self._new_spool(pack)
-                if os.pwrite(self._spools[pack], stored, offset) != len(stored):
-                    return False
-            except OSError:
-                return False
-            self._kept[pack, number] = sha256(stored)
-            self._kept_at_hand.discard((pack, number))
-            return True
-
-    def _new_spool(self, pack: Digest) -> int:
-        self._spool_directory.mkdir(parents=True, exist_ok=True)
-        path = self._spool_directory / pack.hex()
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        with contextlib.suppress(OSError):
-            path.unlink()  # nameless: it goes with the process, however that ends
-        return descriptor
+        """Spool a patch for peers; where that cannot be, this node does not serve it."""
+        if not self._spool.keep(pack, offset, stored):
+            return False
+        self._kept[pack, number] = sha256(stored)
+        self._kept_at_hand.discard((pack, number))
+        return True
 
     def _copy(self, offset: int, start: int, stop: int) -> bool:
         assert self._base is not None

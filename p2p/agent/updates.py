@@ -17,6 +17,7 @@ from pathlib import Path
 
 import trio
 
+from p2p.adapters.disk_quota import quota_of
 from p2p.adapters.health import check_health
 from p2p.adapters.installer import Installer, Task
 from p2p.adapters.slots import FileSlots
@@ -82,6 +83,7 @@ class Updates:
         self._driver = driver
         self._raise_floor = raise_floor
         self._leaving = leaving
+        self._quota = quota_of(config)
         self.ended = trio.Event()
         self._served: dict[tuple[str, str], Digest] = {}
         self._serving = True
@@ -271,7 +273,8 @@ class Updates:
                 if held is not None and any(pack.base == held[0] for pack in payload.packs):
                     base, base_digest = slots.open_reader(other), held[0]
         task = ImageTask(image.sha256, image.size, base_digest, payload.packs)
-        return LocalImage(task, self._spool, reader=slots.open_reader(slot), base=base)
+        reader = slots.open_reader(slot)
+        return LocalImage(task, self._spool, reader=reader, base=base, quota=self._quota)
 
     @property
     def _spool(self) -> Path:
@@ -326,7 +329,7 @@ class Updates:
             base_digest = held[0]
             base = slots.open_reader(slots.active())
         task = ImageTask(payload.image.sha256, payload.image.size, base_digest, payload.packs)
-        return LocalImage(task, self._spool, writer=writer, base=base)
+        return LocalImage(task, self._spool, writer=writer, base=base, quota=self._quota)
 
     def _forget(self, payload: str, slot: str) -> None:
         image = self._served.pop((payload, slot), None)

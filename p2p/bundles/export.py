@@ -182,12 +182,18 @@ async def export(plan: ExportPlan, origin: Origin, directory: str, progress: Pro
     return Exported(plan.size, fetched)
 
 
-def check_room(writer: BundleWriter, table: Table) -> None:
-    """Raise `StoreError` before anything is written if what is missing cannot fit."""
+def missing_of(writer: BundleWriter, table: Table) -> int:
+    """Bytes of a table's objects that are not there yet."""
     missing = 0
     for found in table.objects:
         there = writer.object(found.ref)
         missing += 0 if there.complete else found.ref.size - there.present
+    return missing
+
+
+def check_room(writer: BundleWriter, table: Table) -> None:
+    """Raise `StoreError` before anything is written if what is missing cannot fit."""
+    missing = missing_of(writer, table)
     free = writer.free()
     if missing > free:
         raise StoreError(

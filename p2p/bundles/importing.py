@@ -19,9 +19,10 @@ from functools import partial
 from p2p.adapters.bundle_files import KEEP_NAME, BundleReader, BundleWriter, medium_error
 from p2p.adapters.device import boot_of, slots_of
 from p2p.adapters.directory_origin import BundleOrigin
+from p2p.adapters.disk_quota import quota_of
 from p2p.adapters.lock import AgentLock, lock_holder
 from p2p.bundles.copying import Progress, copy_object
-from p2p.bundles.export import check_room, open_index
+from p2p.bundles.export import check_room, missing_of, open_index
 from p2p.bundles.judging import KEPT, judge
 from p2p.config import AgentConfig
 from p2p.content.bundle import (
@@ -108,6 +109,7 @@ async def import_bundle(
     table = _table(reader, (*signed, *packs), now)
     writer = BundleWriter(str(config.imported_dir), table.part_size)
     with writer.locked():
+        quota_of(config).check(missing_of(writer, table), "what is to be imported")
         check_room(writer, table)
         with bar(table.size) as progress:
             copied = await _copy(writer, table, BundleOrigin(reader), wanted, as_they_are, progress)

@@ -12,6 +12,7 @@ from tuf.api.metadata import Metadata, Root
 
 from p2p.adapters.conditions import read_conditions
 from p2p.adapters.device import boot_of, slots_of
+from p2p.adapters.disk_quota import quota_of
 from p2p.adapters.identity import load_credentials
 from p2p.cli.output import size_text
 from p2p.config import AgentConfig
@@ -103,6 +104,14 @@ def _check_conditions(config: AgentConfig) -> list[str]:
     return [f"budgets.conditions: {path} says {said}"]
 
 
+def _check_disk(config: AgentConfig) -> list[str]:
+    quota = quota_of(config)
+    used = quota.used()
+    quota.check(0, "what is there")
+    bound = "" if quota.most is None else f" of {size_text(quota.most)} (budgets.disk_max)"
+    return [f"the agent's own files take up {size_text(used)}{bound}"]
+
+
 CHECKS: tuple[tuple[str, Callable[[AgentConfig], list[str]]], ...] = (
     ("certificate", _check_certificate),
     ("pinned root", _check_root),
@@ -110,4 +119,5 @@ CHECKS: tuple[tuple[str, Callable[[AgentConfig], list[str]]], ...] = (
     ("slots", _check_slots),
     ("commands", _check_commands),
     ("link and power", _check_conditions),
+    ("disk", _check_disk),
 )

@@ -112,8 +112,9 @@ class HealthConfig:
 
 @dataclass(frozen=True, slots=True)
 class BudgetsConfig:
-    """Rates in bytes per second, `wan_month_max` in bytes; None for no limit. `site_wan_rate_max`: of all
-    devices of the site together, each of which must have it.
+    """Rates in bytes per second, `wan_month_max` and `disk_max` in bytes; None for no limit.
+    `site_wan_rate_max`: of all devices of the site together, each of which must have it. `disk_max`: of the
+    agent's own files (`adapters.disk_quota`).
 
     `wan_windows`: when frames may be fetched, in `zone`; empty for always. `recompute_memory`: what a child
     may take to make a patch anew for peers; None: none is made; `recompute_cpu`: the share of a core that
@@ -125,6 +126,7 @@ class BudgetsConfig:
     site_wan_rate_max: int | None
     lan_rate_max: int | None
     wan_month_max: int | None
+    disk_max: int | None
     wan_windows: tuple[DailyWindow, ...]
     zone: tzinfo
     recompute_memory: int | None

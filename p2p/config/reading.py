@@ -23,6 +23,9 @@ from p2p.config.table import Problems, Table
 from p2p.errors import ConfigError
 from p2p.swarm.policy import Policy
 
+DISK_MIN = 16 << 20
+"""Trust metadata, indexes and records of a device with room to spare; they are written in any case."""
+
 CONFIG_SIZE_MAX = 1 << 20
 DEFAULT_LISTEN = "0.0.0.0:7470"
 GATEWAYS_MAX = 3
@@ -127,6 +130,7 @@ def _read(root: Table) -> AgentConfig | None:
         site_wan_rate_max=budgets.optional("site_wan_rate_max", budgets.rate),
         lan_rate_max=budgets.optional("lan_rate_max", budgets.rate),
         wan_month_max=budgets.optional("wan_month_max", budgets.size),
+        disk_max=budgets.optional("disk_max", lambda key: budgets.size(key, DISK_MIN)),
         wan_windows=budgets.windows("wan_windows"),
         zone=budgets.zone("time_zone", default="UTC"),
         recompute_memory=budgets.optional("recompute_memory", budgets.size),

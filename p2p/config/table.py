@@ -230,9 +230,10 @@ class Table:
         )
         return self._amount(key, what, _rate, 1, 1 << 50)
 
-    def size(self, key: str) -> int:
-        what = "bytes: a number or text such as '500MB', '2GB', '64MiB'; absent for no limit"
-        return self._amount(key, what, _size, 1, 1 << 60)
+    def size(self, key: str, low: int = 1) -> int:
+        least = f" (at least {low})" if low > 1 else ""
+        what = f"bytes{least}: a number or text such as '500MB', '2GB', '64MiB'; absent for no limit"
+        return self._amount(key, what, _size, low, 1 << 60)
 
     def windows(self, key: str) -> tuple[DailyWindow, ...]:
         return self._each(key, "a list of daily windows such as '22:00-05:00'", _window)

@@ -33,7 +33,7 @@ from p2p.content.digests import sha256
 from p2p.content.limits import KIB, MIB
 from p2p.content.manifest import ObjectRef
 from p2p.content.order import Audience, Member, StaleException
-from p2p.errors import ContentError, OperatorError, OriginError, SlipstreamError, TrustError
+from p2p.errors import ContentError, OperatorError, OriginError, SlipstreamError, StoreError, TrustError
 from p2p.install import State
 from p2p.trust import ReleaseFloors, TrustClient, release_for, run_async
 from tests.support.fleet import (
@@ -814,6 +814,23 @@ def test_a_stick_that_comes_as_the_last_one_is_done_with_is_still_news(fleet: Fl
     imported.drop(PRODUCT, "2.0")
     assert imported.look()
     assert imported.frames(fleet.pack("2.0", "1.0")) is None
+
+
+def test_an_import_that_would_pass_the_disk_quota_is_refused_before_anything_is_written(
+    fleet: FleetRig, stick: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("p2p.config.reading.DISK_MIN", 1)
+    fleet.order("2.0")
+    exported(fleet, stick)
+    device = isolated(fleet, "d1", extra="[budgets]\ndisk_max = 400_000")
+    device.adopt()
+    before = state_of(device)
+    error = refused("import", stick, "--config", device.config_file, "--all")
+    assert isinstance(error, StoreError)
+    assert error.message.startswith("budgets.disk_max: what is to be imported needs ")
+    assert state_of(device) == before
+    larger = isolated(fleet, "d2", extra='[budgets]\ndisk_max = "20MiB"')
+    assert len(command("import", stick, "--config", larger.config_file, "--all")["packs"]) == 2
 
 
 # What a running agent makes of it
