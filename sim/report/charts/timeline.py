@@ -47,7 +47,7 @@ def timeline(site: str, spans: Sequence[Span], name: str) -> list[Picture]:
         window = max(begin, first - margin), min(end, last + margin)
         if window[1] - window[0] < CLOSER_BELOW * (end - begin):
             during = [s for s in spans if s.until_s >= window[0] and s.since_s <= window[1]]
-            title = f"{site} while it fetched, from {time_text(first)} to {time_text(last)}"
+            title = f"{site} while it fetched: {time_text(last - first)} from {time_text(first)} on"
             found.append(_picture(during, f"{name}-closer", title, window))
     return found
 

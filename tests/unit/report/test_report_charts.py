@@ -232,7 +232,7 @@ def test_a_site_that_fetched_for_a_short_time_is_shown_closer() -> None:
     ]
     whole, closer = timeline("depot/0", spans, "t")
     assert (whole.name, closer.name) == ("t", "t-closer")
-    assert closer.title == "depot/0 while it fetched, from 1 h 00 min to 1 h 01 min"
+    assert closer.title == "depot/0 while it fetched: 1 min 00 s from 1 h 00 min on"
     assert {r["device"] for r in data(whole)} == {"a", "b", "c"}
     assert {r["device"] for r in data(closer)} == {"a", "b"}
     left = {r["device"]: (r["a"], r["b"]) for r in next(iter(closer.spec["datasets"].values()))}
