@@ -37,6 +37,12 @@ def points_of(total: int, count: int) -> list[int]:
     return sorted({*range(1, total, max(1, total // count)), *range(total - 6, total + 1)})
 
 
+def begin_again(device: Device, pristine: Path) -> None:
+    """A device as it was."""
+    shutil.rmtree(device.directory)
+    shutil.copytree(pristine, device.directory)
+
+
 async def test_an_export_killed_at_any_operation_is_gone_on_with(
     fleet: FleetRig, forks: Forks, tmp_path: Path
 ) -> None:
@@ -78,8 +84,7 @@ async def test_an_import_killed_at_any_operation_is_gone_on_with_and_installs(
     assert done.code == 0, done.messages
     killed = 0
     for point in points_of(int(counted.read_text()), 6):
-        shutil.rmtree(device.directory)
-        shutil.copytree(pristine, device.directory)
+        begin_again(device, pristine)
         killed += (await bundle(forks, *line, before=("--kill-at", str(point)))).code == -9
         assert device.slot("a").read_bytes() == IMAGES["1.0"]
         done = await bundle(forks, *line)
@@ -103,8 +108,7 @@ async def test_an_agent_killed_while_it_installs_from_a_stick_converges(
     counted = tmp_path / "count"
     assert (await forks.run(device, "run", "--once", before=("--count", str(counted)))).code == 0
     for point in points_of(int(counted.read_text()), 5):
-        shutil.rmtree(device.directory)
-        shutil.copytree(pristine, device.directory)
+        begin_again(device, pristine)
         await forks.run(device, "run", "--once", before=("--kill-at", str(point)))
         assert device.slot("a").read_bytes() == IMAGES["1.0"]
         done = await forks.run(device, "run", "--once")

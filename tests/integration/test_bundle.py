@@ -82,6 +82,13 @@ def exported(fleet: FleetRig, stick: Path, *arguments: object) -> dict[str, Any]
     return command("export", "--from", fleet.repository.directory, "--out", stick, *arguments)
 
 
+def fresh_news(fleet: FleetRig, tmp_path: Path) -> Path:
+    """A stick with nothing but a timestamp that is newer than those before."""
+    fleet.repository.refresh(fleet.repository.state())
+    exported(fleet, tmp_path / "news", "--metadata-only")
+    return tmp_path / "news"
+
+
 def isolated(fleet: FleetRig, name: str, *peers: Device, **named: Any) -> Device:
     """A device that never sees a WAN."""
     return fleet.device(name, wan=False, peers=peers, **named)
@@ -645,9 +652,7 @@ async def test_news_alone_are_imported_beside_the_frames_that_are_there(
 ) -> None:
     fleet.order("2.0")
     exported(fleet, stick)
-    fleet.repository.refresh(fleet.repository.state())
-    news = tmp_path / "news"
-    exported(fleet, news, "--metadata-only")
+    news = fresh_news(fleet, tmp_path)
     first, second = isolated(fleet, "d1"), isolated(fleet, "d2")
     error = refused("import", news, "--config", first.config_file)
     assert error.exit_code == 8
@@ -675,9 +680,7 @@ async def test_news_come_in_although_a_frame_that_was_imported_before_has_rotted
     """The new bundle has no copy of it. It stays: all but the bad frame are of use."""
     fleet.order("2.0")
     exported(fleet, stick)
-    fleet.repository.refresh(fleet.repository.state())
-    news = tmp_path / "news"
-    exported(fleet, news, "--metadata-only")
+    news = fresh_news(fleet, tmp_path)
     async with HostileOrigin(fleet.repository.directory).serving() as origin:
         device = fleet.device("d1", origin=origin.url)
         await run("import", stick, "--config", device.config_file)
@@ -697,9 +700,7 @@ def test_a_damaged_index_of_before_is_left_out_and_mended_by_the_next_stick(
 ) -> None:
     fleet.order("2.0")
     exported(fleet, stick)
-    fleet.repository.refresh(fleet.repository.state())
-    news = tmp_path / "news"
-    exported(fleet, news, "--metadata-only")
+    news = fresh_news(fleet, tmp_path)
     device = isolated(fleet, "d1")
     command("import", stick, "--config", device.config_file)
     before = packs_here(device)
@@ -717,9 +718,7 @@ def test_a_stick_that_calls_something_else_by_the_same_name_hides_nothing(
 ) -> None:
     fleet.order("2.0")
     exported(fleet, stick)
-    fleet.repository.refresh(fleet.repository.state())
-    news = tmp_path / "news"
-    exported(fleet, news, "--metadata-only")
+    news = fresh_news(fleet, tmp_path)
     device = isolated(fleet, "d1")
     command("import", stick, "--config", device.config_file)
     before = packs_here(device)

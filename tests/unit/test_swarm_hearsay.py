@@ -2,33 +2,21 @@
 
 from __future__ import annotations
 
-import random
-
 import pytest
 
 from p2p.content.digests import sha256
-from p2p.content.pieces import open_index
 from p2p.swarm import messages as m
 from p2p.swarm.context import Context
 from p2p.swarm.hearsay import PASSED_S, Hearsay
 from p2p.swarm.peer import Peer
-from p2p.swarm.policy import Policy
+from tests.support.swarm_context import make_context
 
 IMAGE, PACK = sha256(b"image"), sha256(b"pack")
 
 
 @pytest.fixture
 def context() -> Context:
-    return Context(
-        "me",
-        "site",
-        Policy(),
-        random.Random(1),
-        wan=True,
-        weight=100,
-        recomputes=False,
-        open_index=open_index,
-    )
+    return make_context()
 
 
 def claim(*leases: tuple[int, int]) -> m.Hearsay:

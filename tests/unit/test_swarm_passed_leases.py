@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import random
-
 import pytest
 
 from p2p.content.digests import Digest
-from p2p.content.pieces import open_index
 from p2p.swarm import messages as m
 from p2p.swarm.announcements import CROWD
-from p2p.swarm.context import Context
 from p2p.swarm.image import ImageSwarm
 from p2p.swarm.leases import PASSED_S, Defers, Leases
 from p2p.swarm.objects import ObjectExchange
 from p2p.swarm.peer import Peer
 from p2p.swarm.plan import Participant
-from p2p.swarm.policy import Policy
 from p2p.swarm.wan_rate import WanRate
+from tests.support.swarm_context import make_context
 from tests.support.virtual_site import Release, make_release
 
 NOW = 100.0
@@ -28,17 +24,7 @@ class Site:
 
     def __init__(self, others: int) -> None:
         self.release: Release = make_release(8 << 20, {})
-        self.context = Context(
-            "me",
-            "depot",
-            Policy(),
-            random.Random(1),
-            wan=True,
-            weight=100,
-            carrier=False,
-            open_index=open_index,
-        )
-        self.context.now = NOW
+        self.context = make_context(now=NOW)
         self.image = ImageSwarm(self.context, ObjectExchange(self.context), self.release.task(None))
         self.pack: Digest = self.release.pack(None).index.sha256
         self.image.index_ready(self.pack, self.release.objects[self.pack])
