@@ -70,9 +70,7 @@ class _Look:
         proc = Path(f"/proc/{pid}")
         fields = (proc / "stat").read_text().rpartition(")")[2].split()
         ticks = int(fields[11]) + int(fields[12])
-        woken = sum(
-            _number(task / "status", "voluntary_ctxt_switches") for task in (proc / "task").iterdir()
-        )
+        woken = sum(_number(task / "status", "voluntary_ctxt_switches") for task in (proc / "task").iterdir())
         written = _number(proc / "io", "write_bytes") - _number(proc / "io", "cancelled_write_bytes")
         return cls(time.monotonic(), ticks / os.sysconf("SC_CLK_TCK"), woken, written)
 
@@ -108,8 +106,12 @@ def measure(devices: int, minutes: float, size: int, directory: Path) -> list[We
         for agent in agents:
             agent.ask_now()
         running = [agent.child for agent in agents if agent.child is not None]
-        until("the update of every device", lambda: sum(a.watch(release) for a in agents) == devices, UPDATE_S,
-              alive=running)  # fmt: skip
+        until(
+            "the update of every device",
+            lambda: sum(agent.watch(release) for agent in agents) == devices,
+            UPDATE_S,
+            alive=running,
+        )
         wrong = [agent.id for agent in agents if not agent.right(release)]
         if wrong:
             raise RigError(f"{', '.join(wrong)} installed something else")
