@@ -131,6 +131,7 @@ class Gateway:
         now = self._context.now
         if self._context.device in self._image.site.gateways:
             self._alone.over()
+        self._alone.wan_delivers()
         self._frame_s, self._frame_at = now - self._frame_at, now
         self._moved_at, self._broken = now, False
         self._encouraged = False

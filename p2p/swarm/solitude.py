@@ -37,6 +37,7 @@ class Solitude:
         self._relief_at = -math.inf
         self._due_at = math.inf
         self._reliefs = 0
+        self._wan_failed = False
         self._deferred: dict[tuple[str, float], None] = {}
 
     def __bool__(self) -> bool:
@@ -57,7 +58,13 @@ class Solitude:
     def over(self) -> None:
         """The site delivers."""
         self.alone_at = math.inf
+        self._wan_failed = False
         self._deferred.clear()
+
+    def wan_delivers(self) -> None:
+        """Our own fetch brought a frame. If it had failed as others' did, it was the WAN and not they."""
+        if self._wan_failed:
+            self.over()
 
     def lease_stalled(self, now: float, progress_at: float) -> None:
         """Somebody failed, others take over: no need yet for all to fetch alone, and at the same moment."""
@@ -68,9 +75,11 @@ class Solitude:
             self._relief_at = now
 
     def wan_failed(self, now: float) -> None:
-        """Our own fetch brought nothing: it is not the others who fail."""
+        """Our own fetch brought nothing: it is not the others who fail, nor did letting them go first."""
         self._relief_at = now
         self.alone_at = math.inf
+        self._wan_failed = True
+        self._deferred.clear()
 
     def wan_changed(self, now: float) -> None:
         """The link came or went: that nothing came while there was none is nobody's failure."""
