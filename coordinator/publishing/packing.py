@@ -16,13 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Self
 
-from coordinator.publishing.chunking import cut
 from coordinator.publishing.image_file import digest_of, open_image
 from coordinator.publishing.packing_pool import PackingChild, PackingPool
 from p2p.content import limits
 from p2p.content.digests import Buffer, Digest
 from p2p.content.index import Codec, Copy, Data, Entry, PackIndex, encode
 from p2p.content.manifest import ObjectRef, PackRef
+from p2p.delta.chunking import cut
 from p2p.delta.packing import DataJob, PackAssembly, PatchJob, Step, plan_data, plan_delta, plan_full
 from p2p.errors import LocalError, OperatorError, StoreError
 

@@ -1,4 +1,5 @@
-"""What an image needs from nobody else: copies of the base, zeros, and frames that were imported.
+"""What an image needs from nobody else: copies of the base, zeros, frames that were imported, and what a
+strange base still offers.
 
 The frames of an imported bundle take the same way into the slot as those of the WAN: each is verified as it
 is opened. While they last the node asks nobody for anything; what they could not make (a frame that has
@@ -15,6 +16,7 @@ import trio
 
 from p2p.agent.images import LocalImage
 from p2p.agent.imported import ImportedBundle
+from p2p.agent.salvage import salvage
 from p2p.content.digests import Digest
 from p2p.errors import LocalError
 from p2p.swarm import events as e
@@ -75,8 +77,14 @@ class Filling:
         return True
 
     def routed(self, image: LocalImage, pack: Digest) -> None:
-        """The node knows a pack: make what it says that needs no bytes."""
-        if image not in self._filling:
+        """The node knows a pack: make what it says that needs no bytes, or what a strange base has of it."""
+        if image in self._filling:
+            return
+        if image.is_written and image.is_strange and pack == image.task.full_pack.index.sha256:
+            self._filling.add(image)
+            self._feed(e.AtHand(image.task.image, ()))
+            self._start(self._fill, image, [pack])
+        else:
             self._start(self.local, image, pack)
 
     async def local(self, image: LocalImage, pack: Digest) -> None:
@@ -103,7 +111,10 @@ class Filling:
         try:
             for pack in packs:
                 await self._take(image, image.local_steps(pack))
-                await self._take(image, image.imported_steps(pack), limiter=self._patching)
+                if image.is_at_hand(pack):
+                    await self._take(image, image.imported_steps(pack), limiter=self._patching)
+                if image.is_strange and image.maps[pack].index.base is None:
+                    await self._take(image, salvage(image, pack), limiter=self._patching)
         except LocalError as error:
             self._failed(image, error)
         finally:

@@ -213,6 +213,35 @@ class LocalImage:
             self.task.image, piece.target_offset, piece.target_stop, How.PEER, pack, (number,), device=device
         )
 
+    @property
+    def base_size(self) -> int:
+        """Bytes of what the device runs now; 0 where that cannot be read, or is no base any more."""
+        return self._base.size if self._base is not None else 0
+
+    @property
+    def is_strange(self) -> bool:
+        """Whether what the device runs now is nothing that a pack of the image starts from."""
+        base = self.task.base
+        return self._base is not None and (base is None or self.task.pack_for(base) is None)
+
+    def read_base(self, offset: int, length: int) -> bytes | None:
+        """Bytes of what the device runs now, whatever they are; None if they cannot be read (any more)."""
+        with self._writing:
+            if self._base is None or self._closed:
+                return None
+            try:
+                return self._base.read(offset, length)
+            except LocalError as error:
+                log.warning("the base cannot be read: %s", error.message)
+                return None
+
+    def store_own(self, pack: Digest, number: int, data: Buffer) -> Stored:
+        """A chunk that was found on this device, its digest checked. Raises `SlotError`."""
+        piece = self.maps[pack][number]
+        self._write(piece.target_offset, data)
+        self._checked.add((pack, number))
+        return Stored(self.task.image, piece.target_offset, piece.target_stop, How.BASE, pack, (number,))
+
     def damaged_base(self, pack: Digest, number: int) -> BaseDamaged:
         """The event for a piece that the base could not make."""
         piece = self.maps[pack][number]

@@ -90,6 +90,25 @@ async def test_a_carrier_makes_patches_anew_for_a_site_without_wan(
     assert device.status["ledger"]["chunks"] == 0
 
 
+async def test_a_device_with_content_that_nobody_knows_fetches_only_what_it_has_not(fleet: FleetRig) -> None:
+    """Its system was changed: bytes were put in near the beginning, and all that follows has moved."""
+    fleet.order("2.0")
+    async with HostileOrigin(fleet.repository.directory).serving() as origin:
+        device = fleet.device("d1", origin=origin.url)
+        strange = bytearray(IMAGES["2.0"])
+        strange[300 * KIB : 300 * KIB] = b"put in by hand" * 99
+        device.slot("a").write_bytes(strange)
+        assert await device.once() is None
+    full = fleet.pack("2.0", None)
+    fetched = origin.sent[f"objects/{full.frames.sha256.hex()}"]
+    assert 0 < fetched < 0.75 * full.frames.size  # whole frames, for the few chunks that are not there
+    assert device.running_version() == "2.0"
+    assert device.slot("b").read_bytes()[: len(IMAGES["2.0"])] == IMAGES["2.0"]
+    ledger = device.status["ledger"]
+    assert ledger["base"] > 0.75 * full.frames.size
+    assert sum(ledger[key] for key in ("base", "patched", "chunks", "zero")) == len(IMAGES["2.0"])
+
+
 async def test_a_damaged_base_without_wan_is_mended_by_peers(fleet: FleetRig) -> None:
     fleet.order("2.0")
     async with HostileOrigin(fleet.repository.directory).serving() as origin:

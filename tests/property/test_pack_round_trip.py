@@ -7,9 +7,9 @@ import random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coordinator.publishing.chunking import cut
 from p2p.content.digests import sha256
 from p2p.content.index import Codec, decode, encode
+from p2p.delta.chunking import cut
 from p2p.delta.packing import (
     DataJob,
     PackAssembly,

@@ -50,6 +50,7 @@ class Image:
     """An image whose packs each give one frame; `hold` keeps the thread that opens it waiting."""
 
     is_written = True
+    is_strange = False
 
     def __init__(self) -> None:
         self.task = ImageTask(IMAGE, 30, BASE, (LARGE, SMALL))
@@ -59,6 +60,9 @@ class Image:
 
     def attach(self, pack: Digest, read: Callable[[int, int], bytes]) -> None:
         pass
+
+    def is_at_hand(self, pack: Digest) -> bool:
+        return True
 
     def local_steps(self, pack: Digest) -> Iterator[Stored]:
         return iter(())

@@ -7,8 +7,8 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coordinator.publishing.chunking import cut
 from p2p.content import limits
+from p2p.delta.chunking import cut
 from p2p.delta.framing import Repeat, spans
 from p2p.delta.packing import PatchJob, plan_delta
 from p2p.delta.views import find_repeats

@@ -6,10 +6,10 @@ import random
 
 import pytest
 
-from coordinator.publishing.chunking import cut
 from p2p.content import limits
 from p2p.content.digests import sha256
 from p2p.content.index import Codec, Copy, Data, Patch, ViewRange, Zero
+from p2p.delta.chunking import cut
 from p2p.delta.packing import (
     DATA_FRAME_TARGET,
     DataJob,

@@ -6,9 +6,9 @@ import random
 
 import pytest
 
-from coordinator.publishing.chunking import cut
 from p2p.content import limits
 from p2p.content.index import ViewRange
+from p2p.delta.chunking import cut
 from p2p.delta.views import Run, ViewChooser, anchor_size, find_runs, zero_runs
 
 KIB = limits.KIB

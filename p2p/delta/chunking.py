@@ -1,4 +1,4 @@
-"""Content-defined chunking by FastCDC: the one cutter that packs are built with.
+"""Content-defined chunking by FastCDC (Xia et al. 2016): the one cutter that packs are built with.
 
 The same bytes give the same chunks on every machine, so that devices find chunks they already have.
 Nothing depends on it for correctness: an index lists the chunks that there are.
@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import pyfastcdc
-
 from p2p.content import limits
 from p2p.errors import ConfigError
 
@@ -18,8 +16,11 @@ def cut(data: memoryview, average: int) -> Iterator[tuple[int, int]]:
     """Offsets and lengths of the chunks of `data`, in order; `average` bytes, a power of two.
 
     For the chunks of an image (`limits.CHUNK_SIZE_AVG`) the least and greatest size are those of
-    `limits`; for anchors they are a quarter and four times the average.
+    `limits`; for anchors they are a quarter and four times the average. Raises `ConfigError` where the
+    chunker is there without its compiled part.
     """
+    import pyfastcdc  # a device needs it now and then, and its memory all the time
+
     if "cy" not in pyfastcdc.FastCDC.__module__.split("."):
         raise ConfigError(
             "pyfastcdc runs without its compiled part, which is 300 times slower",
