@@ -75,11 +75,10 @@ class Solitude:
             self._relief_at = now
 
     def wan_failed(self, now: float) -> None:
-        """Our own fetch brought nothing: it is not the others who fail, nor did letting them go first."""
+        """Our own fetch brought nothing: it is not the others who fail."""
         self._relief_at = now
         self.alone_at = math.inf
         self._wan_failed = True
-        self._deferred.clear()
 
     def wan_changed(self, now: float) -> None:
         """The link came or went: that nothing came while there was none is nobody's failure."""

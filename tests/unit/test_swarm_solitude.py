@@ -56,15 +56,6 @@ def test_but_only_a_few() -> None:
     assert alone.defers_to("d0", 31.0), "who was let go first still is"
 
 
-def test_who_let_others_go_first_while_the_wan_failed_does_so_again() -> None:
-    alone = Solitude(1.0)
-    assert is_due(alone, 30.5)
-    assert all(alone.defers_to(f"d{n}", 31.0) for n in range(DEFERRALS_MAX))
-    alone.wan_failed(40.0)
-    assert alone.is_due(71.0, 0.0, 30.0)
-    assert alone.defers_to("one more", 72.0)
-
-
 def test_whose_fetch_succeeds_after_it_had_failed_counts_on_its_site_again() -> None:
     failed, alone = Solitude(1.0), Solitude(1.0)
     for node in (failed, alone):

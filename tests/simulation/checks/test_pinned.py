@@ -62,8 +62,8 @@ FOUND = (
     # Whose lease had ended began the next, but said so behind a large piece: another did the same. (A 1.5)
     ("next-lease-behind-a-piece", 996, 1.001),
     # Not the swarm's: those with a WAN filled their connections with each other, by the roster, and machines
-    # of a VLAN that have none were left without a way out. In the graph that they keep since, two begin the same
-    # frame at one moment, and 16 kB have come before one of them hears it.
+    # of a VLAN that have none were left without a way out. In the graph that they keep since, two begin the
+    # same frame at one moment, and 16 kB have come before one of them hears it.
     ("neighbours-without-room", 18, 1.006),
 )
 
