@@ -7,8 +7,8 @@
   cross a WAN it waits for those, which may take long on a thin link: not longer than a few frames do there.
 
 A path: over devices that the release is meant for (or that have it), on one network, that know of each
-other (one segment, or both known to the coordinator), to one that has the image whole, or that makes it
-and reaches the origin.
+other (one segment, or both known to the coordinator) and do not ban each other, to one that has the image
+whole, or that makes it and reaches the origin.
 """
 
 from __future__ import annotations
@@ -187,7 +187,8 @@ class Liveness(Observer):
             for other in here:
                 if other.name in seen or not (image in other.images or other.base == image):
                     continue
-                if one.site.reaches(one, other) and _know(one, other):
+                admitted = one.admits(other.name) and other.admits(one.name)
+                if admitted and one.site.reaches(one, other) and _know(one, other):
                     seen.add(other.name)
                     waiting.append(other)
         return False

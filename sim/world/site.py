@@ -58,6 +58,8 @@ class Site:
         """One side of a partition."""
         self._rng: Random = world.kernel.rng(f"discovery/{name}")
         self._pauses: dict[tuple[str, str], float] = {}
+        self._dialling: dict[tuple[str, str], int] = {}
+        """Who is about to dial whom again, in which life."""
 
     @property
     def lan(self) -> Lan:
@@ -137,16 +139,23 @@ class Site:
             return
         if not self.connect(device, other):
             device.neighbours.failed(other.name)
+            if other.up and self.reaches(device, other):
+                self.redial(device, other.name)  # it is full, or one of the two is banned by the other
 
     def redial(self, device: Device | Hostile, name: str) -> None:
-        """A connection is gone: try again after a pause that grows."""
+        """There is no connection (any more): try again after a pause that grows."""
         first, longest = DIAL_BACKOFF_S
         key = (device.name, name)
+        if self._dialling.get(key) == device.life:
+            return
+        self._dialling[key] = device.life
         pause = self._pauses.get(key, first)
         self._pauses[key] = min(longest, pause * 1.6)
         self.world.kernel.after(pause, self._redial, device, device.life, name)
 
     def _redial(self, device: Device | Hostile, life: int, name: str) -> None:
+        if self._dialling.get((device.name, name)) == life:
+            del self._dialling[device.name, name]
         if device.life != life or not device.up or name in device.connections:
             return
         if not device.neighbours.wants(name):
