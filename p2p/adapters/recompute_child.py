@@ -35,7 +35,7 @@ OTHER_BYTES = 3
 def limit(memory: int, cpu_s: int) -> None:
     """No more than this, at the lowest priority, and first to go when memory runs out."""
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
-    resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, cpu_s))
+    resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, cpu_s + 1))  # SIGXCPU tells it from other deaths
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     os.nice(19)
     with contextlib.suppress(OSError):
