@@ -22,6 +22,7 @@ from p2p.agent.filling import Filling
 from p2p.agent.images import LocalImage, ReadBackError
 from p2p.agent.imported import ImportedBundle
 from p2p.agent.links import PeerLinks
+from p2p.agent.peer_deltas import PeerDeltas
 from p2p.agent.recomputing import Recomputing
 from p2p.agent.storing import Storing
 from p2p.content import index as pack_index
@@ -81,7 +82,12 @@ class SwarmDriver:
         self.storing = Storing(
             feed=self.feed, failed=self._failed, is_current=self._is_current, patching=self._patching
         )
-        self._recomputing = Recomputing(self.feed, recompute_memory, processor)
+        making = trio.CapacityLimiter(1)
+        self._recomputing = Recomputing(self.feed, recompute_memory, processor, making)
+        self._deltas = PeerDeltas(
+            feed=self.feed, failed=self._failed, is_current=self._is_current, send=self._queue_answer,
+            spool=spool, memory=recompute_memory, making=making, patching=self._patching,
+        )  # fmt: skip
         self.filling = Filling(
             imported, feed=self.feed, failed=self._failed, is_current=self._is_current, start=self._start,
             patching=self._patching,
@@ -129,11 +135,14 @@ class SwarmDriver:
         """What the images that are served were made from is about to be written over."""
         for image in self._images.values():
             if not image.is_written:
+                self._deltas.drop(image.task.image)
                 image.lose_base()
+                self.feed(e.BaseLost(image.task.image))
 
     def drop(self, image: Digest) -> None:
         """Neither make nor serve it any more."""
         self.feed(e.Drop(image))
+        self._deltas.drop(image)
         local = self._images.pop(image, None)
         if local is not None:
             self._remnants_lost(local.remnants.close())
@@ -193,6 +202,10 @@ class SwarmDriver:
 
     def answer(self, action: e.Serve) -> m.Message:
         """The message for a piece that a peer asked for (called when its turn to be sent has come)."""
+        about_delta = self._deltas.answer(action)
+        if about_delta is not None:
+            self._served_at = trio.current_time()
+            return about_delta
         image = self._images.get(action.image)
         try:
             data = None if image is None else image.piece_bytes(action.pack, action.piece)
@@ -215,6 +228,7 @@ class SwarmDriver:
                 await self._timer()
             finally:
                 self._nursery.cancel_scope.cancel()
+                self._deltas.close()
                 for image in self._images.values():
                     image.close()
 
@@ -295,8 +309,7 @@ class SwarmDriver:
                 if self.links is not None:
                     self.links.send(action.device, action.message)
             case e.Serve():
-                if self.links is not None:
-                    self.links.send(action.device, action)
+                self._queue_answer(action.device, action)
             case e.Store():
                 image = self._images.get(action.image)
                 if image is not None:
@@ -331,6 +344,10 @@ class SwarmDriver:
                 self._start(self._recheck, action)
             case e.Recompute():
                 self._start(self._recomputing.make, self._images.get(action.image), action)
+            case e.MakeDelta():
+                self._start(self._deltas.make, self._images.get(action.image), action)
+            case e.UseDelta():
+                self._start(self._deltas.use, self._images.get(action.image), action)
             case e.GiveUp():
                 image = self._images.get(action.image)
                 if image is not None:
@@ -374,6 +391,10 @@ class SwarmDriver:
     def _start(self, task: Callable[..., Awaitable[None]], *arguments: Any) -> None:
         assert self._nursery is not None, "the driver is not running"
         self._nursery.start_soon(task, *arguments)
+
+    def _queue_answer(self, device: str, action: e.Serve) -> None:
+        if self.links is not None:
+            self.links.send(device, action)
 
     def _disconnect(self, action: e.Disconnect) -> None:
         log.info("closing the connection to %s: %s", action.device, action.reason)

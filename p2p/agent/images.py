@@ -344,6 +344,36 @@ class LocalImage:
         frame = self.maps[pack].index.frames[self.maps[pack][number].frame]
         return self._keep(pack, number, frame.stored_offset, stored)
 
+    @property
+    def base(self) -> ImageReader | None:
+        """What its delta packs and peer deltas start from; None once that is written over."""
+        return self._base
+
+    def store_made(self, pack: Digest, numbers: range, made: bytes, device: str) -> tuple[list[Stored], bool]:
+        """Write what a peer's delta made of these chunks; whether all that was missing is right.
+
+        Only chunks with their signed digest are written. Raises `SlotError`, `StoreError`.
+        """
+        pieces, stored, right = self.maps[pack], list[Stored](), True
+        start, view = pieces[numbers[0]].target_offset, memoryview(made)
+        for n in numbers:
+            piece = pieces[n]
+            if self.is_done(piece.target_offset, piece.target_stop):
+                continue
+            data = view[piece.target_offset - start : piece.target_stop - start]
+            if len(data) != piece.target_length or sha256(data) != piece.digest:
+                right = False
+                continue
+            self._write(piece.target_offset, data)
+            self._checked.add((pack, n))
+            stored.append(
+                Stored(
+                    self.task.image, piece.target_offset, piece.target_stop, How.DELTA, pack, (n,),
+                    device=device,
+                )
+            )  # fmt: skip
+        return stored, right
+
     def lose_base(self) -> None:
         """Another image is about to be written where the base is."""
         with self._writing:

@@ -25,15 +25,20 @@ class Recomputing:
     """`feed` is told what came of each `Recompute`. `memory`: bytes for a child; None: nothing is made.
 
     `processor`: what each waits for; peers that wait take chunks, or another device makes the patch.
+    `one`: shared with whatever else makes something for peers (`peer_deltas`).
     """
 
     def __init__(
-        self, feed: Callable[[e.Event], None], memory: int | None, processor: ProcessorBudget | None = None
+        self,
+        feed: Callable[[e.Event], None],
+        memory: int | None,
+        processor: ProcessorBudget | None = None,
+        one: trio.CapacityLimiter | None = None,
     ) -> None:
         self._feed = feed
         self._processor = processor or ProcessorBudget()
         self._memory = memory
-        self._one = trio.CapacityLimiter(1)
+        self._one = one or trio.CapacityLimiter(1)
 
     async def make(self, image: LocalImage | None, action: e.Recompute) -> None:
         """Make one patch, or say that it cannot be made."""

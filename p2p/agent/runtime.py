@@ -159,6 +159,7 @@ class Agent:
                 stall_s=config.swarm.stall_s,
                 fallback_s=config.swarm.fallback_s,
                 gateways_max=config.swarm.gateways_max,
+                peer_deltas=config.swarm.peer_deltas,
             ),
             wan=config.swarm.wan,
             closed=self._meter is not None and not self._meter.open,

@@ -30,6 +30,7 @@ from p2p.errors import LocalError, NothingMeantError, SlipstreamError
 from p2p.install import Release, State
 from p2p.ports import Boot, ImageReader, SlotWriter
 from p2p.swarm import ImageTask
+from p2p.swarm.policy import PeerDeltas
 from p2p.trust import Meant, Nothing
 
 log = logging.getLogger(__name__)
@@ -267,10 +268,11 @@ class Updates:
     def _complete(self, payload: PayloadSpec, slots: FileSlots, slot: str) -> LocalImage:
         """An image that this device runs, and what the other slot still holds of what it was made from."""
         image, base, base_digest = payload.image, None, None
+        deltas = self._config.swarm.peer_deltas is not PeerDeltas.OFF
         if self._config.budgets.recompute_memory is not None and self._installer.task is not Task.FETCH:
             for other in slots.names:
                 held = slots.image_in(other) if other != slot else None
-                if held is not None and any(pack.base == held[0] for pack in payload.packs):
+                if held is not None and (deltas or any(pack.base == held[0] for pack in payload.packs)):
                     base, base_digest = slots.open_reader(other), held[0]
         task = ImageTask(image.sha256, image.size, base_digest, payload.packs)
         reader = slots.open_reader(slot)

@@ -7,6 +7,7 @@ from datetime import tzinfo
 from pathlib import Path
 
 from p2p.swarm.allowance import DailyWindow
+from p2p.swarm.policy import PeerDeltas
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +145,7 @@ class SwarmConfig:
     `weight`: how gladly it is a gateway (0: only when nobody else can be). `carrier`: it visits sites
     that have no WAN, and takes along what they need of its images. `serve_s`: for how long it gives peers
     what it runs; None: always. `lookout`: whether one device may ask the origin for the site, or each asks
-    for itself."""
+    for itself. `peer_deltas`: for which bases it asks peers for deltas that nobody signed, and makes them."""
 
     settle_s: float
     stall_s: float
@@ -155,6 +156,7 @@ class SwarmConfig:
     carrier: bool
     serve_s: int | None
     lookout: bool = True
+    peer_deltas: PeerDeltas = PeerDeltas.UNPUBLISHED
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from p2p.config.model import (
 )
 from p2p.config.table import Problems, Table
 from p2p.errors import ConfigError
-from p2p.swarm.policy import Policy
+from p2p.swarm.policy import PeerDeltas, Policy
 
 DISK_MIN = 16 << 20
 """Trust metadata, indexes and records of a device with room to spare; they are written in any case."""
@@ -155,6 +155,9 @@ def _read(root: Table) -> AgentConfig | None:
         carrier=swarm.boolean("carrier", default=False),
         serve_s=swarm.optional("serve_s", lambda key: swarm.integer(key, 0, SERVE_MAX_S, default=0)),
         lookout=swarm.boolean("lookout", default=True),
+        peer_deltas=PeerDeltas(
+            swarm.choice("peer_deltas", tuple(p.value for p in PeerDeltas), default=_POLICY.peer_deltas.value)
+        ),
     )
     for table in (device, coordinator, origin, trust, network, discovery, boot, health, budgets, swarm, root):
         table.finish()

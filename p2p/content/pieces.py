@@ -11,7 +11,9 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
+from p2p.content import limits
 from p2p.content.digests import Digest
 from p2p.content.index import Data, Frame, PackIndex, Patch, decode
 
@@ -50,6 +52,19 @@ class PieceMap:
 
     def __getitem__(self, number: int) -> Piece:
         return self.pieces[number]
+
+    @cached_property
+    def groups(self) -> tuple[range, ...]:
+        """Runs of pieces, in order, that span at most `PATCH_TARGET_MAX` target bytes each: of a full pack,
+        what one peer delta makes (`docs/spec/wire.md`)."""
+        found: list[range] = []
+        first = 0
+        for n in range(1, len(self.pieces) + 1):
+            begins_at = self.pieces[first].target_offset
+            if n == len(self.pieces) or self._stops[n] - begins_at > limits.PATCH_TARGET_MAX:
+                found.append(range(first, n))
+                first = n
+        return tuple(found)
 
     def of_frame(self, frame: int) -> range:
         """The numbers of the pieces of stored frame `frame`."""

@@ -15,6 +15,11 @@ from typing import NamedTuple
 from p2p.content.digests import Buffer, Digest
 from p2p.content.index import PackIndex
 from p2p.content.manifest import PackRef
+from p2p.swarm.delta_events import DeltaMade as DeltaMade
+from p2p.swarm.delta_events import DeltaUsed as DeltaUsed
+from p2p.swarm.delta_events import MakeDelta as MakeDelta
+from p2p.swarm.delta_events import UseDelta as UseDelta
+from p2p.swarm.delta_events import Verdict as Verdict
 from p2p.swarm.messages import Message
 
 
@@ -42,6 +47,8 @@ class How(Enum):
     BASE = "base"
     ZERO = "zero"
     IMPORTED = "imported"
+    DELTA = "delta"
+    """A peer's delta, which nobody signed; the chunks that it made were verified."""
 
 
 # Events
@@ -229,6 +236,12 @@ class Recomputed(NamedTuple):
     right: bool
 
 
+class BaseLost(NamedTuple):
+    """What the image was made from is about to be written over: nothing can be made from it any more."""
+
+    image: Digest
+
+
 class FetchProgress(NamedTuple):
     """Bytes of a fetch arrived (they renew nothing but our own patience)."""
 
@@ -294,6 +307,9 @@ Event = (
     | ImageVerified
     | ReadBackFailed
     | Recomputed
+    | DeltaMade
+    | DeltaUsed
+    | BaseLost
     | FetchProgress
     | FetchEnded
     | RemnantsLost
@@ -464,6 +480,8 @@ Action = (
     | ReadBack
     | Recheck
     | Recompute
+    | MakeDelta
+    | UseDelta
     | GiveUp
     | PeerAddresses
     | WanShared

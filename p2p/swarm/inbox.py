@@ -17,7 +17,7 @@ from p2p.swarm import messages as m
 from p2p.swarm.context import Context
 from p2p.swarm.lookout import Lookout
 from p2p.swarm.objects import ObjectExchange
-from p2p.swarm.peer import Peer, RemoteImage
+from p2p.swarm.peer import Asked, Peer, RemoteImage
 from p2p.swarm.plan import Participant
 from p2p.swarm.pursuits import Pursuit, Pursuits
 from p2p.swarm.wire import PROTOCOL, add_to_bitmap, unpack_bitmap
@@ -120,9 +120,13 @@ class Inbox:
             self._context.enter(message.image, peer, remote)
         if pursuit := self._pursuits.get(message.image):
             pursuit.gateway.dirty = True
+            if pursuit.asking is not None:
+                pursuit.asking.due = True
             pursuit.image.about(peer.device, urgent=not message.complete)
             if joined:  # until now it was not told what came after the greeting
                 pursuit.gateway.greet(peer.device)
+                if pursuit.making is not None:
+                    pursuit.making.greet(peer.device)
                 pursuit.image.tell_haves(peer.device)
                 pursuit.image.entered(peer, remote)
 
@@ -137,6 +141,8 @@ class Inbox:
         if pursuit := self._pursuits.get(image):
             pursuit.image.left_by(peer, remote)
             pursuit.rider.peer_lost(peer)
+            if pursuit.asking is not None:
+                pursuit.asking.peer_lost(peer.device)
             pursuit.image.about(peer.device)
         self._pursuits.changed()
 
@@ -193,7 +199,10 @@ class Inbox:
     ) -> None:
         """What a peer says of a pack whose index is not here can be judged only later."""
         if pursuit is not None and all(p.index.sha256 != pack for p in pursuit.image.task.packs):
-            return
+            if pursuit.asking is None or pack != pursuit.asking.name:
+                return
+            pursuit.asking.due = True
+            pursuit = None  # no index of it exists
         if total is not None:
             remote.totals[pack] = total
         if not peer.claim(remote, pack, bitmap):
@@ -207,7 +216,9 @@ class Inbox:
     def _on_want(self, peer: Peer, message: m.Want) -> None:
         self._context.stirred = False
         pursuit = self._pursuits.get(message.image)
-        if pursuit is None or message.piece not in pursuit.image.serves.get(message.pack, ()):
+        if pursuit is not None and pursuit.making is not None and message.pack == pursuit.making.name:
+            pursuit.making.on_want(peer, message)
+        elif pursuit is None or message.piece not in pursuit.image.serves.get(message.pack, ()):
             self._context.send(peer.device, m.Refuse(message.request, m.Refusal.DONT_HAVE))
         elif peer.serving >= self._context.policy.serve_queue_max:
             self._context.send(peer.device, m.Refuse(message.request, m.Refusal.BUSY))
@@ -222,6 +233,9 @@ class Inbox:
         asked = peer.answered(message.request)
         if asked is None:
             self._context.disconnect(peer.device, "protocol")
+            return
+        if asked.delta is not None:
+            self._on_delta(peer, asked, message)
             return
         if asked.piece is None:
             if isinstance(message, m.Refuse):
@@ -244,6 +258,19 @@ class Inbox:
                 pursuit.gateway.dirty = True
         else:
             pursuit.rider.on_piece(peer, asked, message)
+
+    def _on_delta(self, peer: Peer, asked: Asked, message: m.Piece | m.Blob | m.Refuse) -> None:
+        """A peer's answer to a request for a delta."""
+        pursuit = self._pursuits.get(asked.image) if asked.image is not None else None
+        asking = pursuit.asking if pursuit is not None else None
+        if isinstance(message, m.Blob):
+            self._context.disconnect(peer.device, "protocol")
+        elif asking is None:
+            self._context.ledger.wasted += len(message.payload) if isinstance(message, m.Piece) else 0
+        elif isinstance(message, m.Refuse):
+            asking.on_refuse(peer, asked, message.reason)
+        else:
+            asking.on_piece(peer, asked, message)
 
 
 def _is_global(host: str) -> bool:

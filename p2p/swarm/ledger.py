@@ -21,7 +21,8 @@ class Ledger:
 
     - `wan`, `peers` (by device): received; `wasted`: of those and of the WAN's, what was of no use.
     - `sent` (by device): pieces given to peers; `imported`: stored frames that a bundle brought.
-    - `base`: target bytes copied from the base; `patched`: rebuilt from it by patches; `chunks`: that came
+    - `base`: target bytes copied from the base; `patched`: rebuilt from it by patches and deltas; `chunks`:
+      that came
       as they are; `zero`: of which nothing had to come; `resumed`: verified by an earlier run. These five
       add up to the sizes of the images, and to more only by what was made twice (damage that was mended,
       an image that the same process begins again).
@@ -58,6 +59,8 @@ class Ledger:
             self.base += new
         elif event.how is How.ZERO:
             self.zero += new
+        elif event.how is How.DELTA:  # what came for it is told with `DeltaUsed`
+            self.patched += new
         elif pieces is None:
             self.chunks += new
         else:

@@ -1,11 +1,11 @@
 """`SwarmNode`: one pure machine that decides who fetches what and who asks whom.
 
-Events in, actions out; it reads no clock, opens no socket and draws from the generator it was
-given, so a driver (trio, or the simulator's event heap) and a seed determine all it does. This
-module only dispatches events and steps the parts: messages go to `inbox`, objects and metadata are in
-`objects`, the images in `pursuits`, each with its state in `image` and its site in `site_view`, what
-crosses the WAN in `gateway`, what is asked of peers in `rider`, what is made anew for them in
-`recomputing`, the rule of the site in `plan`.
+Events in, actions out; it reads no clock, opens no socket and draws from the generator it was given, so a
+driver (trio, or the simulator's event heap) and a seed determine all it does. This module only dispatches
+events and steps the parts: messages go to `inbox`, objects and metadata are in `objects`, the images in
+`pursuits`, each with its state in `image` and its site in `site_view`, what crosses the WAN in `gateway`,
+what is asked of peers in `rider`, what is made anew for them in `recomputing`, what is computed for peers
+and asked of them beside that in `delta_making` and `delta_asking`, the rule of the site in `plan`.
 """
 
 from __future__ import annotations
@@ -201,7 +201,7 @@ class SwarmNode:
             case e.Stored():
                 if pursuit := self._pursuits.get(event.image):
                     pursuit.image.stored(event)
-                    if event.how is e.How.PEER:
+                    if event.how in (e.How.PEER, e.How.DELTA):
                         pursuit.gateway.progressed_by_peer()
                         context.stirred = not pursuit.image.left
                     elif event.how is e.How.WAN:
@@ -270,7 +270,10 @@ class SwarmNode:
                 pursuit.image.resume(event.done)
                 pursuit.image.announce()
             case e.Offer():
-                self._pursuits.take_up(event.task, complete=True).image.announce()
+                offered = self._pursuits.take_up(event.task, complete=True)
+                offered.image.announce()
+                if offered.making is not None:
+                    offered.making.tell()
             case e.Drop():
                 if event.image in self._pursuits:
                     self._pursuits.put_down(event.image)
@@ -296,6 +299,17 @@ class SwarmNode:
             case e.ImageVerified():
                 if found := self._pursuits.get(event.image):
                     found.image.verified()
+                    if found.making is not None:
+                        found.making.tell()
+            case e.DeltaUsed():
+                if (found := self._pursuits.get(event.image)) is not None and found.asking is not None:
+                    found.asking.used(event)
+            case e.DeltaMade():
+                if (found := self._pursuits.get(event.image)) is not None and found.making is not None:
+                    found.making.made(event)
+            case e.BaseLost():
+                if (found := self._pursuits.get(event.image)) is not None and found.making is not None:
+                    found.making.base_lost()
             case e.Recomputed():
                 found = self._pursuits.get(event.image)
                 if found is not None and found.recomputing is not None:
@@ -314,8 +328,7 @@ class SwarmNode:
         context.send(device, self._objects.news())
         self._lookout.greet(device)
         for pursuit in self._pursuits:
-            pursuit.gateway.greet(device)
-            pursuit.image.greet(device)
+            pursuit.greet(device)
         self._pursuits.changed()
 
     def _on_lost(self, device: str) -> None:
@@ -335,6 +348,8 @@ class SwarmNode:
             context.closing.remove(device)
         for pursuit in self._pursuits:
             pursuit.rider.peer_lost(peer)
+            if pursuit.asking is not None:
+                pursuit.asking.peer_lost(device)
             pursuit.image.hearsay.forget(device)
             pursuit.gateway.dirty = True
             pursuit.image.about(device)
@@ -375,6 +390,8 @@ class SwarmNode:
                 gateway.dirty = True
             if gateway.dirty:
                 gateway.step()
+            if (asking := pursuit.asking) is not None and (asking.due or asking.route != image.route):
+                asking.step()
             if image.wanted.due or rider.hungry:
                 rider.step()
             if pursuit.recomputing is not None:
@@ -434,6 +451,8 @@ class SwarmNode:
         for pursuit in self._pursuits:
             pursuit.image.housekeeping()
             pursuit.rider.housekeeping()
+            if pursuit.asking is not None:
+                pursuit.asking.housekeeping()
             pursuit.gateway.housekeeping()
             pursuit.gateway.dirty = True
         self._objects.housekeeping()

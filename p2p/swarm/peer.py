@@ -25,7 +25,10 @@ PieceKey = tuple[Digest, int]
 
 @dataclass(slots=True)
 class Asked:
-    """A request that waits for its one answer. Exactly one of the three subjects is set."""
+    """A request that waits for its one answer. Exactly one of the four subjects is set.
+
+    `delta`: the number of the group of chunks that a peer delta is to make.
+    """
 
     at: float
     size: int = 0
@@ -33,6 +36,7 @@ class Asked:
     piece: PieceKey | None = None
     object: Digest | None = None
     metadata: str | None = None
+    delta: int | None = None
     abandoned: bool = False
 
 

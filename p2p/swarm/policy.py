@@ -3,8 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 from p2p.content.limits import KIB, MIB
+
+
+class PeerDeltas(StrEnum):
+    """For whom peers compute deltas: nobody, devices whose base has no published pack, or also such whose
+    published patches nobody has any more."""
+
+    OFF = "off"
+    UNPUBLISHED = "unpublished"
+    THIN_LAN = "thin-lan"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +47,8 @@ class Policy:
     - `window_s`: the requests in flight in all are so many that they are answered in about this time,
       but from `window_min` to `window_max` (in pieces of `piece_estimate`); `window_first` to begin with.
     - `have_batch_s`: news of pieces is gathered for this long.
+    - `peer_deltas`: when a node asks peers for deltas that nobody signed (`delta_asking`), and makes them, if
+      it may spend the processor time at all (`Context.recomputes`).
     - `penalty_s`: how long a node that stalled is not a gateway, and one that broke `strikes_max` promises
       is not believed; twice as long each time, up to an hour.
     """
@@ -74,6 +86,7 @@ class Policy:
     object_peer_rate: int = 1 * KIB
     serve_queue_max: int = 48
     piece_estimate: int = 128 * KIB
+    peer_deltas: PeerDeltas = PeerDeltas.UNPUBLISHED
 
 
 def penalty_s(policy: Policy, times: int) -> float:

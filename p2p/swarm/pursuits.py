@@ -8,6 +8,8 @@ from itertools import count
 
 from p2p.content.digests import Digest
 from p2p.swarm.context import Context
+from p2p.swarm.delta_asking import DeltaAsking
+from p2p.swarm.delta_making import DeltaMaking, delta_pack
 from p2p.swarm.events import ImageTask
 from p2p.swarm.gateway import Gateway
 from p2p.swarm.image import ImageSwarm
@@ -18,12 +20,24 @@ from p2p.swarm.rider import Rider
 
 @dataclass(slots=True)
 class Pursuit:
-    """One image: what is known of it, what is fetched for it, asked of peers, and made anew for them."""
+    """One image: what is known of it, what is fetched for it, asked of peers, and made anew for them.
+
+    `asking`: for peer deltas; `making`: of such.
+    """
 
     image: ImageSwarm
     gateway: Gateway
     rider: Rider
     recomputing: Recomputing | None
+    asking: DeltaAsking | None
+    making: DeltaMaking | None
+
+    def greet(self, device: str) -> None:
+        """Tell one peer all about it; the `Join` comes last, so that it knows the rest by then."""
+        self.gateway.greet(device)
+        if self.making is not None:
+            self.making.greet(device)
+        self.image.greet(device)
 
 
 class Pursuits:
@@ -58,7 +72,12 @@ class Pursuits:
             self.put_down(task.image)
             image = ImageSwarm(self._context, self._objects, task, complete=complete)
             recomputing = Recomputing(image) if self._context.recomputes else None
-            pursuit = Pursuit(image, Gateway(image, self._fetch_numbers), Rider(image), recomputing)
+            name = delta_pack(self._context.policy, task)
+            pursuit = Pursuit(
+                image, Gateway(image, self._fetch_numbers), Rider(image), recomputing,
+                None if name is None or complete else DeltaAsking(image, name),
+                None if name is None or not self._context.recomputes else DeltaMaking(image, name),
+            )  # fmt: skip
             self._images[task.image] = pursuit
             self.all = tuple(self._images.values())
             for device, peer in self._context.peers.items():

@@ -25,6 +25,7 @@ class Wanted:
     `in_flight`: requests (device, number) for each piece that peers are asked for; `storing`: bytes of each
     that came from a peer; `fetching`: which fetch over the WAN brings it. `due`: who may be asked for more.
     `filling`: frames are on this device already (`at_hand`), and until they are used up nothing is wanted.
+    `held`: chunks that a peer's delta is to bring (`delta_asking`).
     `done` (verified ranges) and `repair` (ranges that the base cannot make) are the image's, as `maps` and
     `holders` are. `route`: the pack along which the node works; ranges in `repair` come from the full pack.
     """
@@ -43,6 +44,7 @@ class Wanted:
         self.in_flight: dict[PieceKey, list[tuple[str, int]]] = {}
         self.storing: dict[PieceKey, int] = {}
         self.fetching: dict[PieceKey, int] = {}
+        self.held: set[PieceKey] = set()
         self.due: dict[str, None] = {}
         self.route: Digest | None = None
         self.filling = False
@@ -73,7 +75,7 @@ class Wanted:
                 for n in self._maps[full].overlapping(start, stop):
                     if not self.is_done(self._maps[full][n]):
                         self.open[full, n] = None
-        for key in (*self.in_flight, *self.storing, *self.fetching):
+        for key in (*self.in_flight, *self.storing, *self.fetching, *self.held):
             self.open.pop(key, None)
         for peer, remote in self._context.remotes(self._task.image):
             self.find_useful(peer, remote)
@@ -81,6 +83,8 @@ class Wanted:
     def again(self, key: PieceKey) -> None:
         """A piece that was on its way is not: whoever has it may be asked."""
         if key in self.in_flight or key in self.storing or key in self.fetching or self.filling:
+            return
+        if key in self.held:
             return
         piece = self._maps[key[0]][key[1]]
         full = self._task.full_pack.index.sha256
@@ -91,6 +95,19 @@ class Wanted:
                 for peer, remote in self._context.remotes(self._task.image):
                     if remote.has(key):
                         self.offered(peer, remote, (key,))
+
+    def hold(self, keys: Iterable[PieceKey]) -> None:
+        """Nobody is asked for these: a delta is to bring them."""
+        for key in keys:
+            self.held.add(key)
+            self.open.pop(key, None)
+
+    def release(self, keys: Iterable[PieceKey]) -> None:
+        """A delta has brought these, or will not: what is missing of them may be asked for."""
+        for key in keys:
+            if key in self.held:
+                self.held.discard(key)
+                self.again(key)
 
     def offered(self, peer: Peer, remote: RemoteImage, keys: Iterable[PieceKey]) -> None:
         """A peer serves pieces, or does so again: what is wanted of them may be asked of it."""

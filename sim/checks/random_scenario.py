@@ -247,9 +247,9 @@ def _faults(rng: Random, scenario: Scenario) -> tuple[Fault, ...]:
         if g.wan is not None
     )
     places = [None, *(g.name for g in scenario.sites), *(f"{g.name}/0" for g in scenario.sites)]
-    manners = tuple(Manner)
+    manners = tuple(m for m in Manner if m is not Manner.DELTA)  # nothing here needs deltas of peers
     if any(group.timetable for group in scenario.sites):
-        manners = tuple(m for m in Manner if m is not Manner.FLOOD)  # for hours: too many messages
+        manners = tuple(m for m in manners if m is not Manner.FLOOD)  # for hours: too many messages
     return tuple(
         _fault(rng, rng.choice(_KINDS), round(rng.uniform(0.5, busy_s), 2), rng.choice(places), manners)
         for _ in range(rng.randint(1, FAULTS_MAX))

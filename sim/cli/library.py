@@ -105,7 +105,7 @@ def _first_sentence(scenario: Scenario) -> str:
 def _release(release: Release) -> str:
     if isinstance(release, RepositoryRelease):
         return f"{release.name}: {release.product} {release.version} of {release.repository}"
-    deltas = "".join(f", {size_text(d.stored)} from {d.base}" for d in release.deltas)
+    deltas = "".join(f", {size_text(d.stored)} from {d.base}" for d in release.deltas if d.published)
     return f"{release.name}: {size_text(release.size)}, full pack {size_text(release.full_stored)}{deltas}"
 
 

@@ -33,6 +33,9 @@ class DeltaSpec:
     stored: int
     patched_share: float = 0.5
     """Share of the image that lies under patch frames (they need CPU; the rest is copied)."""
+    published: bool = True
+    """Otherwise there is no such pack, and a delta of so many bytes is what peers can compute for each
+    other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +166,7 @@ class DeviceClass:
     patch_rate: float = 40e6
     """Target bytes of patch frames applied per second of CPU."""
     recompute_rate: float = 0.0
-    """Target bytes of patch frames made anew for peers per second of CPU; 0: it makes none."""
+    """Target bytes of patches and deltas made for peers per second of CPU; 0: it makes none."""
     has_wan: float = 1.0
     """Share of the devices that can reach the origin themselves (if their site has a WAN)."""
     metered: bool = False
@@ -297,6 +300,7 @@ class Manner(StrEnum):
     GREEDY = "greedy"  # leases on everything, never delivers
     STALE = "stale"  # old metadata, replayed
     GARBAGE = "garbage"  # messages that break the protocol
+    DELTA = "delta"  # offers to compute deltas for every base, and gives wrong ones
 
 
 class Who(StrEnum):

@@ -15,7 +15,7 @@ from pathlib import Path
 from p2p.config.table import Problems, Table
 from p2p.content.limits import CHUNK_SIZE_MAX, IMAGE_SIZE_MAX, KIB
 from p2p.errors import ConfigError, SlipstreamError
-from p2p.swarm.policy import Policy
+from p2p.swarm.policy import PeerDeltas, Policy
 from sim.scenario import quantities as q
 from sim.scenario.fault_tables import read_fault
 from sim.scenario.model import (
@@ -33,7 +33,7 @@ from sim.scenario.model import (
     SiteGroup,
     SyntheticRelease,
 )
-from sim.scenario.sections import duration, each, moment, rate, share, size, tell_apart
+from sim.scenario.sections import choice, duration, each, moment, rate, share, size, tell_apart
 from sim.scenario.site_tables import read_class, read_site
 from sim.scenario.timetables import check_timetables, place_problem, site_names
 
@@ -168,6 +168,7 @@ class _Reader:
             base=table.name("base"),
             stored=size(table, "stored", low=1),
             patched_share=share(table, "patched", DeltaSpec("", 0).patched_share, above_0=True),
+            published=table.boolean("published", default=True),
         )
         if found.stored > image:
             table.fault("stored", "must be at most the size of the image")
@@ -283,12 +284,14 @@ def _at_least_1(value: object) -> float | None:
 
 def _policy(table: Table) -> Policy:
     """The swarm's own numbers: fields in seconds take times, the others whole numbers or sizes."""
-    found: dict[str, float | int] = {}
+    found: dict[str, float | int | PeerDeltas] = {}
     default = Policy()
     for field in dataclasses.fields(Policy):
         standard = getattr(default, field.name)
         if isinstance(standard, float):
             found[field.name] = duration(table, field.name, standard)
+        elif isinstance(standard, PeerDeltas):
+            found[field.name] = choice(table, field.name, PeerDeltas, standard) or standard
         else:
             found[field.name] = size(table, field.name, standard, low=1)
     return dataclasses.replace(default, **found)  # type: ignore[arg-type]  # each as its default is

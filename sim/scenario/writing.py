@@ -101,7 +101,13 @@ def _release(release: Release) -> dict[str, Value]:
         found["chunk"] = release.chunk
     if release.deltas:
         found["delta"] = [
-            {"base": d.base, "stored": d.stored, "patched": d.patched_share} for d in release.deltas
+            {
+                "base": d.base,
+                "stored": d.stored,
+                "patched": d.patched_share,
+                **({} if d.published else {"published": False}),
+            }
+            for d in release.deltas
         ]
     return found
 

@@ -18,6 +18,7 @@ from p2p.swarm.conditions import Conditions
 from p2p.swarm.neighbours import Neighbours
 from p2p.swarm.node import SwarmNode
 from sim.scenario.model import DeviceClass
+from sim.world.deltas import Deltas
 from sim.world.fetcher import Fetcher
 from sim.world.maker import Holding, Maker
 from sim.world.network import Connection, LocalNet, Node
@@ -105,6 +106,7 @@ class Device:
         self.maker = Maker(self)
         self.fetcher = Fetcher(self, self.maker)
         self.server = PieceServer(self)
+        self.deltas = Deltas(self)
         self._tick_at: float | None = None
         self._observer = world.observer
         self._heeds = world.observer.heeds if world.observer is not None else ()
@@ -124,6 +126,8 @@ class Device:
             e.ReadBack: self.maker.read_back,
             e.Recheck: self.maker.recheck,
             e.Recompute: self.maker.recompute,
+            e.MakeDelta: self.deltas.make,
+            e.UseDelta: self.deltas.use,
             e.GiveUp: self._give_up,
             e.PeerAddresses: self._peer_addresses,
             e.WanShared: self.fetcher.divide,
@@ -183,6 +187,7 @@ class Device:
         self.images.clear()
         self._tick_at = None
         self.maker.stop()
+        self.deltas.stop()
         self.agent.stopped()
         if self.world.observer is not None:
             self.world.observer.stopped(self, why)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from p2p.content import limits
 from p2p.swarm import messages as m
+from p2p.swarm.delta_making import delta_name
 from p2p.swarm.neighbours import Neighbours
 from p2p.swarm.wire import PROTOCOL, pack_bitmap
 from sim.scenario.model import Manner
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 FLOOD_S = 0.5
 FLOOD_MESSAGES = 20
 """What a flooding device sends to each peer, and how often."""
+
+FALSE_DELTA = 1000
+"""Bytes of a delta that is none."""
 
 LEASE_S = 2.0
 """How often a greedy one renews its leases."""
@@ -63,6 +67,7 @@ class Hostile:
             Manner.POISON: self._poison,
             Manner.STALE: self._stale,
             Manner.SLOW: self._refuse_none,
+            Manner.DELTA: self._lie_in_deltas,
         }
 
     def start(self) -> None:
@@ -145,6 +150,14 @@ class Hostile:
                 for digest, pieces in material.maps.items():
                     total = len(pieces)
                     yield m.Have(material.image, digest, total, pack_bitmap(set(range(total)), total))
+        if self.manner is Manner.DELTA:
+            for material in self._materials:
+                full = material.task(None).full_pack.index.sha256
+                bases = list(material.bases.values())
+                for base in bases:
+                    yield m.Have(material.image, delta_name(full, base), 1, b"\1")
+                if bases:  # a device has one base only
+                    yield m.Join(material.image, bases[self.number % len(bases)], True, 1000, True)
         if self.manner is Manner.GREEDY:
             for material in self._materials:
                 yield m.Join(material.image, None, True, 1000, False)
@@ -216,6 +229,16 @@ class Hostile:
     def _stale(self, message: m.Message) -> Iterator[m.Message]:
         if type(message) is m.MetadataWant:
             yield m.Blob(message.request, self.world.publisher.first_timestamp)
+        elif type(message) is m.ObjectWant:
+            yield m.Refuse(message.request, m.Refusal.DONT_HAVE)
+
+    def _lie_in_deltas(self, message: m.Message) -> Iterator[m.Message]:
+        if type(message) is m.Want:
+            known = any(message.pack in material.maps for material in self._materials)
+            yield (
+                m.Refuse(message.request, m.Refusal.DONT_HAVE) if known
+                else m.Piece(message.request, BAD[:FALSE_DELTA])
+            )  # fmt: skip
         elif type(message) is m.ObjectWant:
             yield m.Refuse(message.request, m.Refusal.DONT_HAVE)
 

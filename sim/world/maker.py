@@ -61,7 +61,10 @@ class Maker:
     def pursue(self, material: Material) -> None:
         """Make an image in the spare slot, from what the slot holds of it."""
         self._device.slot.check_room(material.size)
-        self._device.previous = None
+        if self._device.previous is not None:
+            self._device.previous = None
+            for image in list(self._device.images):
+                self._device.feed(e.BaseLost(image))
         self._world.note_pursuit(self._device, material)
         self._device.images[material.image] = Holding(material, self._device.slot, complete=False)
         self._hold_indexes(material)

@@ -12,6 +12,12 @@ GOOD = memoryview(bytes(8 * MIB))
 BAD = memoryview(b"\1" + bytes(8 * MIB))
 
 
+def other(size: int) -> Buffer:
+    """A delta that was made from other base bytes than those of its receiver: rare, so there is no block of
+    it."""
+    return b"\2" + bytes(size - 1)
+
+
 def is_right(payload: Buffer, size: int) -> bool:
     """Whether a payload is the right one of `size` bytes."""
     return len(payload) == size and payload[0] == 0

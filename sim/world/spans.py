@@ -43,7 +43,7 @@ class Spans:
         if event.how is e.How.WAN:
             what, since = "fetched", self._wan_since.get(device.name, now)
             self._wan_since[device.name] = now
-        elif event.how is e.How.PEER and event.pack is not None:
+        elif event.how in (e.How.PEER, e.How.DELTA) and event.pack is not None:
             what = "rode"
             since = self._wanted.pop((device.name, event.pack, event.pieces[0]), now)
         spans.append(Span(device.name, what, since, now, event.start, event.stop, event.device))

@@ -37,6 +37,8 @@ class Material:
     indexes: Mapping[Digest, bytes]
     maps: Mapping[Digest, PieceMap]
     bases: Mapping[str, Digest]
+    between: Mapping[Digest, int]
+    """By base: what a delta from it weighs, published or not, as far as the scenario says."""
     manifest: bytes = b""
     """The real manifest, where there is one."""
 
@@ -59,7 +61,8 @@ def make_material(release: SyntheticRelease, seed: int, images: Mapping[str, Dig
     image = images.get(release.name) or name_digest(seed, "image", release.name)
     bases = {d.base: images.get(d.base) or name_digest(seed, "image", d.base) for d in release.deltas}
     indexes = [_full_index(image, release, rng)]
-    indexes += [_delta_index(image, release.size, bases[d.base], d, rng) for d in release.deltas]
+    published = (d for d in release.deltas if d.published)
+    indexes += [_delta_index(image, release.size, bases[d.base], d, rng) for d in published]
     packs, objects, maps = [], {}, {}
     for index in indexes:
         data = pack_index.encode(index)
@@ -67,7 +70,8 @@ def make_material(release: SyntheticRelease, seed: int, images: Mapping[str, Dig
         objects[name], maps[name] = data, PieceMap(index)
         frames = ObjectRef(Digest(rng.randbytes(32)), index.frames_size)
         packs.append(PackRef(index.base, ObjectRef(name, len(data)), frames))
-    return Material(release.name, image, release.size, tuple(packs), objects, maps, bases)
+    between = {bases[d.base]: d.stored for d in release.deltas}
+    return Material(release.name, image, release.size, tuple(packs), objects, maps, bases, between)
 
 
 def material_of_manifest(
@@ -97,6 +101,7 @@ def material_of_manifest(
         dict(indexes),
         maps,
         dict(bases),
+        {p.base: p.frames.size for p in payload.packs if p.base is not None},
         manifest,
     )
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from p2p.swarm.policy import Policy
+from p2p.swarm.policy import PeerDeltas, Policy
 from sim.scenario import library
 from sim.scenario.fault_tables import KEYS
 from sim.scenario.model import (
@@ -53,7 +53,8 @@ def test_the_policy_survives() -> None:
     changed = {
         f.name: getattr(Policy(), f.name) + 1 if f.name != "settle_s" else 0.1
         for f in dataclasses.fields(Policy)
-    }
+        if f.name != "peer_deltas"
+    } | {"peer_deltas": PeerDeltas.THIN_LAN}
     scenario = dataclasses.replace(read(SMALL), policy=Policy(**changed))
     assert again(scenario) == scenario
 

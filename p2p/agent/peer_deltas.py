@@ -1,0 +1,283 @@
+"""Peer deltas on this device: making them for peers, and using those that peers have made.
+
+What the node decides (`p2p.swarm.delta_making`, `delta_asking`) is carried out here. Made: target and base
+are read from the two slots, a child runs the codec, and the delta is kept in a nameless file for as long as
+the image is served, so that the next who asks costs no processor time. Used: what a delta says is checked,
+the base bytes that it needs are compared with its digest of them, a child applies it, and each chunk that
+has its signed digest is written. Whatever fails here fails only this: the peer, or this device, takes
+chunks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import trio
+
+from p2p.adapters import peer_delta as child
+from p2p.agent.images import LocalImage
+from p2p.content.digests import Digest, sha256
+from p2p.content.index import Codec, Compression
+from p2p.content.limits import MIB, PEER_DELTA_PART_MAX
+from p2p.delta import peer_delta
+from p2p.delta.peer_delta import PeerDelta
+from p2p.errors import ContentError, LocalError, StoreError
+from p2p.ports import ImageReader
+from p2p.swarm import events as e
+from p2p.swarm import messages as m
+
+log = logging.getLogger(__name__)
+
+SPOOL_MAX = 64 * MIB
+"""What is kept for one image at most; then it begins anew."""
+
+
+class PeerDeltas:
+    """`feed` is told what came of each action, `failed` of an image that cannot go on, `send` queues an
+    answer.
+
+    `memory`: bytes for a child that makes one; None: none is made. `making` and `patching` bound how many are
+    made and applied at once, with other work of their kind.
+    """
+
+    def __init__(
+        self,
+        *,
+        feed: Callable[[e.Event], None],
+        failed: Callable[[LocalImage, LocalError], None],
+        is_current: Callable[[LocalImage], bool],
+        send: Callable[[str, e.Serve], None],
+        spool: Path,
+        memory: int | None,
+        making: trio.CapacityLimiter,
+        patching: trio.CapacityLimiter,
+    ) -> None:
+        self._feed = feed
+        self._failed = failed
+        self._is_current = is_current
+        self._send = send
+        self._spool = spool
+        self._memory = memory
+        self._making = making
+        self._patching = patching
+        self._made: dict[Digest, _Made] = {}
+
+    # For peers
+
+    async def make(self, image: LocalImage | None, action: e.MakeDelta) -> None:
+        """Make one, if it is not there, and have the peer answered."""
+        made = self._made.get(action.image)
+        if made is None or made.name != action.offered:
+            self.drop(action.image)
+            made = self._made[action.image] = _Made(action.offered, self._spool)
+        if image is not None and self._memory is not None:
+            async with self._making:
+                if not made.knows(action.group):
+                    made.keep(action.group, await self._payload(image, action, self._memory))
+        serve = e.Serve(action.device, action.request, action.image, action.offered, action.group)
+        self._send(action.device, serve)
+        self._feed(e.DeltaMade(action.image, action.device))
+
+    def answer(self, action: e.Serve) -> m.Message | None:
+        """The answer to a peer's request; None: it is not about a delta."""
+        made = self._made.get(action.image)
+        if made is None or made.name != action.pack:
+            return None
+        payload = made.read(action.piece)
+        if payload is not None:
+            return m.Piece(action.request, payload)
+        worthless = made.knows(action.piece)
+        return m.Refuse(action.request, m.Refusal.DONT_HAVE if worthless else m.Refusal.FAILED)
+
+    def drop(self, image: Digest) -> None:
+        """What was made for an image is needed no more."""
+        made = self._made.pop(image, None)
+        if made is not None:
+            made.close()
+
+    def close(self) -> None:
+        for image in list(self._made):
+            self.drop(image)
+
+    async def _payload(self, image: LocalImage, action: e.MakeDelta, memory: int) -> bytes | None:
+        """A delta as it is sent; empty: it would not be worth it; None: it could not be made."""
+        try:
+            job = await trio.to_thread.run_sync(_Job.read, image, action)
+            codec, compression, size, stored = Codec.HDIFFPATCH, Compression.NONE, 0, b""
+            if job.middle:
+                codec, compression, size, stored = await child.make(job.view_bytes, job.middle, memory)
+        except (ContentError, LocalError) as error:
+            log.info("no peer delta of group %d: %s", action.group, error)
+            return None
+        base_digest = peer_delta.digest_of([job.head_bytes, job.view_bytes, job.tail_bytes])
+        payload = peer_delta.encode(
+            PeerDelta(job.head, job.tail, job.view, base_digest, codec, compression, size, stored)
+        )
+        return payload if len(payload) <= PEER_DELTA_PART_MAX * job.length else b""
+
+    # From peers
+
+    async def use(self, image: LocalImage | None, action: e.UseDelta) -> None:
+        """Apply one, and keep what of it is right."""
+        if image is None:
+            return
+        async with self._patching:
+            verdict = await self._use(image, action)
+        if self._is_current(image):
+            size = len(action.payload)
+            self._feed(e.DeltaUsed(action.image, action.group, action.source, size, verdict))
+
+    async def _use(self, image: LocalImage, action: e.UseDelta) -> e.Verdict:
+        pieces = image.maps[action.pack]
+        start = pieces[action.start].target_offset
+        length = pieces[action.stop - 1].target_stop - start
+        try:
+            found = await trio.to_thread.run_sync(_open, image, action, start, length)
+            if found is None:
+                log.info("the peer delta of %s is for another base", action.source)
+                return e.Verdict.OTHER_BASE
+            delta, head, view, tail = found
+            middle = b""
+            if delta.stored:
+                middle = await child.apply(
+                    delta.codec, delta.compression, delta.delta_size, delta.stored, view,
+                    length - delta.head - delta.tail,
+                )  # fmt: skip
+        except ContentError as error:
+            log.warning("bad peer delta from %s: %s", action.source, error)
+            return e.Verdict.WRONG
+        except LocalError as error:
+            log.warning("a peer delta cannot be applied here: %s", error.message)
+            return e.Verdict.FAILED
+        numbers = range(action.start, action.stop)
+        try:
+            stored, right = await trio.to_thread.run_sync(
+                image.store_made, action.pack, numbers, b"".join((head, middle, tail)), action.source
+            )
+        except LocalError as error:
+            self._failed(image, error)
+            return e.Verdict.FAILED
+        if self._is_current(image):
+            for event in stored:
+                self._feed(event)
+        if not right:
+            log.warning("bad peer delta from %s: chunks have other digests", action.source)
+        return e.Verdict.RIGHT if right else e.Verdict.WRONG
+
+
+class _Job:
+    """What a delta is made of: the target's edges that the base has, and what is between, with its base
+    view."""
+
+    def __init__(self, start: int, target: bytes, base: ImageReader) -> None:
+        self.length = len(target)
+        self.head, self.tail = peer_delta.equal_edges(target, base.read, start, base.size)
+        self.middle = target[self.head : self.length - self.tail]
+        stop = start + self.length
+        self.view = (
+            peer_delta.view_around(start + self.head, stop - self.tail, base.size) if self.middle else ()
+        )
+        self.view_bytes = b"".join(base.read(r.offset, r.length) for r in self.view)
+        self.head_bytes = target[: self.head]
+        self.tail_bytes = target[self.length - self.tail :]
+
+    @classmethod
+    def read(cls, image: LocalImage, action: e.MakeDelta) -> _Job:
+        """Raises `LocalError`: the base is gone, or the slot does not give the image."""
+        pieces, base = image.maps.get(action.pack), image.base
+        if pieces is None or base is None:
+            raise StoreError("the base is not here any more")
+        parts: list[bytes] = []
+        start = at = pieces[action.start].target_offset
+        for number in range(action.start, action.stop):
+            data = image.piece_bytes(action.pack, number)
+            if data is None or sha256(data) != pieces[number].digest:
+                raise StoreError(f"chunk {number} of the image is not here as it was")
+            parts += (bytes(pieces[number].target_offset - at), data)  # what no chunk covers is zero
+            at = pieces[number].target_stop
+        return cls(start, b"".join(parts), base)
+
+
+def _open(
+    image: LocalImage, action: e.UseDelta, start: int, length: int
+) -> tuple[PeerDelta, bytes, bytes, bytes] | None:
+    """A delta and the base bytes of its head, view and tail; None where those are not what it was made from.
+
+    Raises `ContentError` (its sender's fault), `LocalError`.
+    """
+    base = image.base
+    if base is None:
+        raise StoreError("there is no base")
+    if len(action.payload) > PEER_DELTA_PART_MAX * length:
+        raise ContentError(f"peer delta: {len(action.payload)} bytes for {length}")
+    delta = peer_delta.decode(action.payload, start, length, base.size)
+    head = base.read(start, delta.head) if delta.head else b""
+    view = b"".join(base.read(r.offset, r.length) for r in delta.view)
+    tail = base.read(start + length - delta.tail, delta.tail) if delta.tail else b""
+    if peer_delta.digest_of([head, view, tail]) != delta.base_digest:
+        return None
+    return delta, head, view, tail
+
+
+class _Made:
+    """The deltas of one image that were made, in a nameless file; `name`: under which they are offered."""
+
+    def __init__(self, name: Digest, directory: Path) -> None:
+        self.name = name
+        self._directory = directory
+        self._descriptor: int | None = None
+        self._places: dict[int, tuple[int, int]] = {}
+        self._end = 0
+
+    def knows(self, group: int) -> bool:
+        """Whether it was made, or found not to be worth it."""
+        return group in self._places
+
+    def keep(self, group: int, payload: bytes | None) -> None:
+        """Keep a delta; a full disk only means that it is not given to anybody."""
+        if payload is None:
+            return
+        if self._end + len(payload) > SPOOL_MAX:
+            self._places.clear()
+            self._end = 0
+        try:
+            if self._descriptor is None and payload:
+                self._descriptor = self._open()
+            if self._descriptor is not None and os.pwrite(self._descriptor, payload, self._end) != len(
+                payload
+            ):
+                return
+        except OSError as error:
+            log.info("a peer delta is not kept: %s", error)
+            return
+        self._places[group] = self._end, len(payload)
+        self._end += len(payload)
+
+    def read(self, group: int) -> bytes | None:
+        """A delta that was kept."""
+        place = self._places.get(group)
+        if place is None or not place[1] or self._descriptor is None:
+            return None
+        try:
+            payload = os.pread(self._descriptor, place[1], place[0])
+        except OSError:
+            return None
+        return payload if len(payload) == place[1] else None
+
+    def close(self) -> None:
+        self._places.clear()
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def _open(self) -> int:
+        self._directory.mkdir(parents=True, exist_ok=True)
+        path = self._directory / f"deltas-{self.name.hex()}"
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        with contextlib.suppress(OSError):
+            path.unlink()
+        return descriptor
