@@ -77,7 +77,7 @@ class Patch:
     note: str = ""
 
 
-def _made_by(command: list[str | Path], out: Path) -> Patch:
+def made_by(command: list[str | Path], out: Path) -> Patch:
     """Run one tool, which writes `out`."""
     if shutil.which(str(command[0])) is None:
         return Patch(None, note="not installed")
@@ -128,7 +128,7 @@ def measure(pair: Pair, skip: set[str], work: Path) -> dict[str, Any]:
     applied.unlink()
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         patches = {name: work / f"patch-{name}" for name in TOOLS if name not in skip}
-        runs = {name: pool.submit(_made_by, TOOLS[name](pair, out), out) for name, out in patches.items()}
+        runs = {name: pool.submit(made_by, TOOLS[name](pair, out), out) for name, out in patches.items()}
         measured = {name: run.result() for name, run in runs.items()}
     others = {name: measured[name].size if name in measured else None for name in TOOLS}
     notes = {name: patch.note for name, patch in measured.items() if patch.note}
