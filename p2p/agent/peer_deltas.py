@@ -74,13 +74,13 @@ class PeerDeltas:
         if made is None or made.name != action.offered:
             self.drop(action.image)
             made = self._made[action.image] = _Made(action.offered, self._spool)
-        if image is not None and self._memory is not None:
+        if image is not None and self._memory is not None and not made.knows(action.group):
             async with self._making:
                 if not made.knows(action.group):
                     made.keep(action.group, await self._payload(image, action, self._memory))
         serve = e.Serve(action.device, action.request, action.image, action.offered, action.group)
         self._send(action.device, serve)
-        self._feed(e.DeltaMade(action.image, action.device))
+        self._feed(e.DeltaMade(action.image, action.device, action.group))
 
     def answer(self, action: e.Serve) -> m.Message | None:
         """The answer to a peer's request; None: it is not about a delta."""

@@ -42,7 +42,7 @@ good."""
 ASKED_MAX = 4
 """So many groups are asked for or being applied at once, whoever makes them: each may take megabytes."""
 
-LEAST = 64 * KIB
+LEAST = 16 * KIB
 """Where a group lacks less than this, its chunks cost less than the processor time of two devices."""
 
 
@@ -79,8 +79,8 @@ class DeltaAsking:
         self._held_since = -math.inf
         self._rests_until = -math.inf
 
-    def step(self) -> None:
-        """Ask for what is open, or let chunks come again where nobody is left to ask."""
+    def step(self) -> bool:
+        """Ask for what is open, or let chunks come again where nobody is left to ask: whether it just has."""
         self.due = False
         image, now = self._image, self._context.now
         self.route = image.route
@@ -89,12 +89,12 @@ class DeltaAsking:
         rests = image.route != full or not image.left or image.wanted.filling or now < self._rests_until
         makers = {} if pieces is None or rests else self._usable()
         if pieces is None or not makers:
-            self._stop()
-            return
+            return self._stop()
         if self._open is None:
             self._held_since = now
             self._hold(pieces)
         self._ask(pieces, makers)
+        return False
 
     def peer_lost(self, device: str) -> None:
         """A peer is gone, or takes part no more: it is asked anew should it come back."""
@@ -201,10 +201,10 @@ class DeltaAsking:
                     found[device] = peer, maker
         return found
 
-    def _stop(self) -> None:
+    def _stop(self) -> bool:
         """Nobody is asked any more, for now; an answer that comes all the same is too late."""
         if self._open is None:
-            return
+            return False
         for device, maker in self._makers.items():
             peer = self._context.peers.get(device)
             if peer is not None:
@@ -214,6 +214,7 @@ class DeltaAsking:
         self._let_go((*self._open, *self._asked))
         self._asked.clear()
         self._open = None
+        return True
 
     def _hold(self, pieces: PieceMap) -> None:
         """Keep chunks from being asked for, group by group, where a delta is worth it."""

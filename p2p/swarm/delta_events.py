@@ -30,6 +30,7 @@ class DeltaMade(NamedTuple):
 
     image: Digest
     device: str
+    group: int
 
 
 class DeltaUsed(NamedTuple):

@@ -41,14 +41,18 @@ def delta_pack(policy: Policy, task: ImageTask) -> Digest | None:
 
 
 class DeltaMaking:
-    """Of one image at one node. `name`: under which it offers them."""
+    """Of one image at one node. `name`: under which it offers them.
+
+    `_waiting`: groups that are being made, by who asked; one that several ask for is made once. `_asked`: how
+    often each device has.
+    """
 
     def __init__(self, image: ImageSwarm, name: Digest) -> None:
         self.name = name
         self._image = image
         self._context: Context = image.context
         self._lost = False
-        self._waiting: dict[str, int] = {}
+        self._waiting: dict[str, list[int]] = {}
         self._asked: dict[str, int] = {}
 
     @property
@@ -89,12 +93,13 @@ class DeltaMaking:
         if message.piece >= len(pieces.groups) or asked >= 2 * len(pieces.groups) + SPARE:
             context.send(device, m.Refuse(message.request, m.Refusal.DONT_HAVE))
             return
-        mine = self._waiting.get(device, 0)
-        if mine >= PEER_DELTAS_PER_PEER_MAX or sum(self._waiting.values()) >= PEER_DELTAS_WAITING_MAX:
+        mine = self._waiting.get(device, [])
+        groups = {group for waiting in self._waiting.values() for group in waiting} | {message.piece}
+        if len(mine) >= PEER_DELTAS_PER_PEER_MAX or len(groups) > PEER_DELTAS_WAITING_MAX:
             context.send(device, m.Refuse(message.request, m.Refusal.BUSY))
             return
         self._asked[device] = asked + 1
-        self._waiting[device] = mine + 1
+        self._waiting[device] = [*mine, message.piece]
         peer.serving += 1
         group = pieces.groups[message.piece]
         context.actions.append(
@@ -106,10 +111,10 @@ class DeltaMaking:
 
     def made(self, event: DeltaMade) -> None:
         """One is made, or cannot be; the driver answers."""
-        left = self._waiting.get(event.device, 0) - 1
-        if left > 0:
-            self._waiting[event.device] = left
-        else:
+        waiting = self._waiting.get(event.device, [])
+        if event.group in waiting:
+            waiting.remove(event.group)
+        if not waiting:
             self._waiting.pop(event.device, None)
 
     def _entitled(self, peer: Peer) -> bool:

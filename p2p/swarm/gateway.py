@@ -237,6 +237,10 @@ class Gateway:
         for running in self._running.values():
             self._context.send(device, self._lease(running))
 
+    def waited_in_vain(self) -> None:
+        """This node held back from asking its peers, and does no more: they did not fail because of that."""
+        self._alone.lease_stalled(self._context.now, self._image.last_progress)
+
     # Our own fetches
 
     def on_progress(self, fetch: int, size: int) -> None:

@@ -390,8 +390,9 @@ class SwarmNode:
                 gateway.dirty = True
             if gateway.dirty:
                 gateway.step()
-            if (asking := pursuit.asking) is not None and (asking.due or asking.route != image.route):
-                asking.step()
+            asking = pursuit.asking
+            if asking is not None and (asking.due or asking.route != image.route) and asking.step():
+                gateway.waited_in_vain()
             if image.wanted.due or rider.hungry:
                 rider.step()
             if pursuit.recomputing is not None:

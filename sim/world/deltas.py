@@ -34,7 +34,8 @@ class Deltas:
         self._device = device
         self._kernel = device.kernel
         self._free_at = float("-inf")
-        self._made: dict[tuple[Digest, int], None] = {}
+        self._made: dict[tuple[Digest, int], float] = {}
+        """When each was made, or will be."""
 
     def stop(self) -> None:
         """The agent ends: what was made goes with it."""
@@ -44,13 +45,11 @@ class Deltas:
     def make(self, action: e.MakeDelta) -> None:
         """Make one when the child is free, and answer."""
         holding = self._device.images.get(action.image)
-        now = self._kernel.now
-        at = max(now, self._free_at)
-        if holding is not None and (action.image, action.group) not in self._made:
-            self._made[action.image, action.group] = None
-            at += _length(holding.material.maps[action.pack], action) / self._device.klass.recompute_rate
-        self._free_at = at
-        self._device.later(at, self._answer, action, holding)
+        key, now = (action.image, action.group), self._kernel.now
+        if holding is not None and key not in self._made:
+            took = _length(holding.material.maps[action.pack], action) / self._device.klass.recompute_rate
+            self._made[key] = self._free_at = max(now, self._free_at) + took
+        self._device.later(max(now, self._made.get(key, now)), self._answer, action, holding)
 
     def use(self, action: e.UseDelta) -> None:
         """Apply one on the CPU that applies patches; the chunks that are right are in the slot then."""
@@ -75,7 +74,7 @@ class Deltas:
             device.give(
                 connection, action.device, message, self._sent, device.life, action.device, size, bool(block)
             )
-        device.feed(e.DeltaMade(action.image, action.device))
+        device.feed(e.DeltaMade(action.image, action.device, action.group))
 
     def _delta(self, action: e.MakeDelta, holding: Holding | None) -> m.Message:
         device = self._device

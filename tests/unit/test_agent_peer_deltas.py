@@ -108,7 +108,7 @@ async def test_what_one_makes_the_other_uses(device: Device) -> None:
     answer = await device.make(device.made)
     assert isinstance(answer, m.Piece)
     assert len(answer.payload) < 2000
-    assert device.told.pop() == e.DeltaMade(TASK.image, "d1")
+    assert device.told.pop() == e.DeltaMade(TASK.image, "d1", 0)
     assert await device.use(bytes(answer.payload)) is e.Verdict.RIGHT
     assert device.stored == [0, 1, 2, 3]
 
@@ -136,7 +136,7 @@ async def test_without_memory_it_fails(tmp_path: Path, memory: int | None) -> No
     device = Device(tmp_path, memory=memory)
     assert await device.make(device.made) == m.Refuse(7, m.Refusal.FAILED)
     assert await device.make(None) == m.Refuse(7, m.Refusal.FAILED)
-    assert device.told == 2 * [e.DeltaMade(TASK.image, "d1")], "it is over all the same"
+    assert device.told == 2 * [e.DeltaMade(TASK.image, "d1", 0)], "it is over all the same"
 
 
 async def test_a_slot_that_rots_makes_nothing(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from p2p.swarm.wire import PROTOCOL, pack_bitmap
 from tests.support.virtual_site import Release, make_release
 
 BASE, OTHER = sha256(b"base"), sha256(b"other")
-RELEASE = make_release(32 * MIB, {OTHER: MIB})
+RELEASE = make_release(96 * MIB, {OTHER: MIB})
 FULL = RELEASE.pack(None).index.sha256
 PIECES = RELEASE.maps[FULL]
 NAME = delta_name(FULL, BASE)
@@ -165,11 +165,21 @@ def test_a_flood_of_requests_is_refused() -> None:
     actions = subject.tell("d1", *(want(0, n) for n in range(20)))
     assert len([a for a in actions if isinstance(a, e.MakeDelta)]) == PEER_DELTAS_PER_PEER_MAX
     assert {r.reason for r in refusals(actions) if isinstance(r, m.Refuse)} == {m.Refusal.BUSY}
-    made = PEER_DELTAS_PER_PEER_MAX
+    groups = {0}
     for n in range(2, 20):
         subject.join(f"d{n}", complete=False)
-        made += len([a for a in subject.tell(f"d{n}", want(0), want(1, 2)) if isinstance(a, e.MakeDelta)])
-    assert made == PEER_DELTAS_WAITING_MAX
+        actions = subject.tell(f"d{n}", want(2 * n % GROUPS), want((2 * n + 1) % GROUPS, 2))
+        groups |= {a.group for a in actions if isinstance(a, e.MakeDelta)}
+    assert len(groups) == PEER_DELTAS_WAITING_MAX < GROUPS
+
+
+def test_a_group_that_many_ask_for_is_made_once_for_all_of_them() -> None:
+    """So it counts once, and nobody is turned away."""
+    subject = maker()
+    for n in range(2, 30):
+        subject.join(f"d{n}", complete=False)
+        actions = subject.tell(f"d{n}", want(0), want(1, 2))
+        assert len([a for a in actions if isinstance(a, e.MakeDelta)]) == 2
 
 
 def test_a_device_that_asks_for_ever_is_refused_for_good() -> None:
@@ -181,7 +191,7 @@ def test_a_device_that_asks_for_ever_is_refused_for_good() -> None:
         actions = subject.tell("d1", want(n % GROUPS, n))
         if any(isinstance(a, e.MakeDelta) for a in actions):
             made += 1
-            subject.feed(e.DeltaMade(RELEASE.task_image, "d1"))
+            subject.feed(e.DeltaMade(RELEASE.task_image, "d1", n % GROUPS))
             subject.feed(e.PieceSent("d1", 100))
     assert made == 2 * GROUPS + SPARE
 
