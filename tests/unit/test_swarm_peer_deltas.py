@@ -12,6 +12,7 @@ from p2p.content.limits import MIB, PEER_DELTAS_PER_PEER_MAX, PEER_DELTAS_WAITIN
 from p2p.swarm import delta_asking
 from p2p.swarm import events as e
 from p2p.swarm import messages as m
+from p2p.swarm.context import Rng
 from p2p.swarm.delta_making import SPARE, delta_name, delta_pack
 from p2p.swarm.node import SwarmNode
 from p2p.swarm.policy import PeerDeltas, Policy
@@ -67,11 +68,20 @@ class Bench:
 
 def bench(
     *, base: Digest | None = BASE, complete: bool = False, makes: bool = True,
-    mode: PeerDeltas = PeerDeltas.UNPUBLISHED, release: Release = RELEASE,
+    mode: PeerDeltas = PeerDeltas.UNPUBLISHED, release: Release = RELEASE, wan: bool = False,
+    rng: Rng | None = None,
 ) -> Bench:  # fmt: skip
-    policy = Policy(peer_deltas=mode, settle_s=0.0, settle_silent_s=0.0, gather_s=0.0, join_s=0.0)
+    policy = Policy(
+        peer_deltas=mode, settle_s=1.0 if wan else 0.0, settle_silent_s=0.0, gather_s=0.0, join_s=0.0
+    )
     node = SwarmNode(
-        device="me", site="depot", port=1, rng=random.Random(1), policy=policy, wan=False, recomputes=makes
+        device="me",
+        site="depot",
+        port=1,
+        rng=rng or random.Random(1),
+        policy=policy,
+        wan=wan,
+        recomputes=makes,
     )
     found = Bench(node)
     found.feed(e.HoldObject(FULL, release.objects[FULL]))
@@ -341,6 +351,26 @@ def test_a_maker_that_answers_nothing_holds_up_for_less_than_the_wan_takes() -> 
         actions = subject.pass_time(0.5)
         assert subject.now - began < 30.0, "by then a node serves itself"
     assert not [a for a in actions if isinstance(a, e.Fetch)]
+
+
+class Impatient:
+    """A generator that always draws the least: its node serves itself as early as any."""
+
+    def random(self) -> float:
+        return 0.0
+
+
+def test_who_has_waited_for_a_delta_does_not_blame_its_site_for_the_time() -> None:
+    """Chunks that it asks for at last have as long to come as if it had just begun."""
+    subject = bench(makes=False, wan=True, rng=Impatient())
+    seen = subject.join("d1")
+    began = subject.now
+    while not chunk_wants(seen):
+        seen += subject.pass_time(0.5)
+    waited = subject.now - began
+    assert waited > 20.0
+    seen += subject.pass_time(33.0 - waited)
+    assert not [a for a in seen if isinstance(a, e.Fetch)], "30 s after anything came"
 
 
 def test_a_maker_that_is_lost_is_asked_no_more_and_asked_again_when_it_is_back() -> None:
