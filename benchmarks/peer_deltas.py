@@ -141,7 +141,7 @@ async def exchange(pair: Pair, work: Path) -> Figures:
     one = trio.CapacityLimiter(1)
     deltas = PeerDeltas(
         feed=told.append, failed=failed, is_current=lambda image: True,
-        send=lambda device, serve: answers.append(serve), spool=work / "spool", memory=MEMORY, making=one,
+        send=lambda device, serve: answers.append(serve), memory=MEMORY, making=one,
         patching=one,
     )  # fmt: skip
     pieces = holder.maps[full]
@@ -188,7 +188,6 @@ async def exchange(pair: Pair, work: Path) -> Figures:
                 user.store_piece(full, n, data, "maker")
         apply_s += cpu_s() - made
     assert user.read_back(), "what was made is the image"
-    deltas.close()
     patch = work / "patch"
     best = made_by(TOOLS["hdiffpatch"](pair, patch), patch).size
     return Figures(

@@ -86,7 +86,7 @@ class SwarmDriver:
         self._recomputing = Recomputing(self.feed, recompute_memory, processor, making)
         self._deltas = PeerDeltas(
             feed=self.feed, failed=self._failed, is_current=self._is_current, send=self._queue_answer,
-            spool=spool, memory=recompute_memory, making=making, patching=self._patching,
+            memory=recompute_memory, making=making, processor=processor, patching=self._patching,
         )  # fmt: skip
         self.filling = Filling(
             imported, feed=self.feed, failed=self._failed, is_current=self._is_current, start=self._start,
@@ -228,7 +228,6 @@ class SwarmDriver:
                 await self._timer()
             finally:
                 self._nursery.cancel_scope.cancel()
-                self._deltas.close()
                 for image in self._images.values():
                     image.close()
 

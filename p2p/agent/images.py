@@ -69,7 +69,8 @@ class ReadBackError(LocalError):
 class LocalImage:
     """One image being made (`writer`) or held (`reader`); `base` is what its delta packs start from.
 
-    `remnants` are the beginnings of frames that its fetches have left.
+    `remnants` are the beginnings of frames that its fetches have left; `spool` keeps what peers may want
+    and no slot holds.
     """
 
     def __init__(
@@ -86,7 +87,7 @@ class LocalImage:
         self._writer = writer
         self._reader: ImageReader | None = reader or writer
         self._base = base
-        self._spool = Spool(spool, quota)
+        self.spool = Spool(spool, quota)
         self._kept: dict[tuple[Digest, int], Digest] = {}
         self._at_hand: dict[Digest, Callable[[int, int], bytes]] = {}
         self._kept_at_hand: set[tuple[Digest, int]] = set()
@@ -387,7 +388,7 @@ class LocalImage:
         with contextlib.suppress(LocalError):
             self.checkpoint()
         self._closed = True
-        self._spool.close()
+        self.spool.close()
         self._kept.clear()
         with self._writing:  # nor is a file closed under a thread that writes to it
             for closable in (self._writer, self._reader, self._base):
@@ -400,7 +401,7 @@ class LocalImage:
     def _stored_patch(self, key: tuple[Digest, int], frame: Frame) -> bytes | None:
         """A patch that was kept: in the spool, or where it was imported to (if it is still there)."""
         if key not in self._kept_at_hand:
-            return self._spool.read(key[0], frame.stored_offset, frame.stored_size)
+            return self.spool.read(key[0], frame.stored_offset, frame.stored_size)
         try:
             return self._at_hand[key[0]](frame.stored_offset, frame.stored_size)
         except (ContentError, StoreError):
@@ -434,7 +435,7 @@ class LocalImage:
 
     def _keep(self, pack: Digest, number: int, offset: int, stored: Buffer) -> bool:
         """Spool a patch for peers; where that cannot be, this node does not serve it."""
-        if not self._spool.keep(pack, offset, stored):
+        if not self.spool.keep(pack, offset, stored):
             return False
         self._kept[pack, number] = sha256(stored)
         self._kept_at_hand.discard((pack, number))

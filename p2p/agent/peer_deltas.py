@@ -1,28 +1,27 @@
 """Peer deltas on this device: making them for peers, and using those that peers have made.
 
 What the node decides (`p2p.swarm.delta_making`, `delta_asking`) is carried out here. Made: target and base
-are read from the two slots, a child runs the codec, and the delta is kept in a nameless file for as long as
-the image is served, so that the next who asks costs no processor time. Used: what a delta says is checked,
-the base bytes that it needs are compared with its digest of them, a child applies it, and each chunk that
-has its signed digest is written. Whatever fails here fails only this: the peer, or this device, takes
-chunks.
+are read from the two slots, a child runs the codec, and the delta is kept with the image's patches for as
+long as the image is served, so that the next who asks costs no processor time. Used: what a delta says is
+checked, the base bytes that it needs are compared with its digest of them, a child applies it, and each
+chunk that has its signed digest is written. Whatever fails here fails only this: the peer, or this device,
+takes chunks.
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import os
+import math
 from collections.abc import Callable
-from pathlib import Path
 
 import trio
 
 from p2p.adapters import peer_delta as child
+from p2p.agent.budget import ProcessorBudget
 from p2p.agent.images import LocalImage
 from p2p.content.digests import Digest, sha256
 from p2p.content.index import Codec, Compression
-from p2p.content.limits import MIB, PEER_DELTA_PART_MAX
+from p2p.content.limits import PEER_DELTA_PART_MAX
 from p2p.delta import peer_delta
 from p2p.delta.peer_delta import PeerDelta
 from p2p.errors import ContentError, LocalError, StoreError
@@ -32,8 +31,8 @@ from p2p.swarm import messages as m
 
 log = logging.getLogger(__name__)
 
-SPOOL_MAX = 64 * MIB
-"""What is kept for one image at most; then it begins anew."""
+TURN_S = 20.0
+"""So long a peer waits for the processor's budget, or for mains; then it takes chunks."""
 
 
 class PeerDeltas:
@@ -41,7 +40,7 @@ class PeerDeltas:
     answer.
 
     `memory`: bytes for a child that makes one; None: none is made. `making` and `patching` bound how many are
-    made and applied at once, with other work of their kind.
+    made and applied at once, with other work of their kind; `processor`: what each that is made waits for.
     """
 
     def __init__(
@@ -51,16 +50,16 @@ class PeerDeltas:
         failed: Callable[[LocalImage, LocalError], None],
         is_current: Callable[[LocalImage], bool],
         send: Callable[[str, e.Serve], None],
-        spool: Path,
         memory: int | None,
         making: trio.CapacityLimiter,
+        processor: ProcessorBudget | None = None,
         patching: trio.CapacityLimiter,
     ) -> None:
         self._feed = feed
         self._failed = failed
         self._is_current = is_current
         self._send = send
-        self._spool = spool
+        self._processor = processor or ProcessorBudget()
         self._memory = memory
         self._making = making
         self._patching = patching
@@ -70,17 +69,26 @@ class PeerDeltas:
 
     async def make(self, image: LocalImage | None, action: e.MakeDelta) -> None:
         """Make one, if it is not there, and have the peer answered."""
-        made = self._made.get(action.image)
-        if made is None or made.name != action.offered:
-            self.drop(action.image)
-            made = self._made[action.image] = _Made(action.offered, self._spool)
-        if image is not None and self._memory is not None and not made.knows(action.group):
-            async with self._making:
-                if not made.knows(action.group):
-                    made.keep(action.group, await self._payload(image, action, self._memory))
+        if image is not None and self._memory is not None:
+            made = self._made.get(action.image)
+            if made is None or made.name != action.offered or made.image is not image:
+                made = self._made[action.image] = _Made(action.offered, image)
+            if not made.knows(action.group):
+                async with self._making:
+                    await self._make(made, action, self._memory)
         serve = e.Serve(action.device, action.request, action.image, action.offered, action.group)
         self._send(action.device, serve)
         self._feed(e.DeltaMade(action.image, action.device, action.group))
+
+    async def _make(self, made: _Made, action: e.MakeDelta, memory: int) -> None:
+        """Make one when the processor's budget lets it, unless somebody else has had it made meanwhile."""
+        if made.knows(action.group):
+            return
+        with trio.move_on_after(TURN_S) as waiting:
+            async with self._processor.turn():
+                waiting.deadline = math.inf
+                payload = await self._payload(made.image, action, memory)
+                await trio.to_thread.run_sync(made.keep, action.group, payload)
 
     def answer(self, action: e.Serve) -> m.Message | None:
         """The answer to a peer's request; None: it is not about a delta."""
@@ -94,14 +102,8 @@ class PeerDeltas:
         return m.Refuse(action.request, m.Refusal.DONT_HAVE if worthless else m.Refusal.FAILED)
 
     def drop(self, image: Digest) -> None:
-        """What was made for an image is needed no more."""
-        made = self._made.pop(image, None)
-        if made is not None:
-            made.close()
-
-    def close(self) -> None:
-        for image in list(self._made):
-            self.drop(image)
+        """What was made for an image is needed no more; it goes with the image."""
+        self._made.pop(image, None)
 
     async def _payload(self, image: LocalImage, action: e.MakeDelta, memory: int) -> bytes | None:
         """A delta as it is sent; empty: it would not be worth it; None: it could not be made."""
@@ -224,12 +226,12 @@ def _open(
 
 
 class _Made:
-    """The deltas of one image that were made, in a nameless file; `name`: under which they are offered."""
+    """The deltas of one image that were made, kept where its patches are; `name`: as which they are
+    offered."""
 
-    def __init__(self, name: Digest, directory: Path) -> None:
+    def __init__(self, name: Digest, image: LocalImage) -> None:
         self.name = name
-        self._directory = directory
-        self._descriptor: int | None = None
+        self.image = image
         self._places: dict[int, tuple[int, int]] = {}
         self._end = 0
 
@@ -238,46 +240,14 @@ class _Made:
         return group in self._places
 
     def keep(self, group: int, payload: bytes | None) -> None:
-        """Keep a delta; a full disk only means that it is not given to anybody."""
-        if payload is None:
-            return
-        if self._end + len(payload) > SPOOL_MAX:
-            self._places.clear()
-            self._end = 0
-        try:
-            if self._descriptor is None and payload:
-                self._descriptor = self._open()
-            if self._descriptor is not None and os.pwrite(self._descriptor, payload, self._end) != len(
-                payload
-            ):
-                return
-        except OSError as error:
-            log.info("a peer delta is not kept: %s", error)
+        """Keep a delta; a full disk or quota only means that it is not given to anybody."""
+        if payload is None or (payload and not self.image.spool.keep(self.name, self._end, payload)):
             return
         self._places[group] = self._end, len(payload)
         self._end += len(payload)
 
     def read(self, group: int) -> bytes | None:
         """A delta that was kept."""
-        place = self._places.get(group)
-        if place is None or not place[1] or self._descriptor is None:
-            return None
-        try:
-            payload = os.pread(self._descriptor, place[1], place[0])
-        except OSError:
-            return None
-        return payload if len(payload) == place[1] else None
-
-    def close(self) -> None:
-        self._places.clear()
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
-
-    def _open(self) -> int:
-        self._directory.mkdir(parents=True, exist_ok=True)
-        path = self._directory / f"deltas-{self.name.hex()}"
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        with contextlib.suppress(OSError):
-            path.unlink()
-        return descriptor
+        offset, size = self._places.get(group, (0, 0))
+        payload = self.image.spool.read(self.name, offset, size) if size else None
+        return payload if payload is not None and len(payload) == size else None

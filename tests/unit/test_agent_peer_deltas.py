@@ -12,7 +12,9 @@ import pytest
 import trio
 
 from p2p.adapters import peer_delta as child
+from p2p.adapters.disk_quota import DiskQuota
 from p2p.agent import peer_deltas
+from p2p.agent.budget import ProcessorBudget
 from p2p.agent.images import LocalImage
 from p2p.agent.peer_deltas import PeerDeltas
 from p2p.content.digests import sha256
@@ -45,14 +47,15 @@ class Device:
         self.making = LocalImage(TASK, directory / "b", writer=self.writer, base=MemoryImage(BASE))
         for image in (self.made, self.making):
             image.use(NAME, FULL)
+        self.processor = ProcessorBudget()
         one = trio.CapacityLimiter(1)
         self.deltas = PeerDeltas(
             feed=self.told.append, failed=lambda image, error: self.failures.append(error),
-            is_current=lambda image: self.current, send=lambda device, serve: self.queued.append((device,
-            serve)), spool=directory / "spool", memory=memory, making=one, patching=one,
+            is_current=lambda image: self.current, send=lambda *answer: self.queued.append(answer),
+            memory=memory, making=one, processor=self.processor, patching=one,
         )  # fmt: skip
 
-    async def make(self, image: LocalImage | None, action: e.MakeDelta = MAKE) -> m.Message:
+    async def make(self, image: LocalImage, action: e.MakeDelta = MAKE) -> m.Message:
         """Make one and answer."""
         await self.deltas.make(image, action)
         device, serve = self.queued.pop()
@@ -134,9 +137,12 @@ async def test_without_a_base_it_fails(device: Device) -> None:
 @pytest.mark.parametrize("memory", [None, 16 << 20])
 async def test_without_memory_it_fails(tmp_path: Path, memory: int | None) -> None:
     device = Device(tmp_path, memory=memory)
-    assert await device.make(device.made) == m.Refuse(7, m.Refusal.FAILED)
-    assert await device.make(None) == m.Refuse(7, m.Refusal.FAILED)
-    assert device.told == 2 * [e.DeltaMade(TASK.image, "d1", 0)], "it is over all the same"
+    if memory is not None:
+        assert await device.make(device.made) == m.Refuse(7, m.Refusal.FAILED)
+    else:
+        await device.deltas.make(device.made, MAKE)
+        assert device.deltas.answer(device.queued.pop()[1]) is None, "the driver refuses"
+    assert device.told == [e.DeltaMade(TASK.image, "d1", 0)], "it is over all the same"
 
 
 async def test_a_slot_that_rots_makes_nothing(tmp_path: Path) -> None:
@@ -169,8 +175,26 @@ async def test_a_full_disk_only_means_that_it_is_not_given(
     assert await device.make(device.made) == m.Refuse(7, m.Refusal.FAILED)
 
 
-async def test_what_is_kept_is_bounded(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(peer_deltas, "SPOOL_MAX", 1)
+async def test_it_counts_in_the_quota_for_the_disk(tmp_path: Path) -> None:
+    device = Device(tmp_path)
+    for most, kind in ((100, m.Refuse), (100_000, m.Piece)):
+        quota = DiskQuota(tmp_path / "state", (), most)
+        image = LocalImage(
+            TASK, tmp_path / "c", reader=MemoryImage(IMAGE), base=MemoryImage(BASE), quota=quota
+        )
+        image.use(NAME, FULL)
+        assert isinstance(await device.make(image), kind)
+        image.close()
+        assert quota.used() == 0
+
+
+async def test_on_battery_nothing_is_begun_and_the_peer_is_told(
+    device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(peer_deltas, "TURN_S", 0.1)
+    device.processor.on_battery(True)
+    assert await device.make(device.made) == m.Refuse(7, m.Refusal.FAILED)
+    device.processor.on_battery(False)
     assert isinstance(await device.make(device.made), m.Piece)
 
 
@@ -180,7 +204,7 @@ async def test_what_was_made_goes_with_its_image(device: Device) -> None:
     device.deltas.drop(TASK.image)
     assert device.deltas.answer(e.Serve("d1", 7, TASK.image, OFFERED, 0)) is None
     await device.make(device.made)
-    device.deltas.close()
+    device.made.close()
     assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
