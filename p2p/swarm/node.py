@@ -284,6 +284,8 @@ class SwarmNode:
             case e.Filled():
                 if found := self._pursuits.get(event.image):
                     at_hand.filled(found)
+                    if found.asking is not None:  # before anybody is asked for chunks
+                        found.asking.due = True
             case e.Rejected():
                 if found := self._pursuits.get(event.image):
                     found.rider.on_rejected((event.pack, event.piece))

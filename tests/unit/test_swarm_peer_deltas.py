@@ -255,6 +255,16 @@ def test_where_the_network_is_thin_published_bases_ask_too() -> None:
     assert [w.pack for _, w in sent(actions, m.Want) if isinstance(w, m.Want)][-2:] == [name, name]
 
 
+def test_what_is_missing_after_the_device_has_looked_at_itself_comes_as_deltas() -> None:
+    """Its base was searched for chunks meanwhile, and nobody is asked for the others."""
+    subject = asker()
+    subject.feed(e.AtHand(RELEASE.task_image, ()))
+    assert delta_wants(subject.join("d1")) == []
+    actions = subject.feed(e.Filled(RELEASE.task_image))
+    assert [w.piece for _, w in delta_wants(actions)] == [0, 1]
+    assert chunk_wants(actions) == []
+
+
 def answered(subject: Bench, wanted: m.Want, payload: bytes = b"delta") -> list[e.Action]:
     return subject.tell("d1", m.Piece(wanted.request, payload))
 
