@@ -107,7 +107,7 @@ def test_every_command_of_the_entry_points_is_there() -> None:
 
 def test_an_agent_needs_none_of_the_server() -> None:
     agent = {re.split(r"[<>=;\[ ]", name)[0] for name in PROJECT["project"]["dependencies"]}
-    assert not agent & {"fastapi", "sqlalchemy", "alembic", "uvicorn", "rich", "pyfastcdc"}
+    assert not agent & {"fastapi", "sqlalchemy", "alembic", "uvicorn", "rich"}
 
 
 def test_no_committed_text_names_a_download_host() -> None:
