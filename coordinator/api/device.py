@@ -1,13 +1,13 @@
-"""The device API: enrol with a voucher, check in with a signed status (`docs/spec/device-api.md`)."""
+"""The device API: enrol with a voucher, check in with a signed status, hand in reports of many.
+
+The contract is `docs/spec/device-api.md`.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import ipaddress
-import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -16,7 +16,9 @@ from fastapi import APIRouter, Request, Response
 from coordinator.api.answers import json_answer
 from coordinator.api.errors import ApiError
 from coordinator.api.limits import NonceMemory, RateLimit, read_body
+from coordinator.api.reports import Reports, decode_body, refusal
 from coordinator.api.signatures import WINDOW_S, SignedRequest, authenticate
+from coordinator.api.status import STATUS_BODY_MAX, Status
 from coordinator.clock import Clock
 from coordinator.db import audit
 from coordinator.db.database import Database
@@ -31,20 +33,16 @@ from coordinator.db.models import Device, LatestReport
 from coordinator.domain.roster import choose_roster
 from coordinator.publishing.authority import COMMON_NAME_MAX, FleetAuthority, key_of_request
 from coordinator.publishing.settings import Settings
-from p2p.content.digests import parse_digest
-from p2p.content.fields import Fields, load_object
+from p2p.content import limits
+from p2p.content.fields import load_object
 from p2p.errors import ContentError
 
 ENROLL_BODY_MAX = 16 * 1024
-STATUS_BODY_MAX = 64 * 1024
-LEDGER_PEERS_MAX = 1024
-COUNT_MAX = 1 << 62
-_HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
 
 
 @dataclass
 class DeviceApi:
-    """State of the device API: everything that its two requests need, and their caps."""
+    """State of the device API: everything that its requests need, and their caps."""
 
     database: Database
     authority: FleetAuthority
@@ -52,6 +50,7 @@ class DeviceApi:
     clock: Clock
     nonces: NonceMemory = field(init=False)
     checkins: RateLimit = field(default_factory=lambda: RateLimit(rate=0.25, burst=20))
+    reported: RateLimit = field(default_factory=lambda: RateLimit(rate=0.25, burst=20))
     failures: RateLimit = field(default_factory=lambda: RateLimit(rate=0.5, burst=30))
 
     def __post_init__(self) -> None:
@@ -61,6 +60,7 @@ class DeviceApi:
         router = APIRouter(prefix="/api/v1", tags=["devices"])
         router.add_api_route("/enroll", self.enroll, methods=["POST"], status_code=201)
         router.add_api_route("/checkin", self.checkin, methods=["POST"])
+        router.add_api_route("/reports", self.reports, methods=["POST"])
         return router
 
     async def enroll(self, request: Request) -> Response:
@@ -123,6 +123,7 @@ class DeviceApi:
                     certificate=certificate.public_bytes(serialization.Encoding.PEM).decode(),
                     enrolled_at=int(now),
                     not_after=int(certificate.not_valid_after_utc.timestamp()),
+                    sequence=0,  # a new key begins its own count
                 )
             )
             audit.append(
@@ -158,13 +159,7 @@ class DeviceApi:
         """Take a signed status, answer with the roster of the device's site."""
         body = await read_body(request, STATUS_BODY_MAX)
         now = self.clock()
-        device_id = authenticate(
-            SignedRequest(request.method, request.url.path, request.headers.items(), body),
-            self._key_of,
-            self.nonces,
-            now,
-        )
-        self.checkins.take(device_id, now)
+        device_id = self._signer(request, body, now)
         try:
             status = Status.parse(body)
         except ContentError as error:
@@ -178,6 +173,9 @@ class DeviceApi:
                 LatestReport(
                     device=device_id,
                     at=int(now),
+                    signed_at=None,
+                    via=None,
+                    quiet_s=status.quiet_s,
                     host=status.listen_host or _address(request),
                     port=status.listen_port,
                     release=status.release,
@@ -186,6 +184,8 @@ class DeviceApi:
                     body=status.to_json(),
                 ),
             )
+            device.sequence = max(device.sequence, status.sequence or 0)
+            counted = {} if status.sequence is None else {"sequence": device.sequence}
             roster = choose_roster(presence(session, device.site), device_id) if status.wants_roster else []
         return json_answer(
             request,
@@ -201,8 +201,32 @@ class DeviceApi:
                     for p in roster
                 ],
                 "poll_s": self.settings.poll_s,
+                **counted,
             },
         )
+
+    async def reports(self, request: Request) -> Response:
+        """Take the signed reports of many, and say what became of each."""
+        body = await read_body(request, limits.REPORT_BATCH_CODED_MAX)
+        now = self.clock()
+        by = self._signer(request, body, now)
+        batch = decode_body(body, request.headers.get("content-encoding", "").strip().lower())
+        try:
+            results = Reports(self.database, self._key_of, self.reported).take(batch, by, now)
+        except ContentError as error:
+            raise refusal(error) from error
+        return json_answer(request, {"results": results})
+
+    def _signer(self, request: Request, body: bytes, now: float) -> str:
+        """The device that signed a request, as long as it does not ask too often."""
+        device = authenticate(
+            SignedRequest(request.method, request.url.path, request.headers.items(), body),
+            self._key_of,
+            self.nonces,
+            now,
+        )
+        self.checkins.take(device, now)
+        return device
 
     def _key_of(self, device_id: str) -> bytes | None:
         with self.database.read() as session:
@@ -233,101 +257,6 @@ class Enrolment:
         if len(enrolment.device) > COMMON_NAME_MAX:
             raise ContentError(f"body.device: longer than {COMMON_NAME_MAX} characters")
         return enrolment
-
-
-@dataclass(frozen=True, slots=True)
-class Status:
-    """The body of a check-in. Keys that this version does not know are ignored, not stored."""
-
-    listen_host: str | None
-    listen_port: int
-    release: str | None
-    slot: str | None
-    state: str
-    images: dict[str, str]
-    armed: dict[str, str]
-    ledger: dict[str, Any]
-    role: str | None
-    wants_roster: bool = True
-
-    @classmethod
-    def parse(cls, body: bytes) -> Status:
-        """Raises `ContentError` naming the key."""
-        fields = load_object(body, "body", STATUS_BODY_MAX)
-        images = _digests(fields, "images")
-        armed = _digests(fields, "armed") if "armed" in fields else {}
-        return cls(
-            listen_host=_host(fields.optional_text("listen_host")),
-            listen_port=fields.integer("listen_port", 0, 65_535),
-            release=_short(fields.optional_text("release"), "release"),
-            slot=_short(fields.optional_text("slot"), "slot"),
-            state=_short(fields.text("state"), "state") or "",
-            images=images,
-            armed=armed,
-            ledger=_ledger(fields.object("ledger")) if "ledger" in fields else {},
-            role=_short(fields.optional_text("role"), "role"),
-            wants_roster=fields.boolean("roster", default=True),
-        )
-
-    @property
-    def image(self) -> str | None:
-        """What peers of a one-payload product look for: its first payload by name, as it will be next."""
-        images = self.armed or self.images
-        return images[min(images)] if images else None
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "listen_host": self.listen_host,
-            "listen_port": self.listen_port,
-            "release": self.release,
-            "slot": self.slot,
-            "state": self.state,
-            "images": self.images,
-            "armed": self.armed,
-            "ledger": self.ledger,
-            "role": self.role,
-        }
-
-
-def _digests(fields: Fields, key: str) -> dict[str, str]:
-    """Digests by payload."""
-    found = fields.text_map(key)
-    for payload, digest in found.items():
-        parse_digest(digest, f"body.{key}.{payload[:64]}")
-    return found
-
-
-def _ledger(fields: Fields) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key in ("wan", "wasted", "base", "patched", "chunks", "zero", "resumed", "imported"):
-        found[key] = fields.integer(key, 0, COUNT_MAX) if key in fields else 0
-    for key in ("peers", "sent"):
-        counts = fields.raw_object(key) if key in fields else {}
-        if len(counts) > LEDGER_PEERS_MAX or not all(
-            type(n) is int and 0 <= n <= COUNT_MAX and len(name) <= 128 for name, n in counts.items()
-        ):
-            raise ContentError(f"body.ledger.{key}: not a short table of byte counts")
-        found[key] = counts
-    return found
-
-
-def _host(value: str | None) -> str | None:
-    """A host that peers may be told to connect to: an address, or a plain host name."""
-    if value is None:
-        return None
-    try:
-        address = ipaddress.ip_address(value)
-    except ValueError:
-        if not _HOST.fullmatch(value):
-            raise ContentError("body.listen_host: neither an address nor a host name") from None
-        return value
-    return None if address.is_unspecified else str(address)
-
-
-def _short(value: str | None, key: str) -> str | None:
-    if value is not None and len(value) > 64:
-        raise ContentError(f"body.{key}: longer than 64 characters")
-    return value
 
 
 def _address(request: Request) -> str:

@@ -100,7 +100,10 @@ def _views(rows: Iterable[tuple[Device, LatestReport | None]]) -> Iterable[Devic
             groups=tuple(device.groups),
             hardware=device.hardware,
             certificate_until=device.not_after,
-            seen_at=None if report is None else report.at,
+            seen_at=None if report is None else report.at if report.signed_at is None else report.signed_at,
             address=None if report is None else f"{report.host}:{report.port}",
             status={} if report is None else report.body,
+            via=None if report is None else report.via,
+            received_at=None if report is None else report.at,
+            quiet_s=0 if report is None else report.quiet_s,
         )

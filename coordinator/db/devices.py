@@ -81,7 +81,8 @@ def record_report(session: Session, report: LatestReport) -> None:
     """Keep a check-in as the device's latest, and in its bounded history if it says something new."""
     last = session.get(LatestReport, report.device)
     if last is None or _gist(last.body) != _gist(report.body):
-        session.add(ReportHistory(device=report.device, at=report.at, body=report.body))
+        heard_at = report.at if report.signed_at is None else report.signed_at
+        session.add(ReportHistory(device=report.device, at=heard_at, body=report.body))
         session.flush()
         oldest = session.scalar(
             select(ReportHistory.id)
@@ -98,11 +99,17 @@ def record_report(session: Session, report: LatestReport) -> None:
 
 
 def presence(session: Session, site: str) -> list[Presence]:
-    """Where the devices of a site listen, and when they were last seen (or enrolled)."""
+    """Where the devices of a site listen, and until when they were accounted for.
+
+    That is when they were last heard of, and as long after as they said that they would be quiet; or their
+    enrolment.
+    """
     rows = session.execute(
         select(
             Device.id, LatestReport.host, LatestReport.port,
-            func.coalesce(LatestReport.at, Device.enrolled_at), LatestReport.image,
+            func.coalesce(LatestReport.signed_at, LatestReport.at, Device.enrolled_at)
+            + func.coalesce(LatestReport.quiet_s, 0),
+            LatestReport.image,
         )
         .outerjoin(LatestReport, LatestReport.device == Device.id)
         .where(Device.site == site)

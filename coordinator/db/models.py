@@ -13,7 +13,10 @@ class Base(DeclarativeBase):
 
 
 class Device(Base):
-    """An enrolled device. `key` is its public key (PEM); `certificate` the last one issued (PEM)."""
+    """An enrolled device. `key` is its public key (PEM); `certificate` the last one issued (PEM).
+
+    `sequence`: the number of its newest report (`p2p.content.report`); no older one is taken.
+    """
 
     __tablename__ = "devices"
 
@@ -25,6 +28,7 @@ class Device(Base):
     certificate: Mapped[str] = mapped_column(Text)
     enrolled_at: Mapped[int] = mapped_column(BigInteger)
     not_after: Mapped[int] = mapped_column(BigInteger)
+    sequence: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
 
 
 class Voucher(Base):
@@ -43,12 +47,19 @@ class Voucher(Base):
 
 
 class LatestReport(Base):
-    """The last check-in of a device, and where it came from."""
+    """The last that a device said of itself, and where it came from.
+
+    `at`: when it was received; `signed_at`: when it was written, where a peer handed it in (`via`: which);
+    `quiet_s`: for how long from then on it may not be heard of though all is well.
+    """
 
     __tablename__ = "latest_reports"
 
     device: Mapped[str] = mapped_column(ForeignKey("devices.id"), primary_key=True)
     at: Mapped[int] = mapped_column(BigInteger)
+    signed_at: Mapped[int | None] = mapped_column(BigInteger)
+    via: Mapped[str | None] = mapped_column(String(64))
+    quiet_s: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
     host: Mapped[str] = mapped_column(String(253))
     port: Mapped[int] = mapped_column(Integer)
     release: Mapped[str | None] = mapped_column(String(128))

@@ -12,7 +12,11 @@ __all__ = ["DeviceView", "fleet_overview", "site_overview"]
 
 @dataclass(frozen=True, slots=True)
 class DeviceView:
-    """A device as last heard of. Times in seconds since 1970; `status` as reported (may be empty)."""
+    """A device as last heard of. Times in seconds since 1970; `status` as reported (may be empty).
+
+    `seen_at`: when it said so itself; `via`: the peer that handed that in, if one did; `received_at`: when it
+    came here. `quiet_s`: for how long it then said it might not be heard of.
+    """
 
     device: str
     site: str
@@ -22,9 +26,13 @@ class DeviceView:
     seen_at: int | None
     address: str | None
     status: dict[str, Any]
+    via: str | None = None
+    received_at: int | None = None
+    quiet_s: int = 0
 
     def online(self, now: float, online_s: float) -> bool:
-        return self.seen_at is not None and now - self.seen_at <= online_s
+        """Whether it has been heard of as lately as it should have been."""
+        return self.seen_at is not None and now - self.seen_at <= online_s + self.quiet_s
 
     def to_json(self, now: float, online_s: float) -> dict[str, Any]:
         """The facts of one device."""
@@ -36,6 +44,9 @@ class DeviceView:
             "certificate_until": self.certificate_until,
             "online": self.online(now, online_s),
             "seen_s_ago": None if self.seen_at is None else max(0, int(now - self.seen_at)),
+            "received_s_ago": None if self.received_at is None else max(0, int(now - self.received_at)),
+            "via": self.via,
+            "quiet_s": self.quiet_s,
             "address": self.address,
             "status": self.status,
         }
@@ -65,7 +76,12 @@ def _counts(devices: Sequence[DeviceView], now: float, online_s: float) -> dict[
         "releases": dict(sorted(Counter(d.status.get("release") or "unknown" for d in devices).items())),
         "states": dict(sorted(Counter(d.status.get("state") or "unknown" for d in devices).items())),
         "wan_bytes": sum(ledger.get("wan", 0) for ledger in ledgers),
-        "peer_bytes": sum(sum((ledger.get("peers") or {}).values()) for ledger in ledgers),
+        "peer_bytes": sum(_sum(ledger.get("peers")) for ledger in ledgers),
         "base_bytes": sum(ledger.get("base", 0) for ledger in ledgers),
         "wasted_bytes": sum(ledger.get("wasted", 0) for ledger in ledgers),
     }
+
+
+def _sum(counts: dict[str, int] | int | None) -> int:
+    """Bytes by device added up; a report that a peer handed in has the sum already."""
+    return counts if isinstance(counts, int) else sum((counts or {}).values())

@@ -19,7 +19,8 @@ ROSTER_MAX = 64
 class Presence:
     """A device's last check-in: where it listens, when it was seen (seconds since 1970), what it has.
 
-    One that was enrolled but never seen has no host, port 0 and the time of its enrolment.
+    One that announced to be quiet for a time counts as seen until that is over. One that was enrolled but
+    never seen has no host, port 0 and the time of its enrolment.
     """
 
     device: str

@@ -116,6 +116,10 @@ class Fields:
     def __contains__(self, key: str) -> bool:
         return self._value.get(key) is not None
 
+    def holds(self, key: str, kind: type) -> bool:
+        """Whether the key's value is of this type."""
+        return type(self._value.get(key)) is kind
+
     def raw_object(self, key: str) -> dict[str, Any]:
         """An object whose inside another decoder checks."""
         return dict(self._take(key, dict))

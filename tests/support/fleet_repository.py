@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import gzip
 import hashlib
 import http.client
 import json
@@ -178,6 +179,21 @@ class FakeDevice:
         }
         return json.dumps(status | changed).encode()
 
+    def report(
+        self, sequence: int, signed_at: float, *, device: str | None = None, key: Any = None, **changed: Any
+    ) -> bytes:
+        """A signed report, as `docs/spec/device-api.md` has it."""
+        document = {
+            "device": device or self.name,
+            "sequence": sequence,
+            "signed_at": int(signed_at),
+            "status": json.loads(self.status(**changed)),
+        }
+        line = json.dumps(document).encode() + b"\n"
+        signed = (key or self.key).sign(b"slipstream-report-1\0" + line, ec.ECDSA(hashes.SHA256()))
+        r, s = utils.decode_dss_signature(signed)
+        return base64.b64encode(r.to_bytes(32, "big") + s.to_bytes(32, "big")) + b" " + line
+
     def sign(
         self,
         body: bytes,
@@ -263,6 +279,16 @@ class Running:
     def checkin(self, device: FakeDevice, **changed: Any) -> Answer:
         body = device.status(**changed)
         return self.ask("POST", "/api/v1/checkin", body, **device.sign(body, self.clock.seconds()))
+
+    def hand_in(
+        self, by: FakeDevice, *reports: bytes, coding: str = "gzip", body: bytes | None = None
+    ) -> Answer:
+        """A batch of reports, handed in by one device."""
+        if body is None:
+            body = b"".join(reports)
+            body = gzip.compress(body, mtime=0) if coding == "gzip" else body
+        headers = by.sign(body, self.clock.seconds(), path="/api/v1/reports")
+        return self.ask("POST", "/api/v1/reports", body, Content_Encoding=coding, **headers)
 
 
 @contextlib.contextmanager
