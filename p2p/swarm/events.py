@@ -21,6 +21,12 @@ from p2p.swarm.delta_events import MakeDelta as MakeDelta
 from p2p.swarm.delta_events import UseDelta as UseDelta
 from p2p.swarm.delta_events import Verdict as Verdict
 from p2p.swarm.messages import Message
+from p2p.swarm.report_events import HandsIn as HandsIn
+from p2p.swarm.report_events import ReportArrived as ReportArrived
+from p2p.swarm.report_events import ReportHandedIn as ReportHandedIn
+from p2p.swarm.report_events import ReportMade as ReportMade
+from p2p.swarm.report_events import ReportReturned as ReportReturned
+from p2p.swarm.report_events import ReportWithdrawn as ReportWithdrawn
 
 
 class ImageTask(NamedTuple):
@@ -299,6 +305,10 @@ Event = (
     | ObjectFetched
     | HoldMetadata
     | OriginAnswered
+    | HandsIn
+    | ReportMade
+    | ReportWithdrawn
+    | ReportHandedIn
     | AskMetadata
     | Stored
     | Rejected
@@ -474,6 +484,8 @@ Action = (
     | ObjectFailed
     | NewsHeard
     | MetadataArrived
+    | ReportArrived
+    | ReportReturned
     | Route
     | Store
     | Serve

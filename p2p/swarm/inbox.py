@@ -20,6 +20,7 @@ from p2p.swarm.objects import ObjectExchange
 from p2p.swarm.peer import Asked, Peer, RemoteImage
 from p2p.swarm.plan import Participant
 from p2p.swarm.pursuits import Pursuit, Pursuits
+from p2p.swarm.relay import PROBE, Relay
 from p2p.swarm.wire import PROTOCOL, add_to_bitmap, unpack_bitmap
 
 
@@ -27,15 +28,21 @@ class Inbox:
     """Takes the messages of one node's peers."""
 
     def __init__(
-        self, context: Context, objects: ObjectExchange, pursuits: Pursuits, lookout: Lookout
+        self,
+        context: Context,
+        objects: ObjectExchange,
+        pursuits: Pursuits,
+        lookout: Lookout,
+        relay: Relay,
     ) -> None:
         self._context = context
+        self._relay = relay
         self._objects = objects
         self._pursuits = pursuits
         self._takers: dict[type, Callable[[Peer, Any], None]] = {
             m.Hello: self._on_hello,
             m.News: objects.on_news,
-            m.MetadataWant: objects.on_metadata_want,
+            m.MetadataWant: self._on_metadata_want,
             m.ObjectWant: self._on_object_want,
             m.Blob: self._on_answer,
             m.Refuse: self._on_answer,
@@ -50,6 +57,8 @@ class Inbox:
             m.Bye: self._on_bye,
             m.Hearsay: self._on_hearsay,
             m.OriginAsked: lookout.heard,
+            m.Report: relay.arrived,
+            m.Reported: relay.told,
         }
 
     def take(self, device: str, message: m.Message) -> None:
@@ -78,6 +87,12 @@ class Inbox:
         self._objects.on_object_want(peer, message)
         for pursuit in self._pursuits:
             pursuit.image.index_of_use(message.digest)
+
+    def _on_metadata_want(self, peer: Peer, message: m.MetadataWant) -> None:
+        if message.name == PROBE:
+            self._relay.wanted(peer, message)
+        else:
+            self._objects.on_metadata_want(peer, message)
 
     def _on_peers(self, peer: Peer, message: m.Peers) -> None:
         self._context.stirred = False
@@ -236,6 +251,9 @@ class Inbox:
             return
         if asked.delta is not None:
             self._on_delta(peer, asked, message)
+            return
+        if asked.metadata == PROBE:
+            self._relay.answered(peer.device, isinstance(message, m.Blob))
             return
         if asked.piece is None:
             if isinstance(message, m.Refuse):

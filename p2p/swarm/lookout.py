@@ -112,23 +112,36 @@ class Lookout:
         wait = spread if not ahead else NEXT + STEP * min(ahead, STEPS) + 0.5 * jitter
         return min(last + pause_s * wait, asked_at + pause_s * OWN * max(1, others) * spread)
 
+    def before(self, pause_s: float, now: float) -> list[str]:
+        """The connected peers that come before this device, in order: who asks in its stead."""
+        context = self._context
+        _, awake = self._awake(pause_s, now)
+        if not (context.weight and context.reachable):
+            return rank(self._key, dict.fromkeys(awake, 100))
+        order = rank(self._key, dict.fromkeys([*awake, context.device], 100))
+        return order[: order.index(context.device)]
+
     # Inside
 
-    def _order(self, pause_s: float, now: float) -> tuple[int, int]:
-        """How many peers come before this device, and how many could ask at all, up to `OTHERS`."""
+    def _awake(self, pause_s: float, now: float) -> tuple[int, list[str]]:
+        """How many peers could ask at all, and which of them do."""
         able = [
             p for d, p in self._context.peers.items()
             if p.hello is not None and (p.hello.wan or d in self._asked)
         ]  # fmt: skip  # a link may have come up since the hello
-        awake = [
+        return len(able), [
             p.device
             for p in able
             if now - max(p.connected_at, self._asked.get(p.device, p.connected_at)) <= QUIET * pause_s
         ]
+
+    def _order(self, pause_s: float, now: float) -> tuple[int, int]:
+        """How many peers come before this device, and how many could ask at all, up to `OTHERS`."""
+        able, awake = self._awake(pause_s, now)
         if awake and not self._context.weight:
-            return STEPS, min(len(able), OTHERS)  # its link or its power is dear: whoever else can, asks
+            return STEPS, min(able, OTHERS)  # its link or its power is dear: whoever else can, asks
         order = rank(self._key, dict.fromkeys([*awake, self._context.device], 100))
-        return order.index(self._context.device), min(len(able), OTHERS)
+        return order.index(self._context.device), min(able, OTHERS)
 
     def _learn(self, at: float) -> None:
         """The origin was asked then, and had nothing newer than what is trusted."""

@@ -33,6 +33,8 @@ class Code(IntEnum):
     BYE = 14
     HEARSAY = 15
     ORIGIN_ASKED = 16
+    REPORT = 25
+    REPORTED = 26
 
 
 class Refusal(StrEnum):
@@ -200,6 +202,24 @@ class OriginAsked(NamedTuple):
     age: int
 
 
+class Report(NamedTuple):
+    """The sender's signed report (`p2p.content.report`), to be handed in to the coordinator for it.
+
+    `urgent`: it should not wait long for others to go with it.
+    """
+
+    sequence: int
+    urgent: bool
+    report: bytes
+
+
+class Reported(NamedTuple):
+    """What the coordinator said of the receiver's report: a stable word."""
+
+    sequence: int
+    result: str
+
+
 class Bye(NamedTuple):
     """The sender closes the connection, and why (a stable word)."""
 
@@ -224,4 +244,6 @@ Message = (
     | Bye
     | Hearsay
     | OriginAsked
+    | Report
+    | Reported
 )

@@ -28,6 +28,7 @@ from p2p.swarm.objects import ObjectExchange
 from p2p.swarm.peer import Peer
 from p2p.swarm.policy import Policy
 from p2p.swarm.pursuits import Pursuits
+from p2p.swarm.relay import Relay
 from p2p.swarm.wire import PROTOCOL
 
 HOUSEKEEPING_S, WAITING_S, RESTING_S = 0.25, 1.0, 2.0
@@ -88,7 +89,8 @@ class SwarmNode:
         self._objects = ObjectExchange(self._context)
         self._pursuits = Pursuits(self._context, self._objects)
         self._lookout = Lookout(self._context)
-        self._inbox = Inbox(self._context, self._objects, self._pursuits, self._lookout)
+        self._relay = Relay(self._context, self._lookout)
+        self._inbox = Inbox(self._context, self._objects, self._pursuits, self._lookout, self._relay)
         self.port = port
         self._housekeeping_at: float | None = None
         self._settled = False
@@ -147,6 +149,10 @@ class SwarmNode:
     def asks_at(self, asked_at: float, pause_s: float, jitter: float, now: float) -> float:
         """When this device asks the origin itself, as far as is known `now` (`Lookout.due`)."""
         return self._lookout.due(asked_at, pause_s, jitter, now)
+
+    def hands_in_for(self, pause_s: float, now: float) -> bool:
+        """Whether a report of this device's own has to go through no peer, as none comes before it."""
+        return not self._lookout.before(pause_s, now)
 
     def deadline(self) -> float | None:
         """When `Tick` is due at the latest; None while only events can change anything."""
@@ -251,6 +257,14 @@ class SwarmNode:
                     self._lookout.trusts(event.version)
             case e.OriginAnswered():
                 self._lookout.answered()
+            case e.HandsIn():
+                self._relay.hands_in(event.able)
+            case e.ReportMade():
+                self._relay.made(event)
+            case e.ReportWithdrawn():
+                self._relay.withdrawn(event)
+            case e.ReportHandedIn():
+                self._relay.handed_in(event)
             case e.AskMetadata():
                 self._objects.ask_metadata(event.device, event.name)
             case _:
@@ -346,6 +360,7 @@ class SwarmNode:
                 context.departed.note(image, device, context.now)
         self._objects.peer_lost(peer)
         self._lookout.lost(device)
+        self._relay.lost(device)
         if device in context.closing:
             context.closing.remove(device)
         for pursuit in self._pursuits:

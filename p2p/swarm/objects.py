@@ -19,6 +19,7 @@ from p2p.swarm.context import Context
 from p2p.swarm.events import FetchObject, MetadataArrived, NewsHeard, ObjectFailed, ObjectReady
 from p2p.swarm.peer import Asked, Peer
 from p2p.swarm.plan import rank
+from p2p.swarm.relay import PROBE
 
 ORIGIN = ""
 """Stands for the origin in a list of sources."""
@@ -220,7 +221,8 @@ class ObjectExchange:
         for wanted in self._wanted.values():
             wanted.waiters = [w for w in wanted.waiters if w[0] != peer.device]
         for asked in list(peer.asked.values()):
-            self.on_refuse(peer, asked)
+            if asked.metadata != PROBE:
+                self.on_refuse(peer, asked)
 
     # Mutable metadata
 

@@ -18,6 +18,7 @@ import msgpack
 from p2p.content import limits
 from p2p.content.digests import Buffer, Digest, parse_digest
 from p2p.content.fields import check_name
+from p2p.content.report import SEQUENCE_MAX
 from p2p.errors import ContentError, LimitExceeded
 from p2p.swarm import messages as m
 
@@ -72,6 +73,10 @@ def encode(message: m.Message) -> list[Buffer]:
             fields = [m.Code.HEARSAY, message.image, claims]
         case m.OriginAsked():
             fields = [m.Code.ORIGIN_ASKED, message.timestamp_version, message.age]
+        case m.Report():
+            fields = [m.Code.REPORT, message.sequence, message.urgent, message.report]
+        case m.Reported():
+            fields = [m.Code.REPORTED, message.sequence, message.result]
     header: bytes = msgpack.packb(fields, use_bin_type=True)
     head = PREFIX.pack(len(header), len(payload)) + header
     return [head, payload] if len(payload) else [head]
@@ -157,6 +162,12 @@ def _decode_body(body: list[Any], payload: Buffer) -> m.Message:
             return m.Hearsay(_digest(image), tuple(_claim(c) for c in claims))
         case [m.Code.ORIGIN_ASKED, timestamp_version, age]:
             return m.OriginAsked(_int(timestamp_version, 0, 1 << 53), _int(age, 0, limits.ASKED_AGE_MAX))
+        case [m.Code.REPORT, sequence, bool(urgent), bytes(report)]:
+            if len(report) > limits.REPORT_SIZE_MAX:
+                raise LimitExceeded(f"report: {len(report)} bytes")
+            return m.Report(_int(sequence, 1, SEQUENCE_MAX), urgent, report)
+        case [m.Code.REPORTED, sequence, str(result)]:
+            return m.Reported(_int(sequence, 1, SEQUENCE_MAX), check_name(result, "reported.result"))
         case _:
             raise ContentError(f"message {body[0]}: unknown code or shape")
 

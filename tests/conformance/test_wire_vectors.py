@@ -45,6 +45,8 @@ MESSAGES: tuple[m.Message, ...] = (
     m.Peers((("d1", "192.0.2.1", 4780), ("d2", "2001:db8::2", 4781))),
     m.Bye("shutdown"),
     m.OriginAsked(1_700_000_000, 1800),
+    m.Report(7, True, b'AAAA {"device":"d1"}\n'),
+    m.Reported(7, "ok"),
     m.Hearsay(IMAGE, ()),
     m.Hearsay(
         IMAGE,
@@ -75,6 +77,9 @@ REFUSED: tuple[dict[str, str], ...] = (
     {"header": _pack(1, 0, 0.0), "payload": "", "why": "a float is not a number"},
     {"header": _pack(1, 0, 0), "payload": "00", "why": "an announcement with a payload"},
     {"header": _pack(16), "payload": "", "why": "unknown code"},
+    {"header": _pack(25, 0, True, b""), "payload": "", "why": "a report without a number"},
+    {"header": _pack(25, 1, True, b"x" * 16_385), "payload": "", "why": "too long a report"},
+    {"header": _pack(26, 1, "not a name"), "payload": "", "why": "a result that is no word"},
     {"header": _pack(15, IMAGE, [CLAIM] * 9), "payload": "", "why": "too many claims"},
     {"header": _pack(15, IMAGE, [[*CLAIM[:7], [[0, 1]]]]), "payload": "", "why": "leases of no pack"},
     {"header": _pack(15, IMAGE, [[*CLAIM[:7], 0]]), "payload": "", "why": "leases that are no array"},

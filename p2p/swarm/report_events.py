@@ -1,0 +1,67 @@
+"""Events and actions of a `SwarmNode` about reports (`p2p.swarm.relay`); part of `p2p.swarm.events`."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from p2p.swarm.messages import Report
+
+# Events
+
+
+class HandsIn(NamedTuple):
+    """Whether this device hands in reports of its peers from now on: its coordinator takes them."""
+
+    able: bool
+
+
+class ReportMade(NamedTuple):
+    """The local agent's signed report, to be handed in by a peer; replaces an earlier one.
+
+    `pause_s`: between two questions of the site to the origin. `ReportReturned` follows, unless it is
+    replaced or withdrawn.
+    """
+
+    sequence: int
+    urgent: bool
+    report: bytes
+    pause_s: float
+
+
+class ReportWithdrawn(NamedTuple):
+    """The local agent waits no more for this report of its own.
+
+    `doubted`: the peer that it was given to did not do what it said, and gets none for a while.
+    """
+
+    sequence: int
+    doubted: str | None = None
+
+
+class ReportHandedIn(NamedTuple):
+    """What the coordinator said of a peer's report (`ReportArrived`)."""
+
+    device: str
+    sequence: int
+    result: str
+
+
+# Actions
+
+
+class ReportArrived(NamedTuple):
+    """A peer's signed report, unverified, to be handed in; `ReportHandedIn` follows."""
+
+    device: str
+    report: Report
+
+
+class ReportReturned(NamedTuple):
+    """What became of the local agent's report: the word of the peer that was to hand it in, unverified.
+
+    `device`: that peer; None: there is nobody to hand it in, so the agent does that itself.
+    """
+
+    sequence: int
+    device: str | None
+    result: str

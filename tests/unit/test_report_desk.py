@@ -1,0 +1,110 @@
+"""The desk where reports wait for each other: when a batch goes, what it holds, and what if it cannot."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from p2p.content import limits
+from p2p.swarm.messages import Report
+from p2p.swarm.report_desk import (
+    RETRY_S,
+    ROUTINE,
+    URGENT_S,
+    ReportDesk,
+    every_s,
+    quiet_s,
+    waits_s,
+)
+
+PAUSE_S = 1800.0
+
+
+def routine(sequence: int = 1, size: int = 300) -> Report:
+    return Report(sequence, False, bytes(size))
+
+
+def urgent(sequence: int = 1) -> Report:
+    return Report(sequence, True, bytes(300))
+
+
+def test_routine_reports_wait_for_each_other_and_go_with_an_urgent_one() -> None:
+    desk = ReportDesk()
+    assert desk.due_at == math.inf
+    assert desk.add("d1", routine(), PAUSE_S, 0.0)
+    assert desk.due_at == ROUTINE * PAUSE_S
+    assert desk.add("d2", routine(), PAUSE_S, 60.0)
+    assert desk.due_at == ROUTINE * PAUSE_S, "the first does not wait longer for the second"
+    assert desk.add("d3", urgent(), PAUSE_S, 100.0)
+    assert desk.due_at == 100.0 + URGENT_S
+    assert {device for device, _ in desk.take(desk.due_at)} == {"d1", "d2", "d3"}
+    assert desk.due_at == math.inf, "under way"
+    desk.answered()
+    assert (len(desk), desk.due_at) == (0, math.inf)
+
+
+def test_a_newer_report_of_a_device_replaces_the_older_and_waits_no_longer() -> None:
+    desk = ReportDesk()
+    desk.add("d1", routine(4), PAUSE_S, 0.0)
+    desk.add("d1", routine(5), PAUSE_S, 1000.0)
+    desk.add("d1", urgent(3), PAUSE_S, 1000.0)
+    assert desk.due_at == ROUTINE * PAUSE_S
+    assert desk.take(desk.due_at) == [("d1", routine(5))]
+
+
+def test_a_report_that_came_while_another_was_under_way_is_kept() -> None:
+    desk = ReportDesk()
+    desk.add("d1", urgent(1), PAUSE_S, 0.0)
+    desk.take(URGENT_S)
+    desk.add("d1", urgent(2), PAUSE_S, URGENT_S)
+    desk.answered()
+    assert desk.take(desk.due_at) == [("d1", urgent(2))]
+
+
+def test_a_coordinator_that_cannot_be_reached_is_tried_again_while_somebody_waits() -> None:
+    desk = ReportDesk()
+    desk.add("d1", routine(), PAUSE_S, 0.0)
+    now, tries = desk.due_at, 0
+    while desk.take(now):
+        desk.failed(now, 0.5)
+        assert RETRY_S[0] <= desk.due_at - now <= RETRY_S[1]
+        now, tries = desk.due_at, tries + 1
+    assert now >= waits_s(PAUSE_S, urgent=False), "then its device checks in itself"
+    assert 5 < tries < 20
+    desk.answered()
+    desk.add("d2", urgent(), PAUSE_S, now)
+    assert desk.due_at == now + URGENT_S, "and all is forgotten"
+
+
+def test_the_desk_has_bounds() -> None:
+    desk = ReportDesk()
+    for n in range(limits.REPORTS_PER_BATCH_MAX):
+        assert desk.add(f"d{n}", routine(), PAUSE_S, 5.0)
+    assert not desk.add("more", urgent(), PAUSE_S, 5.0)
+    assert desk.add("d1", urgent(2), PAUSE_S, 5.0), "it has its place"
+    assert desk.due_at == -math.inf, "it is full, so it goes"
+    assert len(desk.take(5.0)) == limits.REPORTS_PER_BATCH_MAX
+    desk.answered()
+    for n in range(limits.REPORTS_PER_BATCH_MAX):
+        desk.add(f"d{n}", routine(size=limits.REPORT_SIZE_MAX), PAUSE_S, 6.0)
+    batch = desk.take(6.0)
+    assert sum(len(report.report) for _, report in batch) <= limits.REPORT_BATCH_CODED_MAX
+    desk.answered()
+    assert len(desk) == limits.REPORTS_PER_BATCH_MAX - len(batch), "the others go next"
+
+
+def test_a_peer_that_is_gone_has_nothing_here() -> None:
+    desk = ReportDesk()
+    desk.add("d1", urgent(), PAUSE_S, 0.0)
+    desk.forget("d1")
+    assert desk.take(100.0) == []
+
+
+@pytest.mark.parametrize("pause_s", [1.0, 60.0, 1800.0, 86_400.0])
+def test_who_announces_to_be_quiet_is_heard_of_before_that_is_over(pause_s: float) -> None:
+    made = every_s(pause_s) + waits_s(pause_s, urgent=False)
+    assert min(made, limits.REPORT_QUIET_MAX_S) <= quiet_s(pause_s) <= limits.REPORT_QUIET_MAX_S
+    assert every_s(pause_s, 0.0) == pytest.approx(0.8 * every_s(pause_s))
+    assert waits_s(pause_s, urgent=False) > ROUTINE * pause_s
+    assert waits_s(pause_s, urgent=True) > URGENT_S
