@@ -184,8 +184,8 @@ class DeviceApi:
                     body=status.to_json(),
                 ),
             )
-            device.sequence = max(device.sequence, status.sequence or 0)
             counted = {} if status.sequence is None else {"sequence": device.sequence}
+            device.sequence = max(device.sequence, status.sequence or 0)
             roster = choose_roster(presence(session, device.site), device_id) if status.wants_roster else []
         return json_answer(
             request,

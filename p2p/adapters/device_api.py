@@ -1,4 +1,4 @@
-"""A device's two requests to its coordinator: enrol with a voucher, check in with a signed status.
+"""A device's requests to its coordinator: enrol with a voucher, check in, hand in reports of others.
 
 A check-in is signed by the device key over method, path and the body's digest (RFC 9421, RFC 9530), so
 that it survives proxies that end TLS. The clocks of devices are often wrong: when the coordinator
@@ -10,8 +10,9 @@ Not for when to check in, or for what the status says (`p2p.agent`).
 
 from __future__ import annotations
 
+import gzip
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -27,6 +28,7 @@ from p2p.adapters.url import Url, parse_url
 from p2p.content import limits
 from p2p.content.digests import Digest
 from p2p.content.fields import Fields, dump_object, load_object
+from p2p.content.report import SEQUENCE_MAX
 from p2p.errors import ContentError, OriginError
 
 COMPONENTS = ("@method", "@path", "content-digest")
@@ -68,10 +70,14 @@ class RosterEntry:
 
 @dataclass(frozen=True, slots=True)
 class CheckinAnswer:
-    """Who else is on the site, and seconds until the next check-in is due."""
+    """Who else is on the site, and seconds until the next check-in is due.
+
+    `sequence`: the number of the last report that the coordinator had before; None: it does not count them.
+    """
 
     roster: tuple[RosterEntry, ...]
     poll_s: int
+    sequence: int | None = None
 
 
 class DeviceApi:
@@ -112,16 +118,39 @@ class DeviceApi:
         body = dump_object(dict(status))
 
         def sign(url: Url, body: bytes) -> Headers:
-            return signature_headers(url, body, device, key, self._now() + self._clock_offset_s)
+            return signature_headers(url, body, device, key, self.now())
 
         return _read(await self._post("api/v1/checkin", body, sign), _checkin_answer)
 
-    async def _post(self, path: str, body: bytes, sign: Callable[[Url, bytes], Headers]) -> Fields:
+    def now(self) -> float:
+        """The time as the coordinator sees it, as far as it had to be told."""
+        return self._now() + self._clock_offset_s
+
+    async def hand_in(
+        self, device: str, key: ec.EllipticCurvePrivateKey, reports: Sequence[bytes]
+    ) -> list[str]:
+        """Hand in signed reports, as `device`; what became of each, in their order.
+
+        Raises `CoordinatorRefusal` (status 404: it takes no batches), `OriginBusy` or `OriginError`.
+        """
+        body = gzip.compress(b"".join(reports), mtime=0)
+
+        def sign(url: Url, body: bytes) -> Headers:
+            return [("Content-Encoding", "gzip"), *signature_headers(url, body, device, key, self.now())]
+
+        results = _read(await self._post("api/v1/reports", body, sign, "text/plain"), _results)
+        if len(results) != len(reports):
+            raise OriginError("protocol", f"{len(results)} results for {len(reports)} reports")
+        return results
+
+    async def _post(
+        self, path: str, body: bytes, sign: Callable[[Url, bytes], Headers], kind: str = "application/json"
+    ) -> Fields:
         url = self._base.below(path)
         corrected = False
 
         def headers() -> Headers:  # each time with a signature of its own
-            return [("Accept-Encoding", "gzip"), ("Content-Type", "application/json"), *sign(url, body)]
+            return [("Accept-Encoding", "gzip"), ("Content-Type", kind), *sign(url, body)]
 
         while True:
             async with self._client.request(
@@ -206,7 +235,13 @@ def _enrolment(answer: Fields) -> Enrolment:
 
 def _checkin_answer(answer: Fields) -> CheckinAnswer:
     entries = answer.objects("roster", length_max=limits.DISCOVERED_MAX)
-    return CheckinAnswer(tuple(_roster_entry(e) for e in entries), answer.integer("poll_s", 1, POLL_S_MAX))
+    sequence = answer.integer("sequence", 0, SEQUENCE_MAX) if "sequence" in answer else None
+    roster = tuple(_roster_entry(e) for e in entries)
+    return CheckinAnswer(roster, answer.integer("poll_s", 1, POLL_S_MAX), sequence)
+
+
+def _results(answer: Fields) -> list[str]:
+    return list(answer.names("results", length_max=limits.REPORTS_PER_BATCH_MAX))
 
 
 def _roster_entry(entry: Fields) -> RosterEntry:

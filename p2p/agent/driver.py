@@ -12,7 +12,7 @@ import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import trio
 
@@ -41,6 +41,13 @@ CHECKPOINT_FIRST_S, CHECKPOINT_S = 0.5, 3.0
 """How much work a kill may cost: at first, and at most."""
 
 
+class Reports(Protocol):
+    """What is done with reports (`handing_in`)."""
+
+    def arrived(self, action: e.ReportArrived) -> None: ...
+    def returned(self, action: e.ReportReturned) -> None: ...
+
+
 class SwarmDriver:
     """Runs one `SwarmNode`. `failed` is told when this device itself cannot go on with an image."""
 
@@ -61,6 +68,7 @@ class SwarmDriver:
     ) -> None:
         self.node = node
         self.links: PeerLinks | None = None
+        self.reports: Reports | None = None
         self._origin = origin
         self._spool = spool
         self._wan = wan
@@ -327,6 +335,12 @@ class SwarmDriver:
             case e.MetadataArrived():
                 for channel in self._metadata.pop((action.device, action.name), []):
                     channel.send_nowait(action.data)
+            case e.ReportArrived():
+                if self.reports is not None:
+                    self.reports.arrived(action)
+            case e.ReportReturned():
+                if self.reports is not None:
+                    self.reports.returned(action)
             case e.NewsHeard():
                 self.news_from[action.device] = (action.root_version, action.timestamp_version)
                 if self.doubts.heeds(action.device, trio.current_time()):

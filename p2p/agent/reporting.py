@@ -1,4 +1,4 @@
-"""What others are told of this device: signed check-ins for the coordinator, a status file for people here.
+"""What others are told of this device: check-ins and reports for the coordinator, a file for people here.
 
 A check-in brings the site's roster back, for discovery and for the node to know whom to expect. A
 coordinator that cannot be reached costs nothing but its knowledge.
@@ -18,14 +18,17 @@ from p2p.adapters.device_api import DeviceApi
 from p2p.adapters.http import HttpClient
 from p2p.adapters.identity import Credentials
 from p2p.adapters.installer import Installer, Task
+from p2p.adapters.reports import ReportCount
 from p2p.adapters.roster import RosterDiscovery
 from p2p.adapters.status import write_status
 from p2p.agent.driver import SwarmDriver
+from p2p.agent.handing_in import HandingIn, first_of
 from p2p.agent.metering import WanMeter
 from p2p.agent.updates import Updates
 from p2p.config import AgentConfig
 from p2p.errors import OriginError, StoreError
 from p2p.ports import Boot
+from p2p.swarm import report_desk
 from p2p.swarm.events import Expect
 from p2p.trust import CheckInPace
 
@@ -33,6 +36,10 @@ log = logging.getLogger(__name__)
 
 STATUS_S = 0.5
 LAST_WORD_S = 10.0
+ANEW_S, MEET_S = 60.0, 15.0
+"""How long a device that starts anew with its update waits for that to end, and then for a peer that hands
+in, before it checks in itself."""
+
 EXPECTED_AGE_S = 900
 """A device of the roster that was heard of within this long may be waking up beside us."""
 
@@ -54,6 +61,7 @@ class Reporting:
         driver: SwarmDriver,
         updates: Updates,
         meter: WanMeter | None,
+        count: ReportCount,
     ) -> None:
         self._config = config
         self._credentials = credentials
@@ -69,25 +77,59 @@ class Reporting:
         self._pace = CheckInPace()
         self._checked_at = -math.inf
         self._due = trio.Event()
+        self._quiet: bool | None = None
+        """Whether peers hand in for this device; None: it has not been long enough there to know."""
         self.roster = RosterDiscovery(credentials.identity.device)
         self.poll_s = config.coordinator.poll_s
+        self.handing_in = HandingIn(credentials, api, driver, count, lambda: self.poll_s)
 
     async def check_in_always(
         self, *, once: bool = False, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
         """Check in at the start, with polls, and (unless `last_word` will) whenever an update ended.
 
-        `started` is said as the first begins: it goes before the first poll on their connection, as others of
-        the site are found by its answer.
+        Where a peer hands in for this device, it reports by way of that peer instead, but for the start and
+        its own polls; and then much more seldom while nothing changes. `started` is said as the first
+        check-in begins: it goes before the first poll on their connection, as its answer tells of others.
         """
         task_status.started()
+        urgent = await self._began_anew()
+        direct = not urgent
         while True:
             ended, self._due = self._updates.ended, trio.Event()
-            ok = await self._check_in()
-            with trio.move_on_after(self._pace.alone(self.poll_s, random.random(), ok=ok)):
+            if not (once or direct) and await self._hand_in(ended, urgent=urgent):
+                wait = report_desk.every_s(self.poll_s, random.random())
+            elif ended.is_set() or self._due.is_set():
+                wait = 0.0  # it broke off for something newer
+            else:
+                ok = not self._config.swarm.wan or await self._check_in()
+                wait = self._pace.alone(self.poll_s, random.random(), ok=ok)
+            with trio.move_on_after(wait):
                 if once:
                     await trio.sleep_forever()
-                await _first_of(ended, self._due)
+                await first_of(ended, self._due)
+            urgent, direct = ended.is_set(), self._due.is_set()
+
+    async def _began_anew(self) -> bool:
+        """Whether this start is part of an update, which ends first; peers that were met know the rest."""
+        if self._installer.task is not Task.HEALTH or not self._config.swarm.lookout:
+            return False
+        with trio.move_on_after(min(ANEW_S, self.poll_s)):
+            await self._updates.ended.wait()
+        with trio.move_on_after(min(MEET_S, self.poll_s)):
+            while self.handing_in.for_itself():
+                await trio.sleep(MEET_S / 60)
+        return True
+
+    async def _hand_in(self, ended: trio.Event, *, urgent: bool) -> bool:
+        """Report by way of a peer; False if nobody does that, or if something newer is to be said."""
+        if not self._config.swarm.lookout:
+            return False
+        began = trio.current_time()
+        handed = await self.handing_in.report(self._report(), urgent=urgent, unless=(ended, self._due))
+        if handed:
+            self._checked_at, self._quiet = began, True
+        return handed
 
     def polled(self) -> None:
         """The origin has just answered a poll: if a check-in is nearly due, it is made now."""
@@ -127,12 +169,13 @@ class Reporting:
     async def _check_in(self, *, roster: bool = True) -> bool:
         """Report to the coordinator and learn who is on the site; False if that failed."""
         self._checked_at = trio.current_time()
-        report = self._report() | ({} if roster else {"roster": False})
+        report = self._report() | ({} if roster else {"roster": False}) | self._announced()
         try:
             answer = await self._api.checkin(self._config.device.id, self._credentials.key, report)
         except OriginError as error:
             log.info("check-in: %s", error.message)
             return False
+        self.handing_in.checked_in(answer.sequence)
         self.poll_s = min(self.poll_s, answer.poll_s)
         if self._config.discovery.roster and roster:
             self.roster.update(answer.roster)
@@ -140,6 +183,20 @@ class Reporting:
             whole = len(recent) == len(answer.roster) < ROSTER_MAX
             self._driver.feed(Expect(recent, whole))
         return True
+
+    def _announced(self) -> dict[str, object]:
+        """The number of a check-in, and for how long nothing may be heard of this device after it."""
+        number, quiet_s = self.handing_in.number(), 0
+        if self._config.swarm.lookout:
+            if self._quiet is not None and self.handing_in.for_itself():
+                self._quiet = False
+            if self._quiet:
+                quiet_s = report_desk.quiet_s(self.poll_s)
+            elif self._quiet is None:
+                self._quiet = False
+                quiet_s = report_desk.first_quiet_s(self.poll_s)
+        announced: dict[str, object] = {} if number is None else {"sequence": number}
+        return announced | ({"quiet_s": quiet_s} if quiet_s else {})
 
     def _report(self) -> dict[str, object]:
         running = self._boot.read().running
@@ -198,15 +255,3 @@ class Reporting:
         image = self._updates.progress.image
         status = self._driver.node.status(image) if image is not None else None
         return status.role if status is not None else "idle"
-
-
-async def _first_of(*events: trio.Event) -> None:
-    """Until one of them is set."""
-
-    async def wait(event: trio.Event) -> None:
-        await event.wait()
-        nursery.cancel_scope.cancel()
-
-    async with trio.open_nursery() as nursery:
-        for event in events:
-            nursery.start_soon(wait, event)

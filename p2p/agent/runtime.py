@@ -25,6 +25,7 @@ from p2p.adapters.http import HttpClient
 from p2p.adapters.identity import load_credentials, read_pinned_root
 from p2p.adapters.installer import ReleaseBlockedError
 from p2p.adapters.origin import HttpOrigin
+from p2p.adapters.reports import ReportCount
 from p2p.adapters.roster import StaticDiscovery
 from p2p.adapters.tls import TlsTransport
 from p2p.agent.asking import Asking
@@ -214,6 +215,7 @@ class Agent:
             self._driver,
             self._updates,
             self._meter,
+            ReportCount(DirectoryBlobStore(state / "reports")),
         )
         self._asking = Asking(
             config,
@@ -236,8 +238,10 @@ class Agent:
         await nursery.start(self._links.serve)
         for source in self._sources():
             nursery.start_soon(source.run, self._links.found)
-        if self._config.swarm.wan:
+        if self._config.swarm.wan or self._config.swarm.lookout:
             await nursery.start(partial(self._reporting.check_in_always, once=once))
+        if self._config.swarm.wan:
+            nursery.start_soon(self._reporting.handing_in.hand_in_always)
         if self._meter is not None:
             nursery.start_soon(self._meter.run)
         nursery.start_soon(self._conditions.run)

@@ -353,6 +353,8 @@ class Updates:
             passed, reason = result.passed, result.reason
         if passed:
             await trio.to_thread.run_sync(self._installer.healthy)
+            if (installed := self._installer.record.installed) is not None:
+                self._turn("committed", installed.release)
         else:
             log.error("health check: %s", reason)
             await trio.to_thread.run_sync(self._installer.unhealthy, f"health check: {reason}")

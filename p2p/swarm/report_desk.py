@@ -53,6 +53,11 @@ def quiet_s(pause_s: float) -> int:
     return min(math.ceil(every_s(pause_s) + waits_s(pause_s, urgent=False)), limits.REPORT_QUIET_MAX_S)
 
 
+def first_quiet_s(pause_s: float) -> int:
+    """The same for one that has just started: it does not know yet whether they do."""
+    return min(math.ceil(GRACE * pause_s + waits_s(pause_s, urgent=False)), limits.REPORT_QUIET_MAX_S)
+
+
 @dataclass(slots=True)
 class _Waiting:
     report: Report
@@ -62,7 +67,10 @@ class _Waiting:
 
 
 class ReportDesk:
-    """The desk of one device. Times are in seconds; `pause_s`: between two questions of the site."""
+    """The desk of one device. What a peer brought goes also when it is gone: its last word may be the one.
+
+    Times are in seconds; `pause_s`: between two questions of the site.
+    """
 
     def __init__(self) -> None:
         self._waiting: dict[str, _Waiting] = {}
@@ -85,10 +93,6 @@ class ReportDesk:
             due_at = min(due_at, held.due_at)
         self._waiting[device] = _Waiting(report, now, due_at, now + waits_s(pause_s, urgent=report.urgent))
         return True
-
-    def forget(self, device: str) -> None:
-        """A peer is gone: it gives its report to another, or has by now been told."""
-        self._waiting.pop(device, None)
 
     @property
     def due_at(self) -> float:

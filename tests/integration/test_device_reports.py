@@ -117,8 +117,7 @@ def test_a_check_in_makes_reports_before_it_stale(server: Running, site: list[Fa
     lookout, one, _ = site
     now = server.clock.seconds()
     held_back = one.report(7, now, release="1.0")
-    answer = server.checkin(one, release="2.0", sequence=8)
-    assert answer.json["sequence"] == 8
+    assert server.checkin(one, release="2.0", sequence=8).json["sequence"] == 0, "what it had before"
     assert results(server, lookout, held_back) == ["stale"]
     assert facts(server, one)["status"]["release"] == "2.0"
     assert results(server, lookout, one.report(9, now, release="3.0")) == ["ok"]
@@ -128,6 +127,8 @@ def test_a_device_that_lost_its_count_is_told_it(server: Running, site: list[Fak
     lookout, one, _ = site
     assert results(server, lookout, one.report(40, server.clock.seconds())) == ["ok"]
     assert server.checkin(one, sequence=1).json["sequence"] == 40
+    assert server.checkin(one, sequence=41).json["sequence"] == 40
+    assert server.checkin(one, sequence=42).json["sequence"] == 41
     assert "sequence" not in server.checkin(one).json, "an older agent does not count"
 
 

@@ -94,13 +94,6 @@ def test_the_desk_has_bounds() -> None:
     assert len(desk) == limits.REPORTS_PER_BATCH_MAX - len(batch), "the others go next"
 
 
-def test_a_peer_that_is_gone_has_nothing_here() -> None:
-    desk = ReportDesk()
-    desk.add("d1", urgent(), PAUSE_S, 0.0)
-    desk.forget("d1")
-    assert desk.take(100.0) == []
-
-
 @pytest.mark.parametrize("pause_s", [1.0, 60.0, 1800.0, 86_400.0])
 def test_who_announces_to_be_quiet_is_heard_of_before_that_is_over(pause_s: float) -> None:
     made = every_s(pause_s) + waits_s(pause_s, urgent=False)

@@ -1,0 +1,214 @@
+"""Reports by way of peers: this device's own, and those that it hands in for others.
+
+Who asks the origin for the site hands in for it: `p2p.swarm.relay` decides who that is, `report_desk` when.
+What a peer says became of a report is believed until this device next asks the coordinator itself, which
+then knows better. Not for when to report or what (`reporting`).
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import trio
+
+from p2p.adapters.device_api import CoordinatorRefusal, DeviceApi
+from p2p.adapters.identity import Credentials
+from p2p.adapters.reports import ReportCount, compact, signed_report
+from p2p.agent.driver import SwarmDriver
+from p2p.content import report as reports
+from p2p.errors import ContentError, OriginError, StoreError
+from p2p.swarm import events as e
+from p2p.swarm import report_desk
+from p2p.swarm.relay import NOBODY
+from p2p.swarm.report_desk import ReportDesk
+
+log = logging.getLogger(__name__)
+
+UNSUPPORTED_S = 86_400.0
+"""How long a coordinator that knows no batches is not asked again."""
+
+NO_SUCH_PATH = (404, 405, 501)
+
+
+@dataclass
+class _Given:
+    """A report that a peer is to hand in."""
+
+    sequence: int
+    over: trio.Event = field(default_factory=trio.Event)
+    result: str | None = None
+    device: str | None = None
+
+
+class HandingIn:
+    """`pause_s` tells how long the site waits between two questions to the origin."""
+
+    def __init__(
+        self,
+        credentials: Credentials,
+        api: DeviceApi,
+        driver: SwarmDriver,
+        count: ReportCount,
+        pause_s: Callable[[], float],
+    ) -> None:
+        self._credentials = credentials
+        self._api = api
+        self._driver = driver
+        self._count = count
+        self._pause_s = pause_s
+        self._desk = ReportDesk()
+        self._more = trio.Event()
+        self._given: _Given | None = None
+        self._believed: tuple[str, int] | None = None
+        """The peer that says that it handed our report in, and the number of that."""
+        self._unsupported_until = -math.inf
+        driver.reports = self
+
+    # This device's own
+
+    @property
+    def device(self) -> str:
+        return self._credentials.identity.device
+
+    def for_itself(self) -> bool:
+        """Whether nobody hands in for this device just now."""
+        if trio.current_time() < self._unsupported_until:
+            return True
+        return self._driver.node.hands_in_for(self._pause_s(), trio.current_time())
+
+    def number(self) -> int | None:
+        """The number of a check-in, which makes reports before it void; None if there is none to be had."""
+        try:
+            return self._count.next()
+        except StoreError as error:
+            log.warning("this device's count of its reports: %s", error.message)
+            return None
+
+    def checked_in(self, known: int | None) -> None:
+        """The coordinator itself says which report it had before this check-in (None: it does not say)."""
+        if known is None:
+            return
+        self._count.at_least(known)
+        if self._believed is not None and known < self._believed[1]:
+            device, sequence = self._believed
+            log.warning("%s did not hand in report %d, though it said so; it gets no more", device, sequence)
+            self._driver.feed(e.ReportWithdrawn(sequence, doubted=device))
+        self._believed = None
+
+    async def report(
+        self, status: Mapping[str, Any], *, urgent: bool, unless: tuple[trio.Event, ...]
+    ) -> bool:
+        """Have a peer hand in what this device says of itself; False if it has to do that itself.
+
+        `unless`: what makes this device speak for itself, or anew, meanwhile.
+        """
+        number = None if self.for_itself() else self.number()
+        if number is None:
+            return False
+        pause_s = self._pause_s()
+        said = compact(status) | {"quiet_s": report_desk.quiet_s(pause_s)}
+        line = signed_report(self._credentials.key, self.device, number, self._api.now(), said)
+        self._given = given = _Given(number)
+        self._driver.feed(e.ReportMade(number, urgent, line, pause_s))
+        try:
+            with trio.move_on_after(report_desk.waits_s(pause_s, urgent=urgent)):
+                await first_of(given.over, *unless)
+        finally:
+            self._given = None
+            if given.result is None:
+                self._driver.feed(e.ReportWithdrawn(number))
+        if given.result in reports.TAKEN and given.device is not None:
+            self._believed = given.device, number
+            return True
+        if given.result is None and not any(event.is_set() for event in unless):
+            log.info("no word of report %d", number)
+        elif given.result == reports.UNSUPPORTED:
+            self._unsupported_until = trio.current_time() + UNSUPPORTED_S
+        elif given.result is not None and given.device is not None:
+            log.info("report %d by way of %s: %s", number, given.device, given.result)
+        return False
+
+    # From the driver
+
+    def returned(self, action: e.ReportReturned) -> None:
+        """A peer's word of our report, or nobody takes it."""
+        given = self._given
+        if given is not None and given.sequence == action.sequence:
+            given.result, given.device = action.result, action.device
+            given.over.set()
+
+    def arrived(self, action: e.ReportArrived) -> None:
+        """A peer's report: it waits at the desk, if it is that peer's own and in one piece."""
+        message = action.report
+        try:
+            _, document = reports.split(message.report)
+            report = reports.Report.parse(document)
+        except ContentError as error:
+            log.info("a report of %s: %s", action.device, error.message)
+            self._answer(action.device, message.sequence, "bad-report")
+            return
+        if (report.device, report.sequence) != (action.device, message.sequence):
+            self._answer(action.device, message.sequence, "bad-report")
+        elif self._desk.add(action.device, message, self._pause_s(), trio.current_time()):
+            self._more.set()
+        else:
+            self._answer(action.device, message.sequence, NOBODY)
+
+    # The desk
+
+    async def hand_in_always(self) -> None:
+        """Hand in what peers bring, until cancelled."""
+        self._driver.feed(e.HandsIn(True))
+        while True:
+            self._more = trio.Event()
+            due_at = self._desk.due_at
+            with trio.move_on_at(due_at):
+                await self._more.wait()
+            if trio.current_time() >= due_at:
+                await self._hand_in()
+
+    async def _hand_in(self) -> None:
+        batch = self._desk.take(trio.current_time())
+        if not batch:
+            return
+        key = self._credentials.key
+        try:
+            results = await self._api.hand_in(self.device, key, [report.report for _, report in batch])
+        except CoordinatorRefusal as error:
+            if error.status not in NO_SUCH_PATH:
+                self._failed(error)
+                return
+            log.info("the coordinator takes no reports by way of peers")
+            results = [reports.UNSUPPORTED] * len(batch)
+            self._unsupported_until = trio.current_time() + UNSUPPORTED_S
+            self._driver.feed(e.HandsIn(False))
+        except OriginError as error:
+            self._failed(error)
+            return
+        self._desk.answered()
+        for (device, report), result in zip(batch, results, strict=True):
+            self._answer(device, report.sequence, result)
+
+    def _failed(self, error: OriginError) -> None:
+        log.info("reports of peers: %s", error.message)
+        self._desk.failed(trio.current_time(), random.random())
+
+    def _answer(self, device: str, sequence: int, result: str) -> None:
+        self._driver.feed(e.ReportHandedIn(device, sequence, result))
+
+
+async def first_of(*events: trio.Event) -> None:
+    """Until one of them is set."""
+
+    async def wait(event: trio.Event) -> None:
+        await event.wait()
+        nursery.cancel_scope.cancel()
+
+    async with trio.open_nursery() as nursery:
+        for event in events:
+            nursery.start_soon(wait, event)

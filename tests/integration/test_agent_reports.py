@@ -1,0 +1,243 @@
+"""Agents whose reports go by way of one of them, to the real coordinator; and what a false one achieves."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import trio
+from cryptography.hazmat.primitives import serialization
+from fastapi import APIRouter
+
+from coordinator.api.device import DeviceApi as CoordinatorsApi
+from coordinator.app import Coordinator
+from coordinator.clock import wall_clock
+from coordinator.db.models import Device as Record
+from coordinator.db.models import LatestReport
+from p2p.adapters.device_api import DeviceApi
+from p2p.adapters.durable import DirectoryBlobStore
+from p2p.adapters.reports import STEP, ReportCount, compact
+from p2p.content.report import OK, SEQUENCE_MAX
+from p2p.errors import StoreError
+from p2p.swarm import report_desk
+from p2p.trust import pace
+from tests.support.fleet import Device, FleetRig, RunningAgent, until
+from tests.support.serving import serving
+
+POLL_S = 3.0
+
+
+@pytest.fixture(autouse=True)
+def impatient(quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What takes hours at a site takes tenths of a second here."""
+    monkeypatch.setattr(report_desk, "ROUTINE", 0.1)
+    monkeypatch.setattr(report_desk, "URGENT_S", 0.3)
+    monkeypatch.setattr(report_desk, "GRACE", 0.4)
+    monkeypatch.setattr(report_desk, "GRACE_S", 2.0)
+    monkeypatch.setattr(pace, "ALONE", (0.3, 0.1))
+
+
+@dataclass
+class Depot:
+    """Three running agents. `lookout` hands in for the others."""
+
+    coordinator: Coordinator
+    runs: dict[str, RunningAgent]
+
+    @property
+    def lookout(self) -> RunningAgent:
+        (found,) = [r for r in self.runs.values() if r.agent._reporting.handing_in.for_itself()]
+        return found
+
+    @property
+    def riders(self) -> list[RunningAgent]:
+        return [run for run in self.runs.values() if run is not self.lookout]
+
+    def heard(self, run: RunningAgent) -> LatestReport | None:
+        """The last that the coordinator heard of a device."""
+        with self.coordinator.database.read() as session:
+            return session.get(LatestReport, run.device.name)
+
+    async def met(self) -> None:
+        others = len(self.runs) - 1
+        await until(lambda: all(len(run.node.peers) == others for run in self.runs.values()), "all have met")
+
+
+@pytest.fixture
+def served(fleet: FleetRig) -> Iterator[tuple[Coordinator, str]]:
+    with serving(fleet.repository, wall_clock) as found:
+        yield found
+
+
+@asynccontextmanager
+async def depot(fleet: FleetRig, served: tuple[Coordinator, str]) -> AsyncIterator[Depot]:
+    coordinator, url = served
+    devices: list[Device] = []
+    for name in ("d1", "d2", "d3"):
+        devices.append(fleet.device(name, coordinator=url, peers=tuple(devices), poll_s=POLL_S))
+        register(coordinator, devices[-1])
+    async with AsyncExitStack() as stack:
+        runs = {d.name: await stack.enter_async_context(d.running()) for d in devices}
+        found = Depot(coordinator, runs)
+        await found.met()
+        yield found
+
+
+def register(coordinator: Coordinator, device: Device) -> None:
+    """What the device API keeps of an enrolment."""
+    encoding = serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    key = device.credentials.key.public_key().public_bytes(*encoding).decode()
+    with coordinator.database.write() as session:
+        session.add(
+            Record(
+                id=device.name, site="depot", groups=[], hardware="board-a", key=key, certificate="",
+                enrolled_at=int(time.time()), not_after=int(time.time()) + 86_400,
+            )
+        )  # fmt: skip
+
+
+async def test_riders_report_by_way_of_the_one_that_asks_for_all(
+    fleet: FleetRig, served: tuple[Coordinator, str]
+) -> None:
+    fleet.order("2.0")
+    async with depot(fleet, served) as site:
+
+        def told(run: RunningAgent) -> bool:
+            heard = site.heard(run)
+            return heard is not None and heard.via == site.lookout.device.name and heard.release == "2.0"
+
+        for run in site.runs.values():
+            await run.committed("2.0")
+        await until(lambda: all(told(run) for run in site.riders), "both reports were brought")
+        await until(
+            lambda: all(r.agent._reporting.handing_in._believed is not None for r in site.riders),
+            "and the riders know it",
+        )
+        heard = site.heard(site.riders[0])
+        assert heard is not None and heard.signed_at is not None
+        assert heard.signed_at <= heard.at
+        assert heard.quiet_s == report_desk.quiet_s(POLL_S)
+        assert heard.host == "127.0.0.1"
+        own = site.heard(site.lookout)
+        assert own is not None and own.via is None
+        with served[0].database.read() as session:
+            count = session.get(Record, site.riders[0].device.name)
+            assert count is not None and count.sequence >= 2
+
+
+async def test_a_device_whose_reports_are_dropped_goes_to_the_coordinator_itself(
+    fleet: FleetRig, served: tuple[Coordinator, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dropped: list[int] = []
+
+    async def drop(self: DeviceApi, device: str, key: object, reports: list[bytes]) -> list[str]:
+        dropped.append(len(reports))
+        await trio.sleep_forever()
+        raise AssertionError
+
+    monkeypatch.setattr(DeviceApi, "hand_in", drop)
+    async with depot(fleet, served) as site:
+        first = {run.device.name: site.heard(run) for run in site.riders}
+        await until(lambda: bool(dropped), "the lookout has a report")
+        began = int(time.time())
+
+        def heard_since(run: RunningAgent) -> bool:
+            heard = site.heard(run)
+            return heard is not None and heard.via is None and heard.at > began
+
+        await until(lambda: all(map(heard_since, site.riders)), "both spoke for themselves")
+        assert first is not None
+
+
+async def test_who_says_that_it_handed_in_and_did_not_is_found_out(
+    fleet: FleetRig,
+    served: tuple[Coordinator, str],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def lie(self: DeviceApi, device: str, key: object, reports: list[bytes]) -> list[str]:
+        return [OK] * len(reports)
+
+    monkeypatch.setattr(DeviceApi, "hand_in", lie)
+    with caplog.at_level(logging.WARNING):
+        async with depot(fleet, served) as site:
+            rider, liar = site.riders[0], site.lookout.device.name
+            await until(lambda: rider.agent._reporting.handing_in._believed is not None, "it is believed")
+            heard = site.heard(rider)
+            assert heard is not None and heard.via is None
+            rider.agent.ask_now()  # its own question, with which it checks in
+            await until(lambda: "did not hand in" in caplog.text, "it is found out")
+            assert f"{liar} did not hand in report" in caplog.text
+            rider.agent._updates.ended.set()  # something to report: the liar gets it no more
+            rider.agent._updates.ended = trio.Event()
+            at = time.time()
+
+            def spoke() -> bool:
+                last = site.heard(rider)
+                return last is not None and last.via is None and last.at >= int(at)
+
+            await until(spoke, "it speaks for itself")
+
+
+async def test_a_coordinator_that_knows_no_batches_hears_of_each_device_itself(
+    fleet: FleetRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def without(self: CoordinatorsApi) -> APIRouter:
+        router = APIRouter(prefix="/api/v1")
+        router.add_api_route("/checkin", self.checkin, methods=["POST"])
+        return router
+
+    monkeypatch.setattr(CoordinatorsApi, "router", without)
+    with serving(fleet.repository, wall_clock) as served:
+        async with depot(fleet, served) as site:
+            riders = site.riders
+            await until(
+                lambda: all(r.agent._reporting.handing_in.for_itself() for r in riders), "they know it"
+            )
+            began = time.time()
+
+            def spoke(run: RunningAgent) -> bool:
+                last = site.heard(run)
+                return last is not None and last.via is None and last.at > began
+
+            await until(lambda: all(map(spoke, riders)), "each at its own pace, as before")
+
+
+def test_numbers_are_used_once_also_after_a_restart(tmp_path: Path) -> None:
+    store = DirectoryBlobStore(tmp_path)
+    count = ReportCount(store)
+    assert [count.next() for _ in range(3)] == [1, 2, 3]
+    again = ReportCount(store)
+    assert again.next() == STEP + 1
+    again.at_least(1000)
+    again.at_least(7)
+    assert again.next() == 1001
+    assert ReportCount(store).next() > 1001
+    again.at_least(SEQUENCE_MAX + 5)
+    assert again.next() == SEQUENCE_MAX
+    with pytest.raises(StoreError, match="used up"):
+        again.next()
+
+
+def test_a_count_that_is_damaged_begins_anew(tmp_path: Path) -> None:
+    store = DirectoryBlobStore(tmp_path)
+    store.write("sequence", b"\xff" * 40)
+    assert ReportCount(store).next() == 1
+
+
+def test_what_goes_without_saying_is_not_in_a_report() -> None:
+    ledger = {"wan": 3, "peers": {"a": 1, "b": 4}, "sent": {}, "wasted": 0}
+    status = {
+        "state": "idle",
+        "role": "idle",
+        "release": None,
+        "listen_port": 0,
+        "images": {},
+        "ledger": ledger,
+    }
+    assert compact(status) == {"state": "idle", "listen_port": 0, "ledger": {"wan": 3, "peers": 5}}
