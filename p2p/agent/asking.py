@@ -23,6 +23,7 @@ from p2p.content.order import Member
 from p2p.errors import OriginError, PeerError, TrustError
 from p2p.ports import Origin
 from p2p.swarm import events as e
+from p2p.swarm.lookout import WORD_S
 from p2p.trust import (
     Decision,
     ReleaseFloors,
@@ -65,6 +66,8 @@ class Asking:
         self._asked_for = False
         self._turn = True
         self._stands_until = 0.0
+        self._anew_at: float | None = None
+        """When this device started with its own update, until somebody told when the origin was asked."""
         self._excepted = False  # the last decision was by expired metadata, as its order allows
         self._pause_s = config.coordinator.poll_s
 
@@ -72,6 +75,12 @@ class Asking:
         """Do not wait for the next poll, nor be content with a question that is under way."""
         self._asked_for = True
         self._driver.news.set()
+
+    def began_anew(self) -> None:
+        """This start is part of an update: what is meant is held, and peers may say whether there is more."""
+        if self._config.swarm.lookout:
+            self._turn, self._anew_at = False, trio.current_time()
+            self._own_at = self._anew_at
 
     async def ask(self, *, origin: bool = False) -> Decision:
         """Refresh the metadata from origin or peers and decide what this device should run.
@@ -179,6 +188,10 @@ class Asking:
         """When this device asks the origin, by the clock of the event loop, as far as is known now."""
         if not (self._config.swarm.wan and self._config.swarm.lookout):
             return self._asked_at + pause_s * (0.5 + jitter)
+        if self._anew_at is not None:
+            if not self._driver.node.told_of_origin:
+                return self._anew_at + min(WORD_S, pause_s) * (0.5 + jitter)
+            self._anew_at = None
         now, own = trio.current_time(), self._own_at + pause_s * (0.5 + jitter)
         turn = self._driver.node.asks_at(self._own_at, pause_s, jitter, now)
         content_s = self._trust.content_until - max(self._trust.time, time.time())
@@ -187,7 +200,7 @@ class Asking:
     async def _decide(self, *, wan: bool) -> Decision:
         device = self._config.device
         if wan:
-            self._own_at, self._turn = trio.current_time(), False
+            self._own_at, self._turn, self._anew_at = trio.current_time(), False, None
         self._excepted = False
         known = self._trust.versions.get("timestamp", 0)
         source = MetadataSource(self._driver, self._origin, self._imported, wan=wan, known=known)

@@ -25,7 +25,7 @@ from p2p.errors import ContentError, OriginError, StoreError
 from p2p.swarm import events as e
 from p2p.swarm import report_desk
 from p2p.swarm.relay import NOBODY
-from p2p.swarm.report_desk import ReportDesk
+from p2p.swarm.report_desk import Brought, ReportDesk
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +63,8 @@ class HandingIn:
         self._pause_s = pause_s
         self._desk = ReportDesk()
         self._more = trio.Event()
+        self._polled = False
+        """The origin has just answered, and there is something for the coordinator."""
         self._given: _Given | None = None
         self._believed: tuple[str, int] | None = None
         """The peer that says that it handed our report in, and the number of that."""
@@ -79,7 +81,7 @@ class HandingIn:
         """Whether nobody hands in for this device just now."""
         if trio.current_time() < self._unsupported_until:
             return True
-        return self._driver.node.hands_in_for(self._pause_s(), trio.current_time())
+        return self._driver.node.speaks_for_itself
 
     def number(self) -> int | None:
         """The number of a check-in, which makes reports before it void; None if there is none to be had."""
@@ -143,33 +145,42 @@ class HandingIn:
             given.over.set()
 
     def arrived(self, action: e.ReportArrived) -> None:
-        """A peer's report: it waits at the desk, if it is that peer's own and in one piece."""
+        """A report that a peer brings: it waits at the desk, if it is in one piece."""
         message = action.report
         try:
             _, document = reports.split(message.report)
             report = reports.Report.parse(document)
         except ContentError as error:
             log.info("a report of %s: %s", action.device, error.message)
-            self._answer(action.device, message.sequence, "bad-report")
+            self._answer(action.device, message.number, "bad-report")
             return
-        if (report.device, report.sequence) != (action.device, message.sequence):
-            self._answer(action.device, message.sequence, "bad-report")
-        elif self._desk.add(action.device, message, self._pause_s(), trio.current_time()):
+        if not message.hops and report.device != action.device:
+            self._answer(action.device, message.number, "bad-report")
+            return
+        brought = Brought(report.device, report.sequence, action.device, message)
+        if self._desk.add(brought, self._pause_s(), trio.current_time()):
             self._more.set()
         else:
-            self._answer(action.device, message.sequence, NOBODY)
+            self._answer(action.device, message.number, NOBODY)
 
     # The desk
 
+    def polled(self) -> None:
+        """The origin has answered a question of this device: what has waited for some time goes along."""
+        if self._desk.with_question(trio.current_time()):
+            self._polled = True
+            self._more.set()
+
     async def hand_in_always(self) -> None:
         """Hand in what peers bring, until cancelled."""
-        self._driver.feed(e.HandsIn(True))
+        self._driver.feed(e.HandsIn(True, self._pause_s()))
         while True:
             self._more = trio.Event()
             due_at = self._desk.due_at
             with trio.move_on_at(due_at):
                 await self._more.wait()
-            if trio.current_time() >= due_at:
+            if trio.current_time() >= due_at or self._polled:
+                self._polled = False
                 await self._hand_in()
 
     async def _hand_in(self) -> None:
@@ -178,7 +189,7 @@ class HandingIn:
             return
         key = self._credentials.key
         try:
-            results = await self._api.hand_in(self.device, key, [report.report for _, report in batch])
+            results = await self._api.hand_in(self.device, key, [brought.message.report for brought in batch])
         except CoordinatorRefusal as error:
             if error.status not in NO_SUCH_PATH:
                 self._failed(error)
@@ -186,20 +197,20 @@ class HandingIn:
             log.info("the coordinator takes no reports by way of peers")
             results = [reports.UNSUPPORTED] * len(batch)
             self._unsupported_until = trio.current_time() + UNSUPPORTED_S
-            self._driver.feed(e.HandsIn(False))
+            self._driver.feed(e.HandsIn(False, self._pause_s()))
         except OriginError as error:
             self._failed(error)
             return
         self._desk.answered()
-        for (device, report), result in zip(batch, results, strict=True):
-            self._answer(device, report.sequence, result)
+        for brought, result in zip(batch, results, strict=True):
+            self._answer(brought.peer, brought.message.number, result)
 
     def _failed(self, error: OriginError) -> None:
         log.info("reports of peers: %s", error.message)
         self._desk.failed(trio.current_time(), random.random())
 
-    def _answer(self, device: str, sequence: int, result: str) -> None:
-        self._driver.feed(e.ReportHandedIn(device, sequence, result))
+    def _answer(self, device: str, number: int, result: str) -> None:
+        self._driver.feed(e.ReportHandedIn(device, number, result))
 
 
 async def first_of(*events: trio.Event) -> None:

@@ -75,7 +75,7 @@ class Reporting:
         self._written: dict[str, Any] | None = None
         self._left = False
         self._pace = CheckInPace()
-        self._checked_at = -math.inf
+        self._checked_at = self._roster_at = -math.inf
         self._due = trio.Event()
         self._quiet: bool | None = None
         """Whether peers hand in for this device; None: it has not been long enough there to know."""
@@ -133,6 +133,7 @@ class Reporting:
 
     def polled(self) -> None:
         """The origin has just answered a poll: if a check-in is nearly due, it is made now."""
+        self.handing_in.polled()
         if self._pace.with_poll(trio.current_time() - self._checked_at, self.poll_s):
             self._due.set()
 
@@ -168,7 +169,10 @@ class Reporting:
 
     async def _check_in(self, *, roster: bool = True) -> bool:
         """Report to the coordinator and learn who is on the site; False if that failed."""
-        self._checked_at = trio.current_time()
+        self._checked_at = now = trio.current_time()
+        roster &= self._pace.with_roster(
+            now - self._roster_at, self.poll_s, peers=len(self._driver.node.peers)
+        )
         report = self._report() | ({} if roster else {"roster": False}) | self._announced()
         try:
             answer = await self._api.checkin(self._config.device.id, self._credentials.key, report)
@@ -177,6 +181,7 @@ class Reporting:
             return False
         self.handing_in.checked_in(answer.sequence)
         self.poll_s = min(self.poll_s, answer.poll_s)
+        self._roster_at = now if roster else self._roster_at
         if self._config.discovery.roster and roster:
             self.roster.update(answer.roster)
             recent = {r.device: r.image for r in answer.roster if r.age_s <= EXPECTED_AGE_S}

@@ -23,7 +23,7 @@ from p2p.adapters.device_api import DeviceApi
 from p2p.adapters.durable import DirectoryBlobStore
 from p2p.adapters.http import HttpClient
 from p2p.adapters.identity import load_credentials, read_pinned_root
-from p2p.adapters.installer import ReleaseBlockedError
+from p2p.adapters.installer import ReleaseBlockedError, Task
 from p2p.adapters.origin import HttpOrigin
 from p2p.adapters.reports import ReportCount
 from p2p.adapters.roster import StaticDiscovery
@@ -234,6 +234,8 @@ class Agent:
         """Until cancelled; with `once`, until what is meant is committed, or the error that prevents it."""
         self._updates.adopt()
         self._installer.reconcile()
+        if self._installer.task is Task.HEALTH and not once:
+            self._asking.began_anew()
         await nursery.start(self._driver.run)
         await nursery.start(self._links.serve)
         for source in self._sources():

@@ -85,6 +85,7 @@ DEVICE_API_ANSWER_MAX = 4 * MIB
 # Signed reports
 REPORT_SIZE_MAX = 16 * KIB  # one, with its signature
 REPORTS_PER_BATCH_MAX = 128
+REPORT_HOPS_MAX = 8  # peers that one goes through, after the first
 REPORT_BATCH_MAX = 1 * MIB  # a batch, decoded
 REPORT_BATCH_CODED_MAX = 256 * KIB  # and as it is sent
 REPORT_QUIET_MAX_S = 7 * 86_400  # for how long a device may announce that it will not be heard of

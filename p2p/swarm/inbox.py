@@ -36,6 +36,7 @@ class Inbox:
         relay: Relay,
     ) -> None:
         self._context = context
+        self._lookout = lookout
         self._relay = relay
         self._objects = objects
         self._pursuits = pursuits
@@ -56,7 +57,7 @@ class Inbox:
             m.Peers: self._on_peers,
             m.Bye: self._on_bye,
             m.Hearsay: self._on_hearsay,
-            m.OriginAsked: lookout.heard,
+            m.OriginAsked: self._on_origin_asked,
             m.Report: relay.arrived,
             m.Reported: relay.told,
         }
@@ -87,6 +88,10 @@ class Inbox:
         self._objects.on_object_want(peer, message)
         for pursuit in self._pursuits:
             pursuit.image.index_of_use(message.digest)
+
+    def _on_origin_asked(self, peer: Peer, message: m.OriginAsked) -> None:
+        self._lookout.heard(peer, message)
+        self._relay.moved()
 
     def _on_metadata_want(self, peer: Peer, message: m.MetadataWant) -> None:
         if message.name == PROBE:

@@ -203,20 +203,22 @@ class OriginAsked(NamedTuple):
 
 
 class Report(NamedTuple):
-    """The sender's signed report (`p2p.content.report`), to be handed in to the coordinator for it.
+    """A signed report (`p2p.content.report`), to be handed in to the coordinator.
 
-    `urgent`: it should not wait long for others to go with it.
+    `number`: the sender's own, by which it is told what became of it; `urgent`: it should not wait long for
+    others to go with it; `hops`: how many peers have passed it on, 0 if it is the sender's own.
     """
 
-    sequence: int
+    number: int
     urgent: bool
+    hops: int
     report: bytes
 
 
 class Reported(NamedTuple):
-    """What the coordinator said of the receiver's report: a stable word."""
+    """What the coordinator said of the report that the receiver gave with this number: a stable word."""
 
-    sequence: int
+    number: int
     result: str
 
 

@@ -150,9 +150,15 @@ class SwarmNode:
         """When this device asks the origin itself, as far as is known `now` (`Lookout.due`)."""
         return self._lookout.due(asked_at, pause_s, jitter, now)
 
-    def hands_in_for(self, pause_s: float, now: float) -> bool:
-        """Whether a report of this device's own has to go through no peer, as none comes before it."""
-        return not self._lookout.before(pause_s, now)
+    @property
+    def told_of_origin(self) -> bool:
+        """Whether this node knows when the origin was asked last, by itself or by a peer."""
+        return self._lookout.told
+
+    @property
+    def speaks_for_itself(self) -> bool:
+        """Whether this device has nobody who could hand in its reports, or is the one that does so."""
+        return not self._lookout.speakers()
 
     def deadline(self) -> float | None:
         """When `Tick` is due at the latest; None while only events can change anything."""
@@ -257,8 +263,9 @@ class SwarmNode:
                     self._lookout.trusts(event.version)
             case e.OriginAnswered():
                 self._lookout.answered()
+                self._relay.moved()
             case e.HandsIn():
-                self._relay.hands_in(event.able)
+                self._relay.hands_in(event)
             case e.ReportMade():
                 self._relay.made(event)
             case e.ReportWithdrawn():

@@ -1,9 +1,9 @@
 """How a device's report gets to the coordinator through a peer: whom it is given to, and what comes of it.
 
-It is given to the one that asks the origin for the site (`lookout`), the first of those that come before this
-device; one before which nobody comes hands in itself. A peer is first asked whether it takes reports: older
-nodes know no such message. One that is lost, refuses or is doubted is passed over for the next; in the end
-the report comes back to the agent, which goes to the coordinator itself.
+It goes to the one that asked the origin last (`lookout`): word of that went from peer to peer, and reports go
+the same way back. A peer is first asked whether it takes reports, as older nodes know no such message. One
+that is lost, refuses or is doubted is passed over for another; in the end the report comes back to the agent,
+which goes to the coordinator itself.
 
 What a peer says became of a report is a hint: the agent hears the truth when it next asks the coordinator
 (`agent.handing_in`), and who said otherwise is doubted here for a while. Not for when to report, nor for how
@@ -12,6 +12,7 @@ the reports of others are gathered (`report_desk`).
 
 from __future__ import annotations
 
+from p2p.content import limits
 from p2p.swarm import events as e
 from p2p.swarm import messages as m
 from p2p.swarm.context import Context
@@ -27,6 +28,9 @@ NOBODY = "nobody"
 TRIES_MAX = 3
 """Peers that a report is offered to before its device goes to the coordinator itself."""
 
+PASSED_MAX, HELD_MAX = 512, 32
+"""Reports of others on their way through this node, and that wait for each peer to say that it takes any."""
+
 DOUBT_S = 86_400.0
 """How long a peer gets no report that did not hand one in, though it said so; twice as long each time."""
 
@@ -40,37 +44,47 @@ class Relay:
         self._context = context
         self._lookout = lookout
         self._hands_in = False
+        self._pause_s = float("inf")
         self._takes: dict[str, bool] = {}
         """By connected peer, as it said; None of those that were not asked."""
         self._own: e.ReportMade | None = None
         self._with: str | None = None
         """The peer that was asked whether it takes our report, or has it."""
-        self._given = False
+        self._number: int | None = None
+        """By which number it has it."""
+        self._last = 0
         self._tried: set[str] = set()
+        self._passed: dict[tuple[str, int], tuple[str, int]] = {}
+        """By peer and number: whose report that is, and by which number of theirs."""
+        self._held: dict[str, list[tuple[str, m.Report]]] = {}
+        """By peer that was asked whether it takes reports: whose are for it, if it does."""
+        self._parked: list[tuple[str, m.Report]] = []
+        """What came while this node had asked, out of turn: the lookout will soon be heard of again."""
         self._doubts: dict[str, tuple[float, float]] = {}
 
     # The local agent
 
-    def hands_in(self, able: bool) -> None:
+    def hands_in(self, event: e.HandsIn) -> None:
         """Whether this node's agent hands reports of peers in."""
-        self._hands_in = able
+        self._hands_in, self._pause_s = event.able, event.pause_s
 
     def made(self, report: e.ReportMade) -> None:
         """Have a peer hand this in."""
-        self._own, self._with, self._tried = report, None, set()
+        self._own, self._with, self._number, self._tried = report, None, None, set()
+        self._pause_s = report.pause_s
         self._offer()
 
     def withdrawn(self, event: e.ReportWithdrawn) -> None:
         """The agent does without, or did not get what it was told."""
         if self._own is not None and self._own.sequence == event.sequence:
-            self._own = self._with = None
+            self._own = self._with = self._number = None
         if event.doubted is not None:
             self._doubt(event.doubted)
 
     def handed_in(self, event: e.ReportHandedIn) -> None:
         """Tell a peer what became of its report."""
         if event.device in self._context.peers:
-            self._context.send(event.device, m.Reported(event.sequence, event.result))
+            self._context.send(event.device, m.Reported(event.number, event.result))
 
     # Peers
 
@@ -80,38 +94,79 @@ class Relay:
         self._context.send(peer.device, answer or m.Refuse(message.request, m.Refusal.DONT_HAVE))
 
     def answered(self, device: str, takes: bool) -> None:
-        """A peer's answer to that; False also for one that is lost before it came."""
+        """A peer's answer to that."""
         self._takes[device] = takes
-        if self._own is not None and self._with == device and not self._given:
+        if self._own is not None and self._with == device and self._number is None:
             self._with = None
             self._offer()
+        for whose, message in self._held.pop(device, ()):
+            if (peer := self._context.peers.get(whose)) is not None:
+                self.arrived(peer, message)
 
     def arrived(self, peer: Peer, message: m.Report) -> None:
-        """A peer's report: the agent hands it in, if it said that it does."""
-        self._context.stirred = False
-        if self._hands_in:
-            self._context.actions.append(e.ReportArrived(peer.device, message))
-        else:
-            self._context.send(peer.device, m.Reported(message.sequence, NOBODY))
+        """A report: the agent hands it in if it asks the origin, else a peer that does gets it."""
+        context, lookout = self._context, self._lookout
+        context.stirred = False
+        further = None
+        if self._hands_in and not message.urgent and lookout.spoke_last and not lookout.leads:
+            self._parked.append((peer.device, message))
+            if len(self._parked) > PASSED_MAX:
+                self._refuse(*self._parked.pop(0))
+            return
+        if not lookout.spoke_last and message.hops < limits.REPORT_HOPS_MAX:
+            further = self._further(peer.device)
+        if further is None:
+            if self._hands_in and (lookout.spoke_last or lookout.asks(self._pause_s)):
+                context.actions.append(e.ReportArrived(peer.device, message))
+            else:
+                context.send(peer.device, m.Reported(message.number, NOBODY))
+            return
+        while len(self._passed) >= PASSED_MAX:
+            del self._passed[next(iter(self._passed))]  # whose device has waited for it in vain
+        if further not in self._takes:
+            held = self._held.setdefault(further, [])
+            held.append((peer.device, message))
+            if len(held) == 1:
+                self._ask(further)
+            elif len(held) > HELD_MAX:
+                self._refuse(*held.pop(0))
+            return
+        number = self._next()
+        self._passed[further, number] = peer.device, message.number
+        context.send(further, m.Report(number, message.urgent, message.hops + 1, message.report))
+
+    def moved(self) -> None:
+        """The origin was asked again: what was to go to whoever does so goes on."""
+        parked, self._parked = self._parked, []
+        for whose, message in parked:
+            if (peer := self._context.peers.get(whose)) is not None:
+                self.arrived(peer, message)
 
     def told(self, peer: Peer, message: m.Reported) -> None:
-        """A peer's word of our report; of one that it does not have, it is ignored."""
-        self._context.stirred = False
-        own = self._own
-        if own is None or self._with != peer.device or not self._given or own.sequence != message.sequence:
-            return
-        if message.result == NOBODY:
-            self._takes[peer.device] = False
-            self._with = None
-            self._offer()
-        else:
-            self._return(peer.device, message.result)
+        """A peer's word of a report that it was given; of any other, it is ignored."""
+        context, own = self._context, self._own
+        context.stirred = False
+        whose = self._passed.pop((peer.device, message.number), None)
+        if whose is not None:
+            if whose[0] in context.peers:
+                context.send(whose[0], m.Reported(whose[1], message.result))
+        elif own is not None and self._with == peer.device and self._number == message.number:
+            if message.result == NOBODY:
+                self._offer()
+            else:
+                self._return(peer.device, message.result)
 
     def lost(self, device: str) -> None:
         """A peer is gone, perhaps with our report: which the coordinator takes but once."""
         self._takes.pop(device, None)
+        for waiting in self._held.pop(device, ()):
+            self._refuse(*waiting)
+        for key, (whose, number) in list(self._passed.items()):
+            if device in (key[0], whose):
+                del self._passed[key]
+                if whose in self._context.peers:
+                    self._context.send(whose, m.Reported(number, NOBODY))
         if self._own is not None and self._with == device:
-            self._with = None
             self._offer()
 
     # Inside
@@ -121,24 +176,44 @@ class Relay:
         context, own = self._context, self._own
         if own is None:
             return
-        for device in self._lookout.before(own.pause_s, context.now):
+        self._with = self._number = None
+        for device in self._lookout.speakers():
             if device in self._tried or self._takes.get(device) is False or self._doubted(device):
                 continue
             if len(self._tried) >= TRIES_MAX:
                 break
             self._with = device
-            self._given = device in self._takes
-            if self._given:
+            if device in self._takes:
                 self._tried.add(device)
-                context.send(device, m.Report(own.sequence, own.urgent, own.report))
+                self._number = self._next()
+                context.send(device, m.Report(self._number, own.urgent, 0, own.report))
             else:
-                request = context.peers[device].ask(Asked(context.now, metadata=PROBE))
-                context.send(device, m.MetadataWant(request, PROBE))
+                self._ask(device)
             return
         self._return(None, NOBODY)
 
+    def _refuse(self, device: str, message: m.Report) -> None:
+        if device in self._context.peers:
+            self._context.send(device, m.Reported(message.number, NOBODY))
+
+    def _ask(self, device: str) -> None:
+        """Whether it takes reports."""
+        request = self._context.peers[device].ask(Asked(self._context.now, metadata=PROBE))
+        self._context.send(device, m.MetadataWant(request, PROBE))
+
+    def _further(self, sender: str) -> str | None:
+        """The peer that gets what `sender` brought: it is nearer to the one that asks, and takes reports."""
+        device = self._lookout.toward
+        if device is None or device == sender or self._doubted(device):
+            return None
+        return device if self._takes.get(device, True) else None
+
+    def _next(self) -> int:
+        self._last = (self._last + 1) & 0xFFFFFFFF
+        return self._last
+
     def _return(self, device: str | None, result: str) -> None:
-        own, self._own, self._with = self._own, None, None
+        own, self._own, self._with, self._number = self._own, None, None, None
         if own is not None:
             self._context.actions.append(e.ReportReturned(own.sequence, device, result))
 

@@ -19,7 +19,7 @@ EVERY, EVERY_MAX_S = 48, 86_400.0
 """Pauses between two reports of a device of which nothing changes (about a day where a pause is half an
 hour), and the most seconds that they may be."""
 
-ROUTINE = 6
+ROUTINE = 12
 """Pauses that such a report waits for others, at the desk."""
 
 URGENT_S = 10.0
@@ -33,6 +33,9 @@ GRACE_S = 60.0
 
 RETRY_S = (15.0, 900.0)
 """First and longest pause after a coordinator that could not be reached."""
+
+PER_PEER_MAX = 96
+"""Reports that one peer may have at the desk, its own and those that it passes on."""
 
 REPORT_ROUGHLY = 1024
 """Bytes of a report that a batch may always count on."""
@@ -58,12 +61,23 @@ def first_quiet_s(pause_s: float) -> int:
     return min(math.ceil(GRACE * pause_s + waits_s(pause_s, urgent=False)), limits.REPORT_QUIET_MAX_S)
 
 
+@dataclass(frozen=True, slots=True)
+class Brought:
+    """A report at the desk: `device` wrote it, as its number `sequence`; `peer` brought it, as `message`."""
+
+    device: str
+    sequence: int
+    peer: str
+    message: Report
+
+
 @dataclass(slots=True)
 class _Waiting:
-    report: Report
-    since: float
+    brought: Brought
     due_at: float
     until: float
+    soon_at: float
+    """From when on it goes with a question to the origin, whose connection is open."""
 
 
 class ReportDesk:
@@ -73,25 +87,29 @@ class ReportDesk:
     """
 
     def __init__(self) -> None:
-        self._waiting: dict[str, _Waiting] = {}
-        self._under_way: dict[str, Report] = {}
+        self._waiting: dict[tuple[str, str], _Waiting] = {}
+        """By who brought it and who wrote it: nobody takes another's place."""
+        self._under_way: list[Brought] = []
         self._retry_at = -math.inf
         self._retry_s = RETRY_S[0]
 
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def add(self, device: str, report: Report, pause_s: float, now: float) -> bool:
-        """A peer's report; it replaces an older one of the same peer. False: there is no room."""
-        held = self._waiting.get(device)
-        if held is None and len(self._waiting) >= limits.REPORTS_PER_BATCH_MAX:
+    def add(self, brought: Brought, pause_s: float, now: float) -> bool:
+        """A report; it replaces an older one of the same device and peer. False: there is no room."""
+        key, urgent = (brought.peer, brought.device), brought.message.urgent
+        held = self._waiting.get(key)
+        if held is None and not self._has_room(brought.peer):
             return False
-        if held is not None and held.report.sequence > report.sequence:
+        if held is not None and held.brought.sequence > brought.sequence:
             return True
-        due_at = now + (URGENT_S if report.urgent else ROUTINE * pause_s)
+        wait_s = URGENT_S if urgent else ROUTINE * pause_s
+        due_at, soon_at = now + wait_s, now + wait_s / 2
         if held is not None:
-            due_at = min(due_at, held.due_at)
-        self._waiting[device] = _Waiting(report, now, due_at, now + waits_s(pause_s, urgent=report.urgent))
+            due_at, soon_at = min(due_at, held.due_at), min(soon_at, held.soon_at)
+        until = now + waits_s(pause_s, urgent=urgent)
+        self._waiting[key] = _Waiting(brought, due_at, until, soon_at)
         return True
 
     @property
@@ -103,23 +121,28 @@ class ReportDesk:
         first = -math.inf if full else min(w.due_at for w in self._waiting.values())
         return max(first, self._retry_at)
 
-    def take(self, now: float) -> list[tuple[str, Report]]:
+    def with_question(self, now: float) -> bool:
+        """Whether a batch goes now that the origin has answered, on the connection that is open."""
+        return self.due_at < math.inf and any(now >= w.soon_at for w in self._waiting.values())
+
+    def take(self, now: float) -> list[Brought]:
         """What goes now: all that wait and fit into one batch. `answered` or `failed` follows."""
-        self._waiting = {d: w for d, w in self._waiting.items() if now < w.until}
+        self._waiting = {key: w for key, w in self._waiting.items() if now < w.until}
         size = 0
-        for device, waiting in sorted(self._waiting.items(), key=lambda item: item[1].due_at):
-            size += max(len(waiting.report.report), REPORT_ROUGHLY)
+        for waiting in sorted(self._waiting.values(), key=lambda w: w.due_at):
+            size += max(len(waiting.brought.message.report), REPORT_ROUGHLY)
             if size > limits.REPORT_BATCH_CODED_MAX:
                 break
-            self._under_way[device] = waiting.report
-        return list(self._under_way.items())
+            self._under_way.append(waiting.brought)
+        return list(self._under_way)
 
     def answered(self) -> None:
         """The coordinator has said what became of each."""
-        for device, report in self._under_way.items():
-            held = self._waiting.get(device)
-            if held is not None and held.report.sequence <= report.sequence:
-                del self._waiting[device]
+        for brought in self._under_way:
+            key = brought.peer, brought.device
+            held = self._waiting.get(key)
+            if held is not None and held.brought.sequence <= brought.sequence:
+                del self._waiting[key]
         self._under_way.clear()
         self._retry_at, self._retry_s = -math.inf, RETRY_S[0]
 
@@ -128,3 +151,7 @@ class ReportDesk:
         self._under_way.clear()
         self._retry_at = now + self._retry_s * (0.5 + jitter)
         self._retry_s = min(RETRY_S[1], 2 * self._retry_s)
+
+    def _has_room(self, peer: str) -> bool:
+        brought = sum(by == peer for by, _ in self._waiting)
+        return len(self._waiting) < limits.REPORTS_PER_BATCH_MAX and brought < PER_PEER_MAX

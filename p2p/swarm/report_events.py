@@ -10,9 +10,13 @@ from p2p.swarm.messages import Report
 
 
 class HandsIn(NamedTuple):
-    """Whether this device hands in reports of its peers from now on: its coordinator takes them."""
+    """Whether this device hands in reports of its peers from now on: its coordinator takes them.
+
+    `pause_s`: between two questions of the site to the origin.
+    """
 
     able: bool
+    pause_s: float
 
 
 class ReportMade(NamedTuple):
@@ -42,7 +46,7 @@ class ReportHandedIn(NamedTuple):
     """What the coordinator said of a peer's report (`ReportArrived`)."""
 
     device: str
-    sequence: int
+    number: int
     result: str
 
 
@@ -50,7 +54,7 @@ class ReportHandedIn(NamedTuple):
 
 
 class ReportArrived(NamedTuple):
-    """A peer's signed report, unverified, to be handed in; `ReportHandedIn` follows."""
+    """A signed report of a peer, or passed on by it, unverified: hand it in; `ReportHandedIn` follows."""
 
     device: str
     report: Report

@@ -18,7 +18,6 @@ import msgpack
 from p2p.content import limits
 from p2p.content.digests import Buffer, Digest, parse_digest
 from p2p.content.fields import check_name
-from p2p.content.report import SEQUENCE_MAX
 from p2p.errors import ContentError, LimitExceeded
 from p2p.swarm import messages as m
 
@@ -74,9 +73,9 @@ def encode(message: m.Message) -> list[Buffer]:
         case m.OriginAsked():
             fields = [m.Code.ORIGIN_ASKED, message.timestamp_version, message.age]
         case m.Report():
-            fields = [m.Code.REPORT, message.sequence, message.urgent, message.report]
+            fields = [m.Code.REPORT, message.number, message.urgent, message.hops, message.report]
         case m.Reported():
-            fields = [m.Code.REPORTED, message.sequence, message.result]
+            fields = [m.Code.REPORTED, message.number, message.result]
     header: bytes = msgpack.packb(fields, use_bin_type=True)
     head = PREFIX.pack(len(header), len(payload)) + header
     return [head, payload] if len(payload) else [head]
@@ -162,12 +161,12 @@ def _decode_body(body: list[Any], payload: Buffer) -> m.Message:
             return m.Hearsay(_digest(image), tuple(_claim(c) for c in claims))
         case [m.Code.ORIGIN_ASKED, timestamp_version, age]:
             return m.OriginAsked(_int(timestamp_version, 0, 1 << 53), _int(age, 0, limits.ASKED_AGE_MAX))
-        case [m.Code.REPORT, sequence, bool(urgent), bytes(report)]:
+        case [m.Code.REPORT, number, bool(urgent), hops, bytes(report)]:
             if len(report) > limits.REPORT_SIZE_MAX:
                 raise LimitExceeded(f"report: {len(report)} bytes")
-            return m.Report(_int(sequence, 1, SEQUENCE_MAX), urgent, report)
-        case [m.Code.REPORTED, sequence, str(result)]:
-            return m.Reported(_int(sequence, 1, SEQUENCE_MAX), check_name(result, "reported.result"))
+            return m.Report(_request(number), urgent, _int(hops, 0, limits.REPORT_HOPS_MAX), report)
+        case [m.Code.REPORTED, number, str(result)]:
+            return m.Reported(_request(number), check_name(result, "reported.result"))
         case _:
             raise ContentError(f"message {body[0]}: unknown code or shape")
 

@@ -41,6 +41,11 @@ ALONE = (1.6, 0.4)
 """A device whose polls reach nobody checks in by itself after so many pauses, and up to so many later."""
 
 
+ROSTER, PEERS_ENOUGH = 8, 8
+"""Pauses for which a roster is good, and connected peers that make it needless after the first: who is new to
+a site finds the others, and peers tell of each other."""
+
+
 class CheckInPace:
     """When the next check-in is due, in seconds since the last. `jitter` is a uniform draw from 0 to 1."""
 
@@ -51,6 +56,10 @@ class CheckInPace:
     def with_poll(self, since_s: float, poll_s: float) -> bool:
         """Whether a poll that the origin has just answered takes a check-in with it."""
         return since_s >= WITH_POLL * poll_s
+
+    def with_roster(self, since_s: float, poll_s: float, *, peers: int) -> bool:
+        """Whether a check-in asks who is on the site, `since_s` after it last heard that (or infinity)."""
+        return not peers or since_s == float("inf") or (peers < PEERS_ENOUGH and since_s >= ROSTER * poll_s)
 
     def alone(self, poll_s: float, jitter: float, *, ok: bool) -> float:
         """How long to wait for such a poll. Not `ok`: the last check-in failed and is soon tried again."""

@@ -16,12 +16,25 @@ from dataclasses import dataclass
 import numpy as np
 
 from p2p.adapters.http import TURN_S
-from p2p.trust.pace import ALONE, WITH_POLL
+from p2p.swarm.lookout import OTHERS, OWN
+from p2p.swarm.report_desk import ROUTINE, every_s
+from p2p.trust.pace import WITH_POLL
 from sim.fleet.curve import DAY_S, Curve, Floats
 from sim.fleet.setting import Setting
 from sim.scenario.model import DeviceClass, Polling
 from sim.world.living import HEALTH_S
-from sim.world.orders import ABSENT, CHECKIN_DOWN, CHECKIN_UP, ROSTER_ENTRY, ROSTER_MAX, TIMESTAMP
+from sim.world.orders import (
+    ABSENT,
+    CHECKIN_DOWN,
+    CHECKIN_UP,
+    REPORT_UP,
+    REPORTS_DOWN,
+    REPORTS_UP,
+    RESULT,
+    ROSTER_ENTRY,
+    ROSTER_MAX,
+    TIMESTAMP,
+)
 from sim.world.pool import KEEP_ALIVE_S, SESSION_S
 from sim.world.wire import HttpCosts
 
@@ -31,9 +44,6 @@ PUBLISHED = (869, 473, 120)
 LOOKOUT = 1.1
 """Questions of a site in which one device asks for all, per pause: its own, and those that the others ask now
 and then (`p2p.swarm.lookout.OWN`), each of which puts off the next."""
-
-ALONE_S = ALONE[0] + ALONE[1] / 2
-"""Pauses between the check-ins of a device that asks nothing, on the average."""
 
 RESET = 0.5
 """Polls that a poll out of turn adds in the long run: it begins the interval anew, half of it gone."""
@@ -153,9 +163,9 @@ def _able(setting: Setting) -> Floats:
 
 
 def _regular(setting: Setting, curve: Curve, until_s: float, *, shared: bool) -> Asked:
-    """Polls and check-ins at their pace, while the WAN is open and devices are up.
+    """Polls, check-ins and reports at their pace, while the WAN is open and devices are up.
 
-    `shared`: devices know their peers, so that one asks for its site and the others only check in.
+    `shared`: devices know their peers, so that one asks for its site and hands in reports of the others.
     """
     devices, polling = setting.devices, setting.polling
     usable = _open(curve)
@@ -166,19 +176,27 @@ def _regular(setting: Setting, curve: Curve, until_s: float, *, shared: bool) ->
     begun = devices.total(np.where(devices.wan, pace * span * starts, 0.0))
     regular = np.maximum(asks - begun, 0.0)
     able = _able(setting)
-    own, others = regular, 0.0 * regular
+    own, checks, reports = regular, 0.0 * regular, 0.0 * regular
     if shared and polling.lookout:
-        own = regular * np.minimum(1.0, LOOKOUT / np.maximum(able, 1.0))
-        others = (regular - own) / ALONE_S
+        peers = np.maximum(able - 1.0, 0.0)
+        checks = np.where(peers > 0, regular / (OWN * np.clip(peers, 1.0, OTHERS)), 0.0)
+        own = np.maximum(regular * np.minimum(1.0, LOOKOUT / np.maximum(able, 1.0)) - checks, 0.0)
+        reports = np.maximum(regular - own - checks, 0.0) * polling.every_s / every_s(polling.every_s, 0.5)
     _, resumed, full = _connections(polling)
-    _, resumed_alone, full_alone = _connections(polling, ALONE_S)
     asked = _priced(setting, polls=1.0, check_ins=1.0, resumed=resumed, full=full).times(own)
-    alone = _priced(setting, polls=0.0, check_ins=1.0, resumed=resumed_alone, full=full_alone).times(others)
-    forgotten = np.minimum(able * _reopened(curve, until_s), own * resumed + others * resumed_alone)
+    checked = _priced(setting, polls=1.0, check_ins=1.0, full=1.0).times(checks)
+    forgotten = np.minimum(able * _reopened(curve, until_s), own * resumed)
     anew = _priced(setting, polls=0.0, check_ins=0.0, resumed=-1.0, full=1.0).times(forgotten)
-    return (
-        asked.plus(alone).plus(anew).plus(_priced(setting, polls=1.0, check_ins=1.0, full=1.0).times(begun))
-    )
+    begun_asks = _priced(setting, polls=1.0, check_ins=1.0, full=1.0).times(begun)
+    return asked.plus(checked).plus(_handed_in(reports, own)).plus(anew).plus(begun_asks)
+
+
+def _handed_in(reports: Floats, questions: Floats) -> Asked:
+    """So many reports of each site, in batches that go with its lookout's questions."""
+    costs = HttpCosts()
+    batches = np.minimum(reports, questions / (ROUTINE / 2))
+    down, up = costs.down(REPORTS_DOWN), costs.up(REPORTS_UP, answer=costs.down(REPORTS_DOWN))
+    return Asked(batches * down + reports * RESULT, batches * up + reports * REPORT_UP)
 
 
 def _reopened(curve: Curve, until_s: float) -> int:

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from p2p.adapters.installer import ReleaseBlockedError
 from p2p.errors import SlipstreamError, StoreError, TrustError
+from p2p.swarm.lookout import WORD_S
 from p2p.trust import Decision, Doubts, Pace, TrustClient, release_for
 from p2p.trust.documents import Reader
 from p2p.trust.store import TrustStore
@@ -78,6 +79,7 @@ class Asking:
         self._asked_at = float("-inf")
         self._own_at = float("-inf")
         self._turn = True
+        self._anew_at: float | None = None
         self._asking = False
         self._asked_for = self._heard = False
         """While a question is under way: an operator says that there is news, or a peer does."""
@@ -94,8 +96,15 @@ class Asking:
         self._asking = self._asked_for = self._heard = False
         self._own_at = float("-inf")
         self._turn = True
+        self._anew_at = None
         self._doubts = Doubts()
         self._pace.answered()
+
+    def began_anew(self) -> None:
+        """This start is part of an update: what is meant is held, and peers may say whether there is more."""
+        if self._character.lookout:
+            self._turn, self._anew_at = False, self._time.now
+            self._own_at = self._anew_at
 
     def now(self) -> None:
         """Refresh the metadata and decide what this device should run."""
@@ -174,6 +183,10 @@ class Asking:
         """When this device asks the origin, as far as is known now."""
         if not (self._character.has_wan and self._character.lookout):
             return self._asked_at + pause_s * (0.5 + jitter)
+        if self._anew_at is not None:
+            if not self._swarm.told_of_origin:
+                return self._anew_at + min(WORD_S, pause_s) * (0.5 + jitter)
+            self._anew_at = None
         now, own = self._time.now, self._own_at + pause_s * (0.5 + jitter)
         turn = self._swarm.asks_at(self._own_at, pause_s, jitter)
         content_s = self.trust.content_until - max(self.trust.time, self._clock.read(now))
@@ -192,7 +205,7 @@ class Asking:
     ) -> None:
         character = self._character
         if wan:
-            self._own_at, self._turn = self._time.now, False
+            self._own_at, self._turn, self._anew_at = self._time.now, False, None
         try:
             floor = self._life.floor_now()
         except (TrustError, StoreError) as error:

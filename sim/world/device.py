@@ -55,6 +55,8 @@ class Agent(Protocol):
     def object_arrived(self, digest: Digest, data: bytes | None) -> None: ...
     def metadata_arrived(self, device: str, name: str, data: bytes | None) -> None: ...
     def news_heard(self, device: str, root_version: int, timestamp_version: int) -> None: ...
+    def report_arrived(self, action: e.ReportArrived) -> None: ...
+    def report_returned(self, action: e.ReportReturned) -> None: ...
 
 
 class Device:
@@ -120,6 +122,8 @@ class Device:
             e.ObjectFailed: self._object_failed,
             e.NewsHeard: self._news_heard,
             e.MetadataArrived: self._metadata_arrived,
+            e.ReportArrived: self._report_arrived,
+            e.ReportReturned: self._report_returned,
             e.Route: self.maker.route,
             e.Store: self.maker.store,
             e.Serve: self.server.serve,
@@ -363,6 +367,12 @@ class Device:
 
     def _news_heard(self, action: e.NewsHeard) -> None:
         self.agent.news_heard(action.device, action.root_version, action.timestamp_version)
+
+    def _report_arrived(self, action: e.ReportArrived) -> None:
+        self.agent.report_arrived(action)
+
+    def _report_returned(self, action: e.ReportReturned) -> None:
+        self.agent.report_returned(action)
 
     def _metadata_arrived(self, action: e.MetadataArrived) -> None:
         self.agent.metadata_arrived(action.device, action.name, action.data)

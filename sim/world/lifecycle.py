@@ -149,6 +149,8 @@ class Lifecycle:
             self._fail(error)
             return
         self._see()
+        if self._installer.task is Task.HEALTH:
+            self._asking.began_anew()
         self._settle(self._asking.now)
 
     def _settle(self, then: Callable[[], None]) -> None:

@@ -14,9 +14,11 @@ from p2p.content.digests import Digest
 from p2p.content.order import Member
 from p2p.errors import LocalError
 from p2p.swarm import departure
+from p2p.swarm import events as e
 from sim.world.boot import PAYLOAD, Machine
 from sim.world.character import Character
 from sim.world.checkins import CheckIns
+from sim.world.desk import Desk
 from sim.world.disk import VirtualDisk
 from sim.world.disk_slot import DiskSlot
 from sim.world.lifecycle import Lifecycle
@@ -50,6 +52,7 @@ class LivingAgent:
         self.finished_s: float | None = None
         self._rng = device.kernel.rng(f"agent/{device.name}")
         self.check_ins = CheckIns(device, self._rng)
+        self.desk = Desk(device)
         self.under_way: Making | None = None
         storage = device.klass.storage
         self.disk = VirtualDisk(
@@ -77,7 +80,9 @@ class LivingAgent:
         life = self.life
         if not isinstance(device.slot, DiskSlot):
             device.slot = self.slot()
-        self.check_ins.now()  # before the first poll, on their connection
+        self.desk.started()
+        # before the first poll, on their connection
+        self.check_ins.started(anew=device.stopped_why == "reboot")
         if device.stopped_why == "restart":
             life.start_agent()
         else:
@@ -85,6 +90,7 @@ class LivingAgent:
 
     def stopped(self) -> None:
         self.check_ins.forget()
+        self.desk.forget()
         self.under_way = None
         self.objects.clear()
         self.metadata.clear()
@@ -114,6 +120,12 @@ class LivingAgent:
     def metadata_arrived(self, device: str, name: str, data: bytes | None) -> None:
         for then in self.metadata.pop((device, name), []):
             then(None if data is None else bytes(data))
+
+    def report_arrived(self, action: e.ReportArrived) -> None:
+        self.desk.arrived(action)
+
+    def report_returned(self, action: e.ReportReturned) -> None:
+        self.check_ins.returned(action)
 
     def object_arrived(self, digest: Digest, data: bytes | None) -> None:
         if data is not None:

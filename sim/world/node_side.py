@@ -127,8 +127,14 @@ class NodeSide:
         node, now = self._device.node, self._device.kernel.now
         return now if node is None else node.asks_at(asked_at, pause_s, jitter, now)
 
+    @property
+    def told_of_origin(self) -> bool:
+        node = self._device.node
+        return node is not None and node.told_of_origin
+
     def answered(self) -> None:
         self._device.feed(e.OriginAnswered())
 
     def polled(self) -> None:
+        self._agent.desk.polled()
         self._agent.check_ins.polled()

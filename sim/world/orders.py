@@ -21,7 +21,7 @@ ROSTER_MAX = 64
 EXPECTED_AGE_S = 900.0
 """Both as `p2p.agent.reporting` has them."""
 
-CHECKIN_UP = 650
+CHECKIN_UP = 680
 """Bytes of a check-in's body and of the headers of its signature, with an empty ledger. This and what
 follows as seen on the wire of `benchmarks.sim_vs_real`."""
 
@@ -31,15 +31,38 @@ ARMED_ENTRY = 85
 LEDGER_ENTRY = 20
 """What each peer adds to a ledger, for each direction."""
 
-CHECKIN_DOWN = 130
+CHECKIN_DOWN = 144
 ROSTER_ENTRY = 15
 """Bytes of a roster entry in gzip where devices run one of a few images; 48 where each runs another."""
+
+REPORTS_UP, REPORT_UP = 650, 105
+"""Bytes of a batch of reports, headers of its signature included, and of each report in it, in gzip: of 24 as
+`p2p.adapters.reports` signs them, after an update, 2,601 in all; of 99 at rest 85 each."""
+
+REPORT = 425
+"""Bytes of one as peers pass it."""
+
+REPORTS_DOWN, RESULT = 14, 5
+"""Bytes of the answer to a batch, and of the word for each; with gzip no more than `RESULTS_MAX`."""
+
+RESULTS_MAX = 300
 
 TIMESTAMP = 501
 """Bytes of `timestamp.json`, as `trust` signs it."""
 
 ABSENT = 0
 """Body of a 404: the next root, which is not there yet. Head and body are shorter than the head of a 200."""
+
+
+def written(device: str, sequence: int) -> bytes:
+    """Stands for a signed report."""
+    return f"{device} {sequence} ".encode().ljust(REPORT)
+
+
+def author_of(report: bytes) -> tuple[str, int]:
+    """Who wrote it, and its number."""
+    device, sequence, *_ = report.decode().split()
+    return device, int(sequence)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +85,7 @@ class Coordinator:
         self.publications = [self._publication(1, float("-inf"))]
         self.publications += [self._publication(n + 2, at_s) for n, at_s in enumerate(times)]
         self._seen: dict[str, dict[str, tuple[float, Digest | None]]] = {}
+        self._written: dict[tuple[str, int], tuple[Device, float]] = {}
         self._rng = world.kernel.rng("roster")
 
     def begin(self) -> None:
@@ -82,12 +106,24 @@ class Coordinator:
         return self._open(device.draw, self.publications[-1].shares)
 
     def know(self, device: Device, at: float, armed: Digest | None = None) -> None:
-        """A device was heard of at `at`. What it runs has a digest, also where that is of no use.
+        """A device was heard of at `at`, or announced to be quiet until then.
+
+        What it runs has a digest, also where that is of no use.
 
         `armed`: what it will run when it is back.
         """
         image = armed or device.base or name_digest(self._world.kernel.seed, "no-base", device.name)
         self._seen.setdefault(device.site.area.name, {})[device.name] = (at, image)
+
+    def written(self, device: Device, sequence: int, quiet_s: float) -> None:
+        """A device has written a report, which the coordinator does not have yet."""
+        self._written[device.name, sequence] = device, self._world.kernel.now + quiet_s
+
+    def handed_in(self, name: str, sequence: int) -> None:
+        """A device's report is there, by way of a peer."""
+        device, at = self._written.pop((name, sequence), (None, 0.0))
+        if device is not None:
+            self.know(device, at)
 
     def roster(self, device: Device) -> list[tuple[str, float, Digest | None]]:
         """(device, age, image) of others of its site, at most `ROSTER_MAX` of them."""
@@ -96,7 +132,7 @@ class Coordinator:
         names = [name for name in seen if name != device.name]
         if len(names) > ROSTER_MAX:
             names = self._rng.sample(names, ROSTER_MAX)
-        return [(name, now - seen[name][0], seen[name][1]) for name in names]
+        return [(name, max(0.0, now - seen[name][0]), seen[name][1]) for name in names]
 
     def _publish(self, publication: Publication) -> None:
         self.version = publication.version

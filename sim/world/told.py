@@ -42,7 +42,7 @@ class Told(Witness):
         if agent.state != "rolled-back" or state in ("planning", "committed", "current"):
             agent.state = _STATES.get(state, state)
         if state in ENDS and self._device.up:
-            agent.check_ins.now()
+            agent.check_ins.ended()
         if state == "current":
             material = agent.material(self._device.base) if self._device.base is not None else None
             if material is not None:

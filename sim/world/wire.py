@@ -131,8 +131,8 @@ SIZES: dict[type, Callable[[Any], int]] = {
     m.Bye: lambda x: _PREFIXES + _str(x.reason),
     m.Hearsay: _hearsay,
     m.OriginAsked: lambda x: _PREFIXES + _int(x.timestamp_version) + _int(x.age),
-    m.Report: lambda x: _PREFIXES + _int(x.sequence) + 1 + _bin(len(x.report)),
-    m.Reported: lambda x: _PREFIXES + _int(x.sequence) + _str(x.result),
+    m.Report: lambda x: _PREFIXES + _int(x.number) + 2 + _bin(len(x.report)),
+    m.Reported: lambda x: _PREFIXES + _int(x.number) + _str(x.result),
 }
 
 

@@ -113,6 +113,10 @@ class Swarm(Sources, Protocol):
     def hold(self, name: str, version: int, data: bytes) -> None:
         """Trusted mutable metadata, for peers that ask."""
 
+    @property
+    def told_of_origin(self) -> bool:
+        """Whether it knows when the origin was asked last (`SwarmNode.told_of_origin`)."""
+
     def asks_at(self, asked_at: float, pause_s: float, jitter: float) -> float:
         """When it is this device's turn to ask the origin (`SwarmNode.asks_at`)."""
 

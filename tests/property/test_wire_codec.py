@@ -61,8 +61,10 @@ messages = st.one_of(
     ),
     st.builds(m.Bye, names),
     st.builds(m.OriginAsked, st.integers(0, 1 << 53), st.integers(0, limits.ASKED_AGE_MAX)),
-    st.builds(m.Report, st.integers(1, 1 << 53), st.booleans(), st.binary(max_size=limits.REPORT_SIZE_MAX)),
-    st.builds(m.Reported, st.integers(1, 1 << 53), names),
+    st.builds(
+        m.Report, requests, st.booleans(), st.integers(0, 8), st.binary(max_size=limits.REPORT_SIZE_MAX)
+    ),
+    st.builds(m.Reported, requests, names),
     st.builds(m.Hearsay, digests, st.lists(claims(), max_size=limits.CLAIMS_MAX).map(tuple)),
 )
 

@@ -24,6 +24,8 @@ class Asking(asking.Asking):
         self._asked_at = self._own_at = float("-inf")
         self._asked_for = False
         self._turn = True
+        self._anew_at = None
+        self.told_of_origin = False
         self._excepted = False
         self.decided: list[bool] = []
         self._driver = SimpleNamespace(

@@ -9,9 +9,11 @@ import pytest
 from p2p.content import limits
 from p2p.swarm.messages import Report
 from p2p.swarm.report_desk import (
+    PER_PEER_MAX,
     RETRY_S,
     ROUTINE,
     URGENT_S,
+    Brought,
     ReportDesk,
     every_s,
     quiet_s,
@@ -21,24 +23,24 @@ from p2p.swarm.report_desk import (
 PAUSE_S = 1800.0
 
 
-def routine(sequence: int = 1, size: int = 300) -> Report:
-    return Report(sequence, False, bytes(size))
+def routine(device: str = "d1", sequence: int = 1, *, size: int = 300, peer: str | None = None) -> Brought:
+    return Brought(device, sequence, peer or device, Report(7, False, 0, bytes(size)))
 
 
-def urgent(sequence: int = 1) -> Report:
-    return Report(sequence, True, bytes(300))
+def urgent(device: str = "d1", sequence: int = 1, *, peer: str | None = None) -> Brought:
+    return Brought(device, sequence, peer or device, Report(8, True, 0, bytes(300)))
 
 
 def test_routine_reports_wait_for_each_other_and_go_with_an_urgent_one() -> None:
     desk = ReportDesk()
     assert desk.due_at == math.inf
-    assert desk.add("d1", routine(), PAUSE_S, 0.0)
+    assert desk.add(routine(), PAUSE_S, 0.0)
     assert desk.due_at == ROUTINE * PAUSE_S
-    assert desk.add("d2", routine(), PAUSE_S, 60.0)
+    assert desk.add(routine("d2"), PAUSE_S, 60.0)
     assert desk.due_at == ROUTINE * PAUSE_S, "the first does not wait longer for the second"
-    assert desk.add("d3", urgent(), PAUSE_S, 100.0)
+    assert desk.add(urgent("d3"), PAUSE_S, 100.0)
     assert desk.due_at == 100.0 + URGENT_S
-    assert {device for device, _ in desk.take(desk.due_at)} == {"d1", "d2", "d3"}
+    assert {brought.device for brought in desk.take(desk.due_at)} == {"d1", "d2", "d3"}
     assert desk.due_at == math.inf, "under way"
     desk.answered()
     assert (len(desk), desk.due_at) == (0, math.inf)
@@ -46,25 +48,25 @@ def test_routine_reports_wait_for_each_other_and_go_with_an_urgent_one() -> None
 
 def test_a_newer_report_of_a_device_replaces_the_older_and_waits_no_longer() -> None:
     desk = ReportDesk()
-    desk.add("d1", routine(4), PAUSE_S, 0.0)
-    desk.add("d1", routine(5), PAUSE_S, 1000.0)
-    desk.add("d1", urgent(3), PAUSE_S, 1000.0)
+    desk.add(routine("d1", 4), PAUSE_S, 0.0)
+    desk.add(routine("d1", 5), PAUSE_S, 1000.0)
+    desk.add(urgent("d1", 3), PAUSE_S, 1000.0)
     assert desk.due_at == ROUTINE * PAUSE_S
-    assert desk.take(desk.due_at) == [("d1", routine(5))]
+    assert desk.take(desk.due_at) == [routine("d1", 5)]
 
 
 def test_a_report_that_came_while_another_was_under_way_is_kept() -> None:
     desk = ReportDesk()
-    desk.add("d1", urgent(1), PAUSE_S, 0.0)
+    desk.add(urgent("d1", 1), PAUSE_S, 0.0)
     desk.take(URGENT_S)
-    desk.add("d1", urgent(2), PAUSE_S, URGENT_S)
+    desk.add(urgent("d1", 2), PAUSE_S, URGENT_S)
     desk.answered()
-    assert desk.take(desk.due_at) == [("d1", urgent(2))]
+    assert desk.take(desk.due_at) == [urgent("d1", 2)]
 
 
 def test_a_coordinator_that_cannot_be_reached_is_tried_again_while_somebody_waits() -> None:
     desk = ReportDesk()
-    desk.add("d1", routine(), PAUSE_S, 0.0)
+    desk.add(routine(), PAUSE_S, 0.0)
     now, tries = desk.due_at, 0
     while desk.take(now):
         desk.failed(now, 0.5)
@@ -73,25 +75,50 @@ def test_a_coordinator_that_cannot_be_reached_is_tried_again_while_somebody_wait
     assert now >= waits_s(PAUSE_S, urgent=False), "then its device checks in itself"
     assert 5 < tries < 20
     desk.answered()
-    desk.add("d2", urgent(), PAUSE_S, now)
+    desk.add(urgent("d2"), PAUSE_S, now)
     assert desk.due_at == now + URGENT_S, "and all is forgotten"
 
 
 def test_the_desk_has_bounds() -> None:
     desk = ReportDesk()
     for n in range(limits.REPORTS_PER_BATCH_MAX):
-        assert desk.add(f"d{n}", routine(), PAUSE_S, 5.0)
-    assert not desk.add("more", urgent(), PAUSE_S, 5.0)
-    assert desk.add("d1", urgent(2), PAUSE_S, 5.0), "it has its place"
+        assert desk.add(routine(f"d{n}"), PAUSE_S, 5.0)
+    assert not desk.add(urgent("more"), PAUSE_S, 5.0)
+    assert desk.add(urgent("d1", 2), PAUSE_S, 5.0), "it has its place"
     assert desk.due_at == -math.inf, "it is full, so it goes"
     assert len(desk.take(5.0)) == limits.REPORTS_PER_BATCH_MAX
     desk.answered()
     for n in range(limits.REPORTS_PER_BATCH_MAX):
-        desk.add(f"d{n}", routine(size=limits.REPORT_SIZE_MAX), PAUSE_S, 6.0)
+        desk.add(routine(f"d{n}", size=limits.REPORT_SIZE_MAX), PAUSE_S, 6.0)
     batch = desk.take(6.0)
-    assert sum(len(report.report) for _, report in batch) <= limits.REPORT_BATCH_CODED_MAX
+    assert sum(len(brought.message.report) for brought in batch) <= limits.REPORT_BATCH_CODED_MAX
     desk.answered()
     assert len(desk) == limits.REPORTS_PER_BATCH_MAX - len(batch), "the others go next"
+
+
+def test_a_question_takes_along_what_has_waited_for_half_its_time() -> None:
+    desk = ReportDesk()
+    assert not desk.with_question(0.0)
+    desk.add(routine(), PAUSE_S, 0.0)
+    half = ROUTINE * PAUSE_S / 2
+    assert not desk.with_question(half - 1)
+    assert desk.with_question(half)
+    desk.take(half)
+    assert not desk.with_question(half), "under way"
+    desk.failed(half, 0.5)
+    assert desk.with_question(half + 1), "the coordinator answers now"
+
+
+def test_nobody_takes_the_place_of_anothers_report_nor_the_whole_desk() -> None:
+    desk = ReportDesk()
+    true, forged = routine("d1", 1, peer="d1"), routine("d1", 99, peer="liar")
+    assert desk.add(true, PAUSE_S, 0.0)
+    assert desk.add(forged, PAUSE_S, 0.0)
+    for n in range(PER_PEER_MAX - 1):
+        assert desk.add(routine(f"x{n}", peer="liar"), PAUSE_S, 0.0)
+    assert not desk.add(routine("more", peer="liar"), PAUSE_S, 0.0)
+    assert desk.add(routine("d2"), PAUSE_S, 0.0)
+    assert {true, forged, routine("d2")} <= set(desk.take(0.0))
 
 
 @pytest.mark.parametrize("pause_s", [1.0, 60.0, 1800.0, 86_400.0])

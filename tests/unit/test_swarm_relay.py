@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 import pytest
 
+from p2p.content import limits
 from p2p.swarm import events as e
 from p2p.swarm import messages as m
 from p2p.swarm.node import SwarmNode
@@ -20,7 +21,7 @@ class Rider:
     """One node with peers of whom each has said hello; `sent` is what it sends."""
 
     def __init__(self, *peers: str, wan: bool = True) -> None:
-        self.node = SwarmNode(device="me", site="depot", port=1, rng=random.Random(1), wan=wan)
+        self.node = SwarmNode(device="rider", site="depot", port=1, rng=random.Random(1), wan=wan)
         self.now = 0.0
         self.sent: list[e.Send] = []
         self.returned: list[e.ReportReturned] = []
@@ -58,145 +59,197 @@ class Rider:
         assert isinstance(last.message, m.MetadataWant) and last.message.name == PROBE
         return last.device, last.message.request
 
-    def taken(self) -> str:
-        """Let the peer that was asked say that it takes reports; it is given ours."""
+    def taken(self, by: str | None = None) -> int:
+        """Let the peer that was asked say that it takes reports; it is given ours, under this number."""
         device, request = self.asked()
+        assert by in (None, device)
         self.hear(device, m.Blob(request, b""))
-        assert self.sent[-1] == e.Send(device, m.Report(1, True, b"signed"))
-        return device
+        last = self.sent[-1]
+        assert isinstance(last.message, m.Report) and last.device == device
+        assert last.message[1:] == (True, 0, b"signed")
+        return last.message.number
 
 
-def before(*peers: str) -> list[str]:
-    """Peers that come before the rider, in order."""
-    rider = Rider(*peers)
-    rider.report()
-    order = []
-    while not rider.returned:
-        device, request = rider.asked()
-        order.append(device)
-        rider.hear(device, m.Refuse(request, m.Refusal.DONT_HAVE))
-    return order
+PEERS = ("d1", "d2", "d3", "d4", "d5")
 
 
-PEERS = tuple(f"d{n}" for n in range(12))
-FIRST = before(*PEERS)
-"""There are enough of them for what follows."""
-
-
-def test_there_are_peers_before_the_rider() -> None:
-    assert len(FIRST) > TRIES_MAX
-
-
-def test_who_comes_first_gets_the_report_once_it_said_that_it_takes_some() -> None:
+@pytest.fixture
+def rider() -> Rider:
+    """It heard first of `d2` that the origin was asked."""
     rider = Rider(*PEERS)
+    rider.hear("d2", m.OriginAsked(0, 3))
+    rider.sent.clear()
+    return rider
+
+
+def test_a_report_goes_to_whoever_told_of_the_last_question_once_that_said_that_it_takes_some(
+    rider: Rider,
+) -> None:
     rider.report()
-    assert rider.taken() == FIRST[0]
+    number = rider.taken("d2")
     assert not any(isinstance(s.message, m.Report) for s in rider.sent[:-1])
-    rider.hear(FIRST[0], m.Reported(1, "ok"))
-    assert rider.returned == [e.ReportReturned(1, FIRST[0], "ok")]
+    rider.hear("d2", m.Reported(number, "ok"))
+    assert rider.returned == [e.ReportReturned(1, "d2", "ok")]
     rider.report(2)
-    assert rider.sent[-1] == e.Send(FIRST[0], m.Report(2, True, b"signed")), "it is not asked again"
+    (given,) = [s for s in rider.sent[-1:] if isinstance(s.message, m.Report)]
+    assert given.device == "d2", "it is not asked again"
 
 
-def test_a_node_that_knows_no_reports_is_sent_none() -> None:
+def test_a_node_that_knows_no_reports_is_sent_none(rider: Rider) -> None:
     """It would close the connection: it is asked for what looks like metadata, which it does not have."""
-    rider = Rider(*PEERS)
     rider.report()
     device, request = rider.asked()
     rider.hear(device, m.Refuse(request, m.Refusal.DONT_HAVE))
-    assert rider.taken() == FIRST[1]
-    assert [s.device for s in rider.sent if isinstance(s.message, m.Report)] == [FIRST[1]]
+    rider.taken()
+    assert "d2" not in [s.device for s in rider.sent if isinstance(s.message, m.Report)]
 
 
-def test_who_is_first_or_alone_hands_in_itself() -> None:
-    assert [alone.returned for alone in [Rider()] if alone.report() is None] == [
-        [e.ReportReturned(1, None, NOBODY)]
-    ]
-    behind = [peer for peer in PEERS if peer not in FIRST]
-    assert behind
-    rider = Rider(*behind)
-    assert rider.node.hands_in_for(PAUSE_S, 0.0)
+def test_who_is_alone_or_asked_last_speaks_for_itself(rider: Rider) -> None:
+    alone = Rider()
+    alone.report()
+    assert alone.returned == [e.ReportReturned(1, None, NOBODY)]
+    assert alone.node.speaks_for_itself
+    assert not rider.node.speaks_for_itself
+    rider.now += 100
+    rider.feed(e.OriginAnswered())
+    assert rider.node.speaks_for_itself
     rider.report()
     assert rider.returned == [e.ReportReturned(1, None, NOBODY)]
-    assert not Rider(*behind, wan=False).node.hands_in_for(PAUSE_S, 0.0), "without a WAN it is never first"
-    assert not Rider(*PEERS).node.hands_in_for(PAUSE_S, 0.0)
+    rider.now += 100
+    rider.hear("d4", m.OriginAsked(0, 0))
+    assert not rider.node.speaks_for_itself
 
 
-def test_a_report_whose_holder_is_lost_goes_to_the_next() -> None:
-    rider = Rider(*PEERS)
+def test_a_report_whose_holder_is_lost_goes_to_another(rider: Rider) -> None:
     rider.report()
-    first = rider.taken()
-    rider.feed(e.PeerLost(first))
-    assert rider.taken() == FIRST[1]
-    rider.hear(FIRST[1], m.Reported(1, "ok"))
-    assert rider.returned == [e.ReportReturned(1, FIRST[1], "ok")]
+    rider.taken("d2")
+    rider.feed(e.PeerLost("d2"))
+    other, _ = rider.asked()
+    number = rider.taken()
+    rider.hear(other, m.Reported(number, "ok"))
+    assert rider.returned == [e.ReportReturned(1, other, "ok")]
 
 
-def test_who_is_lost_before_it_answers_is_passed_over() -> None:
-    rider = Rider(*PEERS)
+def test_who_is_lost_before_it_answers_is_passed_over(rider: Rider) -> None:
     rider.report()
-    rider.feed(e.PeerLost(rider.asked()[0]))
-    assert rider.asked()[0] == FIRST[1]
+    rider.feed(e.PeerLost("d2"))
+    assert rider.asked()[0] in PEERS
+    assert rider.returned == []
 
 
-def test_after_some_refusals_the_report_comes_back() -> None:
-    rider = Rider(*PEERS)
+def test_after_some_refusals_the_report_comes_back(rider: Rider) -> None:
     rider.report()
     for _ in range(TRIES_MAX):
-        rider.hear(rider.taken(), m.Reported(1, NOBODY))
+        device, _ = rider.asked()
+        rider.hear(device, m.Reported(rider.taken(), NOBODY))
     assert rider.returned == [e.ReportReturned(1, None, NOBODY)]
 
 
-def test_only_the_holder_has_a_word_in_it() -> None:
-    rider = Rider(*PEERS)
+def test_only_the_holder_has_a_word_in_it(rider: Rider) -> None:
     rider.report()
-    rider.hear(FIRST[1], m.Reported(1, "ok"))
+    rider.hear("d1", m.Reported(1, "ok"))
     device, request = rider.asked()
-    rider.hear(device, m.Reported(1, "ok"))
+    for number in (0, 1, 2):
+        rider.hear(device, m.Reported(number, "ok"))
     assert rider.returned == [], "not before it has it"
     rider.hear(device, m.Blob(request, b""))
-    for peer, sequence in [(FIRST[1], 1), (device, 2)]:
-        rider.hear(peer, m.Reported(sequence, "ok"))
+    message = rider.sent[-1].message
+    assert isinstance(message, m.Report)
+    for peer, number in [("d1", message.number), (device, message.number + 1)]:
+        rider.hear(peer, m.Reported(number, "ok"))
     assert rider.returned == []
-    rider.hear(device, m.Reported(1, "ok"))
+    rider.hear(device, m.Reported(message.number, "ok"))
     assert rider.returned == [e.ReportReturned(1, device, "ok")]
 
 
-def test_what_the_agent_waits_for_no_more_is_not_returned() -> None:
-    rider = Rider(*PEERS)
+def test_what_the_agent_waits_for_no_more_is_not_returned(rider: Rider) -> None:
     rider.report()
-    device = rider.taken()
+    number = rider.taken("d2")
     rider.feed(e.ReportWithdrawn(1))
-    rider.hear(device, m.Reported(1, "ok"))
+    rider.hear("d2", m.Reported(number, "ok"))
     assert rider.returned == []
 
 
-def test_who_claimed_to_have_handed_in_gets_no_more_for_a_while_longer_each_time() -> None:
-    rider = Rider(*PEERS)
+def test_who_claimed_to_have_handed_in_gets_no_more_for_a_while_longer_each_time(rider: Rider) -> None:
     for times in (1, 2):
-        rider.report()
-        assert rider.asked()[0] == FIRST[0] if times == 1 else rider.sent[-1].device == FIRST[0]
-        if times == 1:
-            rider.taken()
-        rider.hear(FIRST[0], m.Reported(1, "ok"))
-        rider.feed(e.ReportWithdrawn(1, doubted=FIRST[0]))
+        rider.feed(e.ReportWithdrawn(1, doubted="d2"))
         for waited in (0.0, times * DOUBT_S - 1):
             rider.now += waited
-            for peer in PEERS:  # all have asked the origin lately
-                rider.hear(peer, m.OriginAsked(0, 0))
+            rider.sent.clear()
             rider.report()
-            assert rider.sent[-1].device != FIRST[0]
+            assert "d2" not in [s.device for s in rider.sent]
+            rider.feed(e.ReportWithdrawn(1))
         rider.now += 2
+        rider.sent.clear()
+        rider.report()
+        assert [s.device for s in rider.sent] == ["d2"]
+        rider.feed(e.ReportWithdrawn(1))
 
 
-def test_a_desk_says_that_it_takes_reports_and_passes_the_answer_back() -> None:
+def test_a_report_is_passed_on_toward_the_one_that_asks_and_its_answer_back(rider: Rider) -> None:
+    rider.feed(e.HandsIn(True, PAUSE_S))
+    rider.hear("d1", m.Report(70, True, 0, b"of d1"))
+    rider.hear("d3", m.Report(70, True, 4, b"of another"))
+    device, request = rider.asked()
+    assert (device, len(rider.sent)) == ("d2", 1), "it is asked once"
+    rider.hear("d2", m.Blob(request, b""))
+    passed = [s.message for s in rider.sent if isinstance(s.message, m.Report)]
+    assert [(p.hops, p.report) for p in passed] == [(1, b"of d1"), (5, b"of another")]
+    assert rider.arrived == []
+    rider.hear("d1", m.Reported(passed[0].number, "ok"))
+    rider.hear("d2", m.Reported(passed[1].number, "stale"))
+    rider.hear("d2", m.Reported(passed[0].number, "ok"))
+    assert rider.sent[-2:] == [
+        e.Send("d3", m.Reported(70, "stale")),
+        e.Send("d1", m.Reported(70, "ok")),
+    ], "and only by the one that has it"
+
+
+def test_a_report_goes_neither_back_nor_round_for_ever(rider: Rider) -> None:
+    rider.feed(e.HandsIn(True, PAUSE_S))
+    rider.hear("d2", m.Report(5, True, 0, b"of d2"))
+    assert rider.sent == [e.Send("d2", m.Reported(5, NOBODY))]
+    rider.hear("d1", m.Report(6, True, limits.REPORT_HOPS_MAX, b"of d9"))
+    assert rider.sent[-1] == e.Send("d1", m.Reported(6, NOBODY))
+
+
+def test_a_report_on_its_way_whose_next_is_lost_is_refused(rider: Rider) -> None:
+    rider.feed(e.HandsIn(True, PAUSE_S))
+    for number in (1, 2):
+        rider.hear("d1", m.Report(number, True, 0, b"of d1"))
+        if number == 1:
+            rider.hear("d2", m.Blob(rider.asked()[1], b""))
+    rider.feed(e.PeerLost("d2"))
+    assert rider.sent[-2:] == [e.Send("d1", m.Reported(n, NOBODY)) for n in (1, 2)]
+
+
+def test_who_asked_out_of_turn_keeps_what_is_not_urgent_until_it_hears_of_the_lookout(rider: Rider) -> None:
+    rider.feed(e.HandsIn(True, PAUSE_S))
+    rider.now += 100
+    rider.feed(e.OriginAnswered())
+    rider.hear("d1", m.Report(1, True, 0, b"urgent"))
+    assert [a.report.report for a in rider.arrived] == [b"urgent"]
+    rider.hear("d1", m.Report(2, False, 0, b"routine"))
+    assert len(rider.arrived) == 1
+    rider.now += 100
+    rider.sent.clear()
+    rider.hear("d2", m.OriginAsked(0, 0))
+    rider.hear("d2", m.Blob(rider.asked()[1], b""))
+    assert [s.message.report for s in rider.sent if isinstance(s.message, m.Report)] == [b"routine"]
+
+
+def test_the_lookout_says_that_it_takes_reports_and_passes_the_answer_back() -> None:
     lookout = Rider("d1")
+    lookout.now = 10.0
+    lookout.node.asks_at(-1e6, PAUSE_S, 0.5, lookout.now)  # its turn has come
+    lookout.feed(e.OriginAnswered())
+    lookout.sent.clear()
     lookout.hear("d1", m.MetadataWant(4, PROBE))
     assert lookout.sent[-1] == e.Send("d1", m.Refuse(4, m.Refusal.DONT_HAVE))
-    report = m.Report(9, False, b"signed")
+    report = m.Report(9, False, 0, b"signed")
     lookout.hear("d1", report)
     assert (lookout.arrived, lookout.sent[-1]) == ([], e.Send("d1", m.Reported(9, NOBODY)))
-    lookout.feed(e.HandsIn(True))
+    lookout.feed(e.HandsIn(True, PAUSE_S))
     lookout.hear("d1", m.MetadataWant(5, PROBE))
     assert lookout.sent[-1] == e.Send("d1", m.Blob(5, b""))
     lookout.hear("d1", report)
@@ -212,5 +265,5 @@ def test_a_desk_says_that_it_takes_reports_and_passes_the_answer_back() -> None:
 @pytest.mark.parametrize("reported", [m.Reported(1, "ok"), m.Reported(1, NOBODY)])
 def test_word_of_a_report_that_nobody_made_is_ignored(reported: m.Reported) -> None:
     rider = Rider(*PEERS)
-    rider.hear(FIRST[0], reported)
+    rider.hear("d1", reported)
     assert (rider.returned, rider.sent) == ([], [])

@@ -151,6 +151,8 @@ class LoneSwarm:
     def answered(self) -> None:
         self.told += 1
 
+    told_of_origin = False
+
     def asks_at(self, asked_at: float, pause_s: float, jitter: float) -> float:
         return asked_at + pause_s * (0.5 + jitter)
 

@@ -35,8 +35,8 @@ _MESSAGES = st.one_of(
     st.builds(m.Peers, st.lists(st.tuples(_names, _names, st.integers(0, 65535)), max_size=32).map(tuple)),
     st.builds(m.Bye, _names),
     st.builds(m.OriginAsked, st.integers(0, 1 << 53), st.integers(0, 65535)),
-    st.builds(m.Report, st.integers(1, 1 << 53), st.booleans(), st.binary(max_size=300)),
-    st.builds(m.Reported, st.integers(1, 1 << 53), _names),
+    st.builds(m.Report, _requests, st.booleans(), st.integers(0, 8), st.binary(max_size=300)),
+    st.builds(m.Reported, _requests, _names),
     st.builds(m.Hearsay, _digests, st.lists(_claims, max_size=20).map(tuple)),
 )
 
