@@ -51,6 +51,9 @@ RESET = 0.5
 TAKES_ALONG = (1.0 - 2 * WITH_POLL) / 2
 """Check-ins that a poll out of turn adds in the long run: it takes one with it if the last is old enough."""
 
+BATCHES = 2.0
+"""Batches of reports by which the devices of a site say that an update has ended, on the average."""
+
 BUSY_S, BUSY_RAMP_S = HEALTH_S + 0.1 + TURN_S, 0.28
 """A check-in at a restart that takes longer than from there to the commit is still under way then. Poll and
 check-in wait so long for its connection, then take their own; those of a site take not all equally long."""
@@ -121,12 +124,13 @@ def published(setting: Setting, phases: int, *, shared: bool) -> Asked:
     return out_of_turn.plus(Asked(copies * files_down, copies * files_up)).times(phases)
 
 
-def updating(setting: Setting, curve: Curve, known_s: Floats) -> Asked:
+def updating(setting: Setting, curve: Curve, known_s: Floats, *, shared: bool = False) -> Asked:
     """What installing makes the devices of each site ask.
 
-    One that is at rest is told, and polls. Whoever has restarted checks in; committed, it checks in again
-    and polls. `known_s`: when each device knows of the order; those that know at once restart at once, and
-    their check-ins share the link.
+    One that is at rest is told, and polls. Whoever has restarted checks in; committed, it checks in again and
+    polls. `shared`: where there are peers it waits for their word instead, and one hands in for all.
+    `known_s`: when each device knows of the order; those that know at once restart at once, and their
+    check-ins share the link.
     """
     devices, polling = setting.devices, setting.polling
     told = 1.0 if polling.at_rest else 0.0
@@ -145,13 +149,20 @@ def updating(setting: Setting, curve: Curve, known_s: Floats) -> Asked:
     delay = 2 * setting.group.wan.delay_s if setting.group.wan is not None else 0.0
     takes = trips * delay + np.maximum(together, 0.0)
     another = np.clip((takes - BUSY_S) / BUSY_RAMP_S, 0.0, 1.0)
-    return _priced(
+    asked = _priced(
         setting,
-        polls=1.0 + told,
-        check_ins=2.0 + told * (1.0 - WITH_POLL),
+        polls=told,
+        check_ins=told * (1.0 - WITH_POLL),
         resumed=told * (known - kept),
-        full=1.0 + told * (1.0 - known) + 2 * another,
+        full=told * (1.0 - known),
     ).times(able)
+    relayed = np.where((able > 1) & bool(shared and polling.lookout), able, 0.0)
+    itself = _priced(setting, polls=1.0, check_ins=2.0, full=1.0 + 2 * another).times(able - relayed)
+    batches = np.minimum(relayed, BATCHES)
+    down, up, _ = costs.connect()
+    begun = np.minimum(relayed, 1.0)
+    handed = _handed_in(relayed, batches * (ROUTINE / 2)).plus(Asked(begun * down, begun * up))
+    return asked.plus(itself).plus(handed)
 
 
 # Inside

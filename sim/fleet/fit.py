@@ -172,7 +172,7 @@ def reckoned(one: Sample, parameters: Parameters) -> tuple[float, float]:
 def _asked(one: Sample) -> asking.Asked:
     """What is reckoned and not fitted: the first questions, and those that installing brings about."""
     setting = one.setting
-    return asking.first(setting).plus(asking.updating(setting, _curve(setting), one.known_s))
+    return asking.first(setting).plus(asking.updating(setting, _curve(setting), one.known_s, shared=True))
 
 
 def nonnegative(matrix: Floats, values: Floats, *, scale: Floats | None = None) -> Floats:

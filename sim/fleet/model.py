@@ -128,7 +128,7 @@ def _load_shared(setting: Setting, packs: Packs, known_s: Floats, opens_s: Float
     alone = devices.total(who.alone & devices.wan)
     found = terms(setting, packs, pack, payload, alone=alone)
     asked = asking.published(setting, setting.openings, shared=True)
-    asked = asked.plus(asking.updating(setting, curve, known_s))
+    asked = asked.plus(asking.updating(setting, curve, known_s, shared=True))
     down, up = dot(setting.parameters.down, found), dot(setting.parameters.up, found)
     offsets = np.arange(devices.sites + 1, dtype=np.int64)
     return Load(

@@ -131,6 +131,16 @@ def test_who_installs_asks_when_told_restarted_and_committed() -> None:
     assert installs(fleet(polling=HOURLY, has_wan=0.0)) == 0
 
 
+def test_who_installs_beside_others_is_handed_in_for() -> None:
+    setting, link = met(fleet(polling=HOURLY))
+    known = np.zeros(len(setting.devices))
+    alone, shared = (asking.updating(setting, link, known, shared=shared) for shared in (False, True))
+    assert shared.down[0] < 0.3 * alone.down[0]
+    assert shared.up[0] < 0.6 * alone.up[0]
+    each, link = met(fleet(polling=replace(HOURLY, lookout=False)))
+    assert asking.updating(each, link, known, shared=True).down[0] == alone.down[0]
+
+
 def test_a_check_in_that_takes_much_longer_than_the_commit_costs_two_other_connections() -> None:
     connect = HttpCosts().connect()[0]
     near, thin = fleet(polling=HOURLY), fleet(polling=HOURLY, wan=Wan(2e3))
