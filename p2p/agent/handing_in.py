@@ -116,7 +116,7 @@ class HandingIn:
         said = compact(status) | {"quiet_s": report_desk.quiet_s(pause_s)}
         line = signed_report(self._credentials.key, self.device, number, self._api.now(), said)
         self._given = given = _Given(number)
-        self._driver.feed(e.ReportMade(number, urgent, line, pause_s))
+        self._driver.feed(e.ReportMade(number, urgent, line))
         try:
             with trio.move_on_after(report_desk.waits_s(pause_s, urgent=urgent)):
                 await first_of(given.over, *unless)
@@ -173,7 +173,7 @@ class HandingIn:
 
     async def hand_in_always(self) -> None:
         """Hand in what peers bring, until cancelled."""
-        self._driver.feed(e.HandsIn(True, self._pause_s()))
+        self._driver.feed(e.HandsIn(True))
         while True:
             self._more = trio.Event()
             due_at = self._desk.due_at
@@ -197,7 +197,7 @@ class HandingIn:
             log.info("the coordinator takes no reports by way of peers")
             results = [reports.UNSUPPORTED] * len(batch)
             self._unsupported_until = trio.current_time() + UNSUPPORTED_S
-            self._driver.feed(e.HandsIn(False, self._pause_s()))
+            self._driver.feed(e.HandsIn(False))
         except OriginError as error:
             self._failed(error)
             return

@@ -161,10 +161,6 @@ class Lookout:
         """Whether this node was the last to ask the origin, as far as it knows."""
         return self._own_at >= self._heard_at > float("-inf")
 
-    def asks(self, pause_s: float) -> bool:
-        """Whether this node itself has asked lately."""
-        return self._context.now - self._own_at <= QUIET * pause_s
-
     @property
     def toward(self) -> str | None:
         """The peer that is nearer to whoever asked last: the one that told of it first."""

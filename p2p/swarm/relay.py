@@ -44,7 +44,6 @@ class Relay:
         self._context = context
         self._lookout = lookout
         self._hands_in = False
-        self._pause_s = float("inf")
         self._takes: dict[str, bool] = {}
         """By connected peer, as it said; None of those that were not asked."""
         self._own: e.ReportMade | None = None
@@ -66,12 +65,11 @@ class Relay:
 
     def hands_in(self, event: e.HandsIn) -> None:
         """Whether this node's agent hands reports of peers in."""
-        self._hands_in, self._pause_s = event.able, event.pause_s
+        self._hands_in = event.able
 
     def made(self, report: e.ReportMade) -> None:
         """Have a peer hand this in."""
         self._own, self._with, self._number, self._tried = report, None, None, set()
-        self._pause_s = report.pause_s
         self._offer()
 
     def withdrawn(self, event: e.ReportWithdrawn) -> None:
@@ -116,7 +114,7 @@ class Relay:
         if not lookout.spoke_last and message.hops < limits.REPORT_HOPS_MAX:
             further = self._further(peer.device)
         if further is None:
-            if self._hands_in and (lookout.spoke_last or lookout.asks(self._pause_s)):
+            if self._hands_in:  # also where the way ends at one that forgot, as all have started anew
                 context.actions.append(e.ReportArrived(peer.device, message))
             else:
                 context.send(peer.device, m.Reported(message.number, NOBODY))

@@ -10,26 +10,21 @@ from p2p.swarm.messages import Report
 
 
 class HandsIn(NamedTuple):
-    """Whether this device hands in reports of its peers from now on: its coordinator takes them.
-
-    `pause_s`: between two questions of the site to the origin.
-    """
+    """Whether this device hands in reports of its peers from now on: its coordinator takes them."""
 
     able: bool
-    pause_s: float
 
 
 class ReportMade(NamedTuple):
     """The local agent's signed report, to be handed in by a peer; replaces an earlier one.
 
-    `pause_s`: between two questions of the site to the origin. `ReportReturned` follows, unless it is
+    `ReportReturned` follows, unless it is
     replaced or withdrawn.
     """
 
     sequence: int
     urgent: bool
     report: bytes
-    pause_s: float
 
 
 class ReportWithdrawn(NamedTuple):

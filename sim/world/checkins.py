@@ -152,7 +152,7 @@ class CheckIns:
         self._at(device.kernel.now + wait, self._direct)
         self._given = self._sequence
         self._coordinator.written(device, self._sequence, report_desk.quiet_s(every_s))
-        device.feed(e.ReportMade(self._sequence, urgent, written(device.name, self._sequence), every_s))
+        device.feed(e.ReportMade(self._sequence, urgent, written(device.name, self._sequence)))
 
     def _announced(self) -> float:
         """For how long nothing may be heard of it after a check-in."""

@@ -26,7 +26,7 @@ class Desk:
     def started(self) -> None:
         """The agent starts."""
         if self._device.has_wan:
-            self._device.feed(e.HandsIn(True, self._pause_s))
+            self._device.feed(e.HandsIn(True))
 
     def forget(self) -> None:
         """The agent ends, and what lay here is lost."""

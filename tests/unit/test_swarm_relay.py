@@ -51,7 +51,7 @@ class Rider:
                     self.arrived.append(action)
 
     def report(self, sequence: int = 1, *, urgent: bool = True) -> None:
-        self.feed(e.ReportMade(sequence, urgent, b"signed", PAUSE_S))
+        self.feed(e.ReportMade(sequence, urgent, b"signed"))
 
     def asked(self) -> tuple[str, int]:
         """Who was asked last whether it takes reports, and by which request."""
@@ -187,7 +187,7 @@ def test_who_claimed_to_have_handed_in_gets_no_more_for_a_while_longer_each_time
 
 
 def test_a_report_is_passed_on_toward_the_one_that_asks_and_its_answer_back(rider: Rider) -> None:
-    rider.feed(e.HandsIn(True, PAUSE_S))
+    rider.feed(e.HandsIn(True))
     rider.hear("d1", m.Report(70, True, 0, b"of d1"))
     rider.hear("d3", m.Report(70, True, 4, b"of another"))
     device, request = rider.asked()
@@ -206,15 +206,23 @@ def test_a_report_is_passed_on_toward_the_one_that_asks_and_its_answer_back(ride
 
 
 def test_a_report_goes_neither_back_nor_round_for_ever(rider: Rider) -> None:
-    rider.feed(e.HandsIn(True, PAUSE_S))
+    rider.feed(e.HandsIn(True))
     rider.hear("d2", m.Report(5, True, 0, b"of d2"))
-    assert rider.sent == [e.Send("d2", m.Reported(5, NOBODY))]
     rider.hear("d1", m.Report(6, True, limits.REPORT_HOPS_MAX, b"of d9"))
-    assert rider.sent[-1] == e.Send("d1", m.Reported(6, NOBODY))
+    assert [a.report.number for a in rider.arrived] == [5, 6], "it is handed in where the way ends"
+    assert rider.sent == []
+
+
+def test_where_nobody_knows_who_asks_the_first_that_is_given_a_report_hands_it_in() -> None:
+    """A whole site has started anew."""
+    rider = Rider(*PEERS)
+    rider.feed(e.HandsIn(True))
+    rider.hear("d1", m.Report(5, True, 0, b"of d1"))
+    assert [a.report.number for a in rider.arrived] == [5]
 
 
 def test_a_report_on_its_way_whose_next_is_lost_is_refused(rider: Rider) -> None:
-    rider.feed(e.HandsIn(True, PAUSE_S))
+    rider.feed(e.HandsIn(True))
     for number in (1, 2):
         rider.hear("d1", m.Report(number, True, 0, b"of d1"))
         if number == 1:
@@ -224,7 +232,7 @@ def test_a_report_on_its_way_whose_next_is_lost_is_refused(rider: Rider) -> None
 
 
 def test_who_asked_out_of_turn_keeps_what_is_not_urgent_until_it_hears_of_the_lookout(rider: Rider) -> None:
-    rider.feed(e.HandsIn(True, PAUSE_S))
+    rider.feed(e.HandsIn(True))
     rider.now += 100
     rider.feed(e.OriginAnswered())
     rider.hear("d1", m.Report(1, True, 0, b"urgent"))
@@ -249,7 +257,7 @@ def test_the_lookout_says_that_it_takes_reports_and_passes_the_answer_back() -> 
     report = m.Report(9, False, 0, b"signed")
     lookout.hear("d1", report)
     assert (lookout.arrived, lookout.sent[-1]) == ([], e.Send("d1", m.Reported(9, NOBODY)))
-    lookout.feed(e.HandsIn(True, PAUSE_S))
+    lookout.feed(e.HandsIn(True))
     lookout.hear("d1", m.MetadataWant(5, PROBE))
     assert lookout.sent[-1] == e.Send("d1", m.Blob(5, b""))
     lookout.hear("d1", report)
