@@ -114,7 +114,8 @@ class Relay:
         if not lookout.spoke_last and message.hops < limits.REPORT_HOPS_MAX:
             further = self._further(peer.device)
         if further is None:
-            if self._hands_in:  # also where the way ends at one that forgot, as all have started anew
+            # What is urgent also where the way ends at one that forgot: all may have started anew.
+            if self._hands_in and (message.urgent or lookout.spoke_last):
                 context.actions.append(e.ReportArrived(peer.device, message))
             else:
                 context.send(peer.device, m.Reported(message.number, NOBODY))
