@@ -24,11 +24,11 @@ from p2p.agent.imported import ImportedBundle
 from p2p.agent.links import PeerLinks
 from p2p.agent.peer_deltas import PeerDeltas
 from p2p.agent.recomputing import Recomputing
+from p2p.agent.small_objects import SmallObjects
 from p2p.agent.storing import Storing
-from p2p.content import index as pack_index
-from p2p.content.digests import Digest, sha256
+from p2p.content.digests import Digest
 from p2p.content.manifest import PackRef
-from p2p.errors import LocalError, OriginError, StoreError
+from p2p.errors import LocalError
 from p2p.ports import BlobStore, Origin, PeerAddress
 from p2p.swarm import SwarmNode, departure
 from p2p.swarm import events as e
@@ -74,8 +74,7 @@ class SwarmDriver:
         self._wan = wan
         self._on_failed = failed
         self._found = found
-        self._indexes = indexes
-        self._held = held
+        self.objects = SmallObjects(origin, indexes=indexes, held=held, feed=self.feed)
         self._images: dict[Digest, LocalImage] = {}
         self._frames: dict[Digest, PackRef] = {}
         self._fetches: dict[int, FrameFetch] = {}
@@ -83,8 +82,6 @@ class SwarmDriver:
         self._feeding = False
         self._timer_changed = trio.Event()
         self._timer_at: float | None = None
-        self._objects: dict[Digest, list[trio.MemorySendChannel[bytes | None]]] = {}
-        self._metadata: dict[tuple[str, str], list[trio.MemorySendChannel[bytes | None]]] = {}
         self._verified: dict[Digest, trio.Event] = {}
         self._patching = trio.CapacityLimiter(1)
         self.storing = Storing(
@@ -105,8 +102,6 @@ class SwarmDriver:
         self.news = trio.Event()
         self.news_from: dict[str, tuple[int, int]] = {}
         self.doubts = Doubts()
-        self.object_paths: dict[Digest, str] = {}
-        self.trouble: OriginError | None = None
         self.moved_at = self._stored_at = 0.0
         self._served_at = -math.inf
 
@@ -135,9 +130,7 @@ class SwarmDriver:
     def _hold_indexes(self, image: LocalImage) -> None:
         """Indexes of this device's own stores are at hand, also where nobody else has them."""
         for pack in image.task.packs:
-            held = self._stored_object(pack.index.sha256)
-            if held is not None:
-                self.feed(e.HoldObject(pack.index.sha256, held))
+            self.objects.hold(pack.index.sha256)
 
     def lose_bases(self) -> None:
         """What the images that are served were made from is about to be written over."""
@@ -159,32 +152,13 @@ class SwarmDriver:
     def forget(self, image: Digest) -> None:
         """Drop an image for good, its indexes too."""
         local = self._images.get(image)
-        if local is not None:
-            self._drop_indexes(local)
+        for pack in local.maps if local is not None else ():
+            self.objects.drop_index(pack)
         self.drop(image)
 
     async def wait_verified(self, image: Digest) -> None:
         """Until the image was read back from the slot and is right."""
         await self._verified[image].wait()
-
-    async def object(self, digest: Digest, size: int) -> bytes:
-        """A small object from a peer or the origin; raises `OriginError` if nobody gives it."""
-        send, receive = trio.open_memory_channel[bytes | None](1)
-        self._objects.setdefault(digest, []).append(send)
-        self.feed(e.WantObject(digest, size))
-        data = await receive.receive()
-        if data is None:
-            raise OriginError("not-found", f"object {digest.hex()}: neither a peer nor the origin gives it")
-        return data
-
-    async def metadata(self, device: str, name: str) -> bytes | None:
-        """Mutable metadata from one peer, unverified."""
-        send, receive = trio.open_memory_channel[bytes | None](1)
-        self._metadata.setdefault((device, name), []).append(send)
-        self.feed(e.AskMetadata(device, name))
-        with trio.move_on_after(10):
-            return await receive.receive()
-        return None
 
     @property
     def lacks(self) -> bool:
@@ -242,9 +216,7 @@ class SwarmDriver:
     def received(self, event: e.PeerConnected | e.PeerLost | e.PieceSent | e.Received) -> None:
         """What the links report. Objects that are in this device's own stores are at hand for peers."""
         if isinstance(event, e.Received) and isinstance(event.message, m.ObjectWant):
-            held = self._stored_object(event.message.digest)
-            if held is not None:
-                self.feed(e.HoldObject(event.message.digest, held))
+            self.objects.hold(event.message.digest)
         self.feed(event)
         if isinstance(event, e.PeerLost):
             self.news_from.pop(event.device, None)
@@ -327,14 +299,13 @@ class SwarmDriver:
                 if action.fetch in self._fetches:
                     self._fetches[action.fetch].cancel()
             case e.FetchObject():
-                self._start(self._fetch_object, action)
+                self._start(self.objects.fetch, action)
             case e.ObjectReady():
-                self._answer_object(action.digest, action.data)
+                self.objects.arrived(action.digest, action.data)
             case e.ObjectFailed():
-                self._answer_object(action.digest, None)
+                self.objects.arrived(action.digest, None)
             case e.MetadataArrived():
-                for channel in self._metadata.pop((action.device, action.name), []):
-                    channel.send_nowait(action.data)
+                self.objects.metadata_arrived(action)
             case e.ReportArrived():
                 if self.reports is not None:
                     self.reports.arrived(action)
@@ -349,7 +320,7 @@ class SwarmDriver:
                 image = self._images.get(action.image)
                 if image is not None:
                     image.use(action.pack, action.index)
-                    self._keep_index(action)
+                    self.objects.keep_index(action.pack, action.index)
                     self.filling.routed(image, action.pack)
             case e.ReadBack():
                 self._start(self._read_back, action)
@@ -385,22 +356,6 @@ class SwarmDriver:
         self._fetches[action.fetch] = fetch
         self._start(self._fetch, action, fetch)
 
-    def _keep_index(self, action: e.Route) -> None:
-        """So that a restart asks nobody for it."""
-        name = f"index-{action.pack.hex()}"
-        try:
-            if self._indexes.read(name) is None:
-                self._indexes.write(name, pack_index.encode(action.index))
-        except StoreError as error:
-            log.warning("index not kept: %s", error.message)
-
-    def _drop_indexes(self, image: LocalImage) -> None:
-        for pack in image.maps:
-            try:
-                self._indexes.delete(f"index-{pack.hex()}")
-            except StoreError as error:
-                log.warning("index not dropped: %s", error.message)
-
     def _start(self, task: Callable[..., Awaitable[None]], *arguments: Any) -> None:
         assert self._nursery is not None, "the driver is not running"
         self._nursery.start_soon(task, *arguments)
@@ -421,33 +376,8 @@ class SwarmDriver:
     async def _fetch(self, action: e.Fetch, fetch: FrameFetch) -> None:
         ended = await fetch.run()
         self._fetches.pop(action.fetch, None)
-        self.trouble = fetch.trouble or self.trouble
+        self.objects.trouble = fetch.trouble or self.objects.trouble
         self.feed(ended)
-
-    async def _fetch_object(self, action: e.FetchObject) -> None:
-        held = self._stored_object(action.digest)
-        if held is not None:
-            self.feed(e.HoldObject(action.digest, held))
-            return
-        try:
-            path = self.object_paths.get(action.digest, "")
-            if path.startswith("metadata/"):
-                data: bytes | None = await self._origin.metadata(path.removeprefix("metadata/"), action.size)
-            else:
-                data = await self._origin.object(action.digest, action.size)
-        except OriginError as error:
-            log.info("object %s: %s: %s", action.digest.hex()[:12], error.reason, error.message)
-            self.trouble = error
-            data = None
-        self.feed(e.ObjectFetched(action.digest, data))
-
-    def _stored_object(self, digest: Digest) -> bytes | None:
-        try:
-            held = self._held(digest) or self._indexes.read(f"index-{digest.hex()}")
-        except StoreError as error:
-            log.warning("%s", error.message)
-            return None
-        return held if held is not None and sha256(held) == digest else None
 
     # The slot
 
@@ -495,7 +425,3 @@ class SwarmDriver:
                 self._failed(image, error)
                 return
             pause = max(min(2 * pause, CHECKPOINT_S), trio.current_time() - began)
-
-    def _answer_object(self, digest: Digest, data: bytes | None) -> None:
-        for channel in self._objects.pop(digest, []):
-            channel.send_nowait(data)

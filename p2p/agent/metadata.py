@@ -53,8 +53,8 @@ class MetadataSource:
             held = self._imported.object(need.digest)
             if held is not None:
                 return held
-            self._driver.object_paths[need.digest] = need.path
-            return await self._driver.object(need.digest, need.size)
+            self._driver.objects.paths[need.digest] = need.path
+            return await self._driver.objects.object(need.digest, need.size)
         return await self._mutable(need)
 
     async def _mutable(self, need: Need) -> bytes | None:
@@ -89,7 +89,7 @@ class MetadataSource:
             if device in asked or (need.role == "root" and root < version) or (not root and not timestamp):
                 continue
             asked.append(device)
-            found = await self._driver.metadata(device, need.name)
+            found = await self._driver.objects.metadata(device, need.name)
             if found is not None and not breaks_its_word(need, found, timestamp):
                 return found
         if need.may_be_absent and not self._origin_refused:

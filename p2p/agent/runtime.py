@@ -341,7 +341,7 @@ class Agent:
         async def despair(scope: trio.CancelScope) -> None:
             while not self._driver.lacks or trio.current_time() - self._driver.moved_at < patience_s:
                 await trio.sleep(min(1.0, patience_s / 8))
-            last = self._driver.trouble
+            last = self._driver.objects.trouble
             why = last.message if last is not None else "no peer and no origin has what is missing"
             if self._meter is not None and not self._meter.open:
                 why = f"no peer has what is missing, and the WAN is {self._meter.explain()}"

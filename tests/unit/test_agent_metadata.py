@@ -19,18 +19,22 @@ class Asked:
     def __init__(self) -> None:
         self.log: list[tuple[str, str]] = []
         self.news_from: dict[str, tuple[int, int]] = {}
-        self.object_paths: dict[Digest, str] = {}
+        self.paths: dict[Digest, str] = {}
         self.origin: dict[str, bytes | OriginError] = {}
         self.peers: dict[tuple[str, str], bytes] = {}
-        self.objects: dict[Digest, bytes] = {}
+        self.held: dict[Digest, bytes] = {}
 
-    # The driver
+    # The driver, and its small objects
+
+    @property
+    def objects(self) -> Asked:
+        return self
 
     async def object(self, digest: Digest, size: int) -> bytes:
-        self.log.append(("exchange", self.object_paths[digest]))
-        if digest not in self.objects:
+        self.log.append(("exchange", self.paths[digest]))
+        if digest not in self.held:
             raise OriginError("not-found")
-        return self.objects[digest]
+        return self.held[digest]
 
     # Both: a peer is asked with two names, the origin with a name and a size
 
@@ -151,7 +155,7 @@ async def test_bad_bytes_of_the_origin_are_an_error_unless_a_peer_has_better_one
 async def test_what_has_a_digest_goes_through_the_exchange_once() -> None:
     asked = Asked()
     data = b"snapshot"
-    asked.objects[sha256(data)] = data
+    asked.held[sha256(data)] = data
     wanted = Need(NeedKind.METADATA, "5.snapshot.json", "snapshot", 5, sha256(data), len(data), 1000)
     found = source(asked)
     assert await found.answer(wanted) == data
