@@ -4,19 +4,21 @@ Pure: no I/O, no clock. Start at `release_for`; `TrustClient` is the workflow be
 `run_async` are the drivers.
 """
 
-from p2p.trust.client import TrustClient
+from p2p.trust.client import REVOCATIONS_ROLE, TrustClient
 from p2p.trust.clock import ISSUED, format_time, parse_time, trusted_time
 from p2p.trust.floors import FloorStore, ReleaseFloors
 from p2p.trust.need import Need, NeedKind, Steps, run, run_async
 from p2p.trust.pace import CheckInPace, Doubts, Pace
 from p2p.trust.policy import Decision, Meant, Nothing, decide, open_orders
 from p2p.trust.release import PHASES_ROLE, orders_role, product_role, release_for
+from p2p.trust.revocations import RevocationList, Revocations
 from p2p.trust.staleness import excused, release_despite_expiry
 from p2p.trust.store import EmptyStore, Overlay, TrustStore
 
 __all__ = [
     "ISSUED",
     "PHASES_ROLE",
+    "REVOCATIONS_ROLE",
     "CheckInPace",
     "Decision",
     "Doubts",
@@ -29,6 +31,8 @@ __all__ = [
     "Overlay",
     "Pace",
     "ReleaseFloors",
+    "RevocationList",
+    "Revocations",
     "Steps",
     "TrustClient",
     "TrustStore",

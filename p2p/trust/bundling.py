@@ -10,16 +10,18 @@ Pure: where files come from and go to is `p2p.bundles`.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from p2p.content.bundle import BundleObject, Kind, pack_name
 from p2p.content.digests import Digest
 from p2p.content.manifest import Manifest, PackRef, PayloadSpec
 from p2p.content.order import Audience, Order, PhaseState, PhaseStatus
-from p2p.errors import OperatorError
+from p2p.errors import ContentError, OperatorError, TrustError
 from p2p.trust.client import TrustClient
 from p2p.trust.need import Steps
 from p2p.trust.release import listed_orders, read_manifest, read_orders, read_phase_state
+from p2p.trust.revocations import read_revocations
 
 EVERYBODY = Audience(all=True)
 
@@ -99,9 +101,11 @@ def products_of(client: TrustClient) -> Steps[tuple[str, ...]]:
 def survey(client: TrustClient, product: str) -> Steps[Survey]:
     """Read every order of a product in force, its phase state and its manifest, after a refresh.
 
-    Whatever a device of any audience asks for is asked for here too. A badly made document is as good as
-    none, as for a device.
+    Whatever a device of any audience asks for is asked for here too, the revocation list included. A badly
+    made document is as good as none, as for a device.
     """
+    with suppress(TrustError, ContentError):
+        yield from read_revocations(client)
     listed = yield from listed_orders(client, product)
     orders = yield from read_orders(client, product, listed)
     states: dict[str, PhaseState] = {}

@@ -31,6 +31,12 @@ MetaFileKey = tuple[int, Digest | None]
 ONLINE_ROLES = frozenset({"timestamp", "snapshot", "phases"})
 """What the online key signs: its expiry says how fresh a device's view of the repository has to be."""
 
+REVOCATIONS_ROLE = "revocations"
+"""What the online key may add to and nobody takes away from (`p2p.trust.revocations`)."""
+
+_LASTING = frozenset({REVOCATIONS_ROLE})
+"""Roles whose expiry is never judged: what they say can only be added to."""
+
 _STORED_NAME_MAX = 200  # bytes, within NAME_MAX of every file system with room for a temporary suffix
 
 
@@ -54,7 +60,7 @@ class TrustClient:
         self._store = store
         self.reader = reader
         self._pinned = root
-        self._outlived: frozenset[str] = frozenset()  # roles whose expiry is not judged
+        self._outlived = _LASTING  # roles whose expiry is not judged
         self._chain = RootChain(store, root, reader)
         self._build_time = build_time
         self._timestamp: Verified[Timestamp] | None = None
@@ -80,6 +86,11 @@ class TrustClient:
     def time(self) -> float:
         """Trusted time of the last step, POSIX seconds (see `p2p.trust.clock`)."""
         return self._time
+
+    @property
+    def signed_time(self) -> float:
+        """When the trusted timestamp was issued, POSIX seconds; 0: not known. No clock of this device's."""
+        return 0.0 if self._timestamp is None else issued_at(self._timestamp) or 0.0
 
     @property
     def content_until(self) -> float:
@@ -125,7 +136,7 @@ class TrustClient:
         copy = TrustClient(
             Overlay(self._store), self._pinned, build_time=self._build_time, reader=self.reader
         )
-        copy._outlived = ONLINE_ROLES
+        copy._outlived = ONLINE_ROLES | _LASTING
         return copy
 
     def adopt(self, copy: TrustClient) -> None:
@@ -238,12 +249,18 @@ class TrustClient:
             or (isinstance(delegated, SuccinctRoles) and delegated.get_role_for_target(path) == role)
         }
 
-    def delegated(self) -> Steps[list[str]]:
-        """Names of the roles that the top-level targets delegate to, after a `refresh`."""
+    def delegated(self) -> Steps[dict[str, frozenset[str]]]:
+        """The roles that the top-level targets delegate to, with the ids of their keys, after a `refresh`."""
         self._check_fresh()
         targets = yield from self._role("targets", self._chain.root)
         delegations = targets.signed.delegations
-        return sorted((delegations.roles or {}) if delegations is not None else {})
+        roles = (delegations.roles or {}) if delegations is not None else {}
+        return {name: frozenset(roles[name].keyids) for name in sorted(roles)}
+
+    def version_of(self, role: str) -> int:
+        """The version of a targets role that the trusted snapshot names; 0: none."""
+        meta = None if self._snapshot is None else self._snapshot.signed.meta.get(f"{role}.json")
+        return 0 if meta is None else meta.version
 
     def target(self, target: TargetFile, size_max: int) -> Steps[bytes]:
         """The bytes of a small target file, from the cache or as an object of the repository.

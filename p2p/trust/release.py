@@ -26,6 +26,7 @@ from p2p.trust.client import TrustClient
 from p2p.trust.documents import digest_of
 from p2p.trust.need import Steps
 from p2p.trust.policy import Decision, decide, open_orders
+from p2p.trust.revocations import Revocations, learn_revocations
 
 PHASES_ROLE = "phases"
 
@@ -49,18 +50,24 @@ def release_for(
     *,
     floor: int,
     installed: Digest | None = None,
+    revocations: Revocations | None = None,
 ) -> Steps[Decision]:
     """Refresh, then decide (`p2p.trust.policy.decide`). `now`: the device's wall clock.
+
+    `revocations` takes the list of revoked devices, if there is one, before anything is decided.
 
     Raises `TrustError` when the metadata cannot be trusted or is stale, what the driver threw when
     a file cannot be had. A single order, phase state or manifest that is badly made is as good as
     none: it can hold back only what it is about.
     """
     yield from client.refresh(now)
+    revoked: set[Digest] = set()
+    if revocations is not None:
+        revoked = yield from learn_revocations(client, revocations)
     listed = yield from listed_orders(client, product)
     orders = yield from read_orders(client, product, listed)
     states: dict[str, PhaseState] = {}
-    used = {digest for target in listed.values() if (digest := digest_of(target)) is not None}
+    used = revoked | {digest for target in listed.values() if (digest := digest_of(target)) is not None}
     for order in orders.values():
         if not order.audience.includes(member):
             continue

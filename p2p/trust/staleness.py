@@ -16,6 +16,7 @@ from p2p.trust.client import TrustClient
 from p2p.trust.need import Steps
 from p2p.trust.policy import Decision, Meant
 from p2p.trust.release import release_for
+from p2p.trust.revocations import Revocations
 
 
 def release_despite_expiry(
@@ -27,15 +28,19 @@ def release_despite_expiry(
     *,
     floor: int,
     installed: Digest | None = None,
+    revocations: Revocations | None = None,
 ) -> Steps[Meant]:
     """As `release_for`, once that was refused as `expired`: what an excepted order means for this device.
 
-    Raises `TrustError("expired")` when there is none, and then nothing is kept of what was seen; other
-    errors as `release_for`. After it, the client holds expired metadata, so the next `release_for` is
-    refused as `expired` again and leads here, until the exception ends or newer metadata comes.
+    Raises `TrustError("expired")` when there is none, and then nothing is kept of what was seen but
+    revocations, which are never too old to count; other errors as `release_for`. After it, the client holds
+    expired metadata, so the next `release_for` is refused as `expired` again and leads here, until the
+    exception ends or newer metadata comes.
     """
     copy = client.lenient_copy()
-    decision = yield from release_for(copy, member, product, hardware, now, floor=floor, installed=installed)
+    decision = yield from release_for(
+        copy, member, product, hardware, now, floor=floor, installed=installed, revocations=revocations
+    )
     if not excused(decision, member, copy.time):
         raise TrustError(
             "expired",
