@@ -16,6 +16,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI, Request
@@ -35,13 +36,14 @@ from coordinator.publishing.checkpoints import write_checkpoint
 from coordinator.publishing.files import write_atomic
 from coordinator.publishing.releases import object_problems
 from coordinator.publishing.repository import Repository
-from coordinator.publishing.state import PHASES_ROLE
+from coordinator.publishing.state import ONLINE_PATHS, REVOCATIONS_ROLE
+from coordinator.revoking import publish_marked, revocation_facts
 from p2p.errors import OperatorError, SlipstreamError, StoreError
 
 log = logging.getLogger("slipstream.coordinator")
 
 UPKEEP_S = 900.0
-SIGNED_BY_US = ("timestamp", "snapshot", PHASES_ROLE)
+SIGNED_BY_US = ("timestamp", "snapshot", *ONLINE_PATHS)
 KEEP_ALIVE_S = 100
 """Longer than a device waits between two polls at the default pace (60 s, jittered by half)."""
 
@@ -92,9 +94,11 @@ class Coordinator:
         return coordinator
 
     def upkeep(self) -> None:
-        """Re-sign what is due, and leave a checkpoint of the audit log when it has grown."""
+        """Re-sign what is due, publish revocations that wait, and checkpoint an audit log that has grown."""
         for role in self.repository.refresh_if_due():
             log.info("signed a new %s", role)
+        if REVOCATIONS_ROLE in self.repository.state().delegated():
+            publish_marked(self.repository, self.database, "coordinator")
         with self.database.read() as session:
             head = audit.head(session)
         if head is not None:
@@ -103,7 +107,9 @@ class Coordinator:
     def application(self) -> Application:
         """The ASGI application."""
         devices = DeviceApi(self.database, self.authority, self.repository.settings, self.clock)
-        operators = OperatorApi(self.database, self.clock, self.repository.settings.roster_age_s)
+        operators = OperatorApi(
+            self.database, self.clock, self.repository.settings.roster_age_s, self._revocations
+        )
         app = FastAPI(
             title="Slipstream coordinator",
             lifespan=self._lifespan,
@@ -119,6 +125,9 @@ class Coordinator:
         app.include_router(devices.router())
         app.include_router(operators.router())
         return Application(RepositoryFiles(self.repository.directory), app)
+
+    def _revocations(self) -> dict[str, Any]:
+        return revocation_facts(self.repository, self.database)
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, _app: FastAPI) -> AsyncIterator[None]:

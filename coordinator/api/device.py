@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from fastapi import APIRouter, Request, Response
+from sqlalchemy.orm import Session
 
 from coordinator.api.answers import json_answer
 from coordinator.api.errors import ApiError
@@ -29,7 +30,8 @@ from coordinator.db.devices import (
     record_report,
     redeem,
 )
-from coordinator.db.models import Device, LatestReport
+from coordinator.db.models import Device, LatestReport, Voucher
+from coordinator.db.revocations import key_digest, key_revoked, note_certificate, supersede
 from coordinator.domain.roster import choose_roster
 from coordinator.publishing.authority import COMMON_NAME_MAX, FleetAuthority, key_of_request
 from coordinator.publishing.settings import Settings
@@ -92,6 +94,7 @@ class DeviceApi:
             if voucher is None:
                 raise ApiError(403, "voucher-unknown", "this voucher is not known here")
             device = session.get(Device, enrolment.device)
+            _refuse_revoked(session, device, voucher, pem)
             if device is not None and device.key == pem and voucher.used_by == device.id:
                 return self._enrolled(request, device, 200)  # the answer was lost on its way
             if device is not None and device.key != pem and voucher.device != device.id:
@@ -113,6 +116,9 @@ class DeviceApi:
                 self.settings.certificate_days,
             )
             replaced = device is not None
+            note_certificate(session, enrolment.device, certificate, int(now))
+            if replaced:
+                supersede(session, enrolment.device, key_digest(pem), int(now))
             device = session.merge(
                 Device(
                     id=enrolment.device,
@@ -124,6 +130,8 @@ class DeviceApi:
                     enrolled_at=int(now),
                     not_after=int(certificate.not_valid_after_utc.timestamp()),
                     sequence=0,  # a new key begins its own count
+                    revoked_at=None,
+                    revoked_reason=None,
                 )
             )
             audit.append(
@@ -168,6 +176,8 @@ class DeviceApi:
             device = session.get(Device, device_id)
             if device is None:
                 raise ApiError(401, "unknown-device", "this device is not enrolled any more")
+            if device.revoked_at is not None:
+                raise ApiError(403, "revoked", f"{device_id} is revoked ({device.revoked_reason})")
             record_report(
                 session,
                 LatestReport(
@@ -257,6 +267,16 @@ class Enrolment:
         if len(enrolment.device) > COMMON_NAME_MAX:
             raise ContentError(f"body.device: longer than {COMMON_NAME_MAX} characters")
         return enrolment
+
+
+def _refuse_revoked(session: Session, device: Device | None, voucher: Voucher, pem: str) -> None:
+    """A revoked device comes back by a voucher that was made for it, and with another key."""
+    if device is not None and device.revoked_at is not None and voucher.device != device.id:
+        raise ApiError(
+            403, "revoked", f"{device.id} is revoked; only a voucher made for it lets it into the fleet again"
+        )
+    if key_revoked(session, pem):
+        raise ApiError(403, "key-revoked", "this key is revoked; make another one on the device")
 
 
 def _address(request: Request) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -24,6 +24,7 @@ class OperatorApi:
     database: Database
     clock: Clock
     online_s: float
+    revocations: Callable[[], dict[str, Any]]
 
     def router(self) -> APIRouter:
         router = APIRouter(prefix="/api/v1", tags=["operators"], dependencies=[Depends(self._authorised)])
@@ -31,6 +32,7 @@ class OperatorApi:
         router.add_api_route("/sites", self.sites, methods=["GET"])
         router.add_api_route("/sites/{site}", self.site, methods=["GET"])
         router.add_api_route("/devices/{device}", self.device, methods=["GET"])
+        router.add_api_route("/revocations", self.revoked, methods=["GET"])
         return router
 
     async def fleet(self) -> dict[str, Any]:
@@ -52,6 +54,13 @@ class OperatorApi:
         """A device, its last report and its history."""
         try:
             return device_facts(self.database, device, self.clock(), self.online_s)
+        except OperatorError as error:
+            raise ApiError(404, "not-found", error.message) from error
+
+    async def revoked(self) -> dict[str, Any]:
+        """The published revocation list, and which devices have not told yet that they know it."""
+        try:
+            return self.revocations()
         except OperatorError as error:
             raise ApiError(404, "not-found", error.message) from error
 
@@ -100,6 +109,7 @@ def _views(rows: Iterable[tuple[Device, LatestReport | None]]) -> Iterable[Devic
             groups=tuple(device.groups),
             hardware=device.hardware,
             certificate_until=device.not_after,
+            revoked=device.revoked_reason,
             seen_at=None if report is None else report.at if report.signed_at is None else report.signed_at,
             address=None if report is None else f"{report.host}:{report.port}",
             status={} if report is None else report.body,

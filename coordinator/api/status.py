@@ -39,6 +39,9 @@ class Status:
     quiet_s: int = 0
     """For how long nothing may be heard of it though all is well; 0: it comes as often as it was told to."""
 
+    revocations: int | None = None
+    """The version of the revocation list that it knows."""
+
     @classmethod
     def parse(cls, body: bytes) -> Status:
         """Raises `ContentError` naming the key."""
@@ -62,6 +65,7 @@ class Status:
             wants_roster=fields.boolean("roster", default=True),
             sequence=fields.integer("sequence", 0, SEQUENCE_MAX) if "sequence" in fields else None,
             quiet_s=fields.integer("quiet_s", 0, limits.REPORT_QUIET_MAX_S) if "quiet_s" in fields else 0,
+            revocations=fields.integer("revocations", 0, COUNT_MAX) if "revocations" in fields else None,
         )
 
     @property
@@ -81,6 +85,7 @@ class Status:
             "armed": self.armed,
             "ledger": self.ledger,
             "role": self.role,
+            "revocations": self.revocations,
         }
 
 

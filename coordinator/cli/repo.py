@@ -31,6 +31,7 @@ from coordinator.publishing.setup import (
     add_product,
     adopt_public_keys,
     init_repository,
+    upgrade_repository,
 )
 from coordinator.publishing.state import State
 from p2p.errors import OperatorError
@@ -195,6 +196,25 @@ def refresh(directory: Path, passphrases: Passphrases) -> None:
         f"timestamp {state.timestamp.signed.version}, snapshot {state.snapshot.signed.version},"
         f" valid until {_utc(state.timestamp.signed.expires)}"
     )
+
+
+@repo.command()
+@click.argument("directory", type=DIRECTORY)
+@passphrase_options
+@json_option
+def upgrade(directory: Path, passphrases: Passphrases, as_json: bool) -> None:
+    """Add the roles that this version signs and a repository of an earlier one lacks. Needs the root keys.
+
+    \b
+    Example:
+      slipstream repo upgrade fleet
+    """
+    repository = Repository.open(directory, passphrases)
+    with repository.locked() as state:
+        added = upgrade_repository(repository, state)
+    if added:
+        note_in_audit(repository, "repository.upgraded", ", ".join(added), {})
+    emit({"added": added}, as_json, [f"added: {', '.join(added)}" if added else "nothing was missing"])
 
 
 @repo.group()

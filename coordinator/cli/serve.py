@@ -27,6 +27,7 @@ from coordinator.cli.common import (
     size_text,
     table,
 )
+from coordinator.cli.revocation import decommission, revocations, revoke
 from coordinator.clock import wall_clock
 from coordinator.db import audit
 from coordinator.db.database import Database
@@ -127,6 +128,10 @@ def coordinator_device(device: str, repo_dir: Path, as_json: bool) -> None:
         for h in facts["history"]
     ]
     emit(facts, as_json, lines)
+
+
+for _command in (revoke, decommission, revocations):
+    coordinator.add_command(_command)
 
 
 @coordinator.group()

@@ -20,7 +20,7 @@ from p2p.errors import StoreError
 
 BUSY_TIMEOUT_MS = 10_000
 MIGRATIONS = Path(__file__).parent / "migrations"
-HEAD = "0002"
+HEAD = "0003"
 """The newest revision below `migrations/versions`."""
 
 

@@ -99,7 +99,7 @@ def record_report(session: Session, report: LatestReport) -> None:
 
 
 def presence(session: Session, site: str) -> list[Presence]:
-    """Where the devices of a site listen, and until when they were accounted for.
+    """Where the devices of a site listen, and until when they were accounted for. No revoked ones.
 
     That is when they were last heard of, and as long after as they said that they would be quiet; or their
     enrolment.
@@ -112,7 +112,7 @@ def presence(session: Session, site: str) -> list[Presence]:
             LatestReport.image,
         )
         .outerjoin(LatestReport, LatestReport.device == Device.id)
-        .where(Device.site == site)
+        .where(Device.site == site, Device.revoked_at.is_(None))
     )  # fmt: skip
     return [Presence(device, host or "", port or 0, seen, image) for device, host, port, seen, image in rows]
 

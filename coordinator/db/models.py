@@ -1,4 +1,4 @@
-"""The tables: devices, vouchers, reports, tokens and the audit log. Times are whole seconds since 1970."""
+"""The tables: devices, certificates, vouchers, reports, tokens, the audit log. Times: seconds since 1970."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ class Device(Base):
     """An enrolled device. `key` is its public key (PEM); `certificate` the last one issued (PEM).
 
     `sequence`: the number of its newest report (`p2p.content.report`); no older one is taken.
+    `revoked_at`: since when it is out of the fleet, None while it is in it.
     """
 
     __tablename__ = "devices"
@@ -29,6 +30,25 @@ class Device(Base):
     enrolled_at: Mapped[int] = mapped_column(BigInteger)
     not_after: Mapped[int] = mapped_column(BigInteger)
     sequence: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
+    revoked_at: Mapped[int | None] = mapped_column(BigInteger)
+    revoked_reason: Mapped[str | None] = mapped_column(String(16))
+
+
+class Certificate(Base):
+    """A device certificate that was issued, by the SHA-256 of its DER form; `key`: that of its public key.
+
+    `revoked_reason` is a word of `p2p.content.revocation.Reason`, None while it counts.
+    """
+
+    __tablename__ = "certificates"
+
+    digest: Mapped[str] = mapped_column(String(64), primary_key=True)
+    device: Mapped[str] = mapped_column(String(64), index=True)
+    key: Mapped[str] = mapped_column(String(64), index=True)
+    issued_at: Mapped[int] = mapped_column(BigInteger)
+    not_after: Mapped[int] = mapped_column(BigInteger)
+    revoked_at: Mapped[int | None] = mapped_column(BigInteger)
+    revoked_reason: Mapped[str | None] = mapped_column(String(16))
 
 
 class Voucher(Base):

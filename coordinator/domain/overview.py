@@ -16,6 +16,7 @@ class DeviceView:
 
     `seen_at`: when it said so itself; `via`: the peer that handed that in, if one did; `received_at`: when it
     came here. `quiet_s`: for how long it then said it might not be heard of.
+    `revoked`: why, None while it is one of the fleet.
     """
 
     device: str
@@ -29,6 +30,7 @@ class DeviceView:
     via: str | None = None
     received_at: int | None = None
     quiet_s: int = 0
+    revoked: str | None = None
 
     def online(self, now: float, online_s: float) -> bool:
         """Whether it has been heard of as lately as it should have been."""
@@ -42,6 +44,7 @@ class DeviceView:
             "groups": list(self.groups),
             "hardware": self.hardware,
             "certificate_until": self.certificate_until,
+            "revoked": self.revoked,
             "online": self.online(now, online_s),
             "seen_s_ago": None if self.seen_at is None else max(0, int(now - self.seen_at)),
             "received_s_ago": None if self.received_at is None else max(0, int(now - self.received_at)),

@@ -24,7 +24,7 @@ from coordinator.publishing.files import check_object, import_object, locked, wr
 from coordinator.publishing.keys import KeyFileSigner, Passphrases, open_signer, read_public
 from coordinator.publishing.settings import SETTINGS_FILE, Settings, load_settings
 from coordinator.publishing.state import (
-    PHASES_ROLE,
+    ONLINE_PATHS,
     State,
     file_name,
     load_state,
@@ -147,7 +147,7 @@ class Repository:
         self, metadata: Metadata[Any], keys: Mapping[str, Key], threshold: int, role: str
     ) -> int:
         """Add signatures of the keys that are here, up to `threshold` in all; returns how many there are."""
-        service = role in ("snapshot", "timestamp", PHASES_ROLE)
+        service = role in ("snapshot", "timestamp", *ONLINE_PATHS)
         for keyid, key in keys.items():
             if len(metadata.signatures) >= threshold:
                 break
@@ -159,7 +159,7 @@ class Repository:
 
     def sign_online(self, metadata: Metadata[Any], state: State, role: str) -> None:
         """Sign with the online key; raises `KeyUnavailable` when it is not here."""
-        if role == PHASES_ROLE:
+        if role in ONLINE_PATHS:
             threshold, keys = state.delegation(role)
         else:
             delegation = state.root.signed.roles[role]
@@ -203,22 +203,25 @@ class Repository:
         return self._write(state, {}, state.snapshot)
 
     def refresh_if_due(self) -> list[str]:
-        """Re-sign what has used up half of its life: phases, snapshot, timestamp; returns what was signed."""
+        """Re-sign what the online key signs and has used up half of its life; returns what was signed."""
         with self.locked() as state:
             due = [
                 role
                 for role, metadata in (
-                    (PHASES_ROLE, state.roles.get(PHASES_ROLE)),
+                    *((role, state.roles.get(role)) for role in ONLINE_PATHS),
                     ("snapshot", state.snapshot),
                     ("timestamp", state.timestamp),
                 )
                 if metadata is not None
                 and metadata.signed.expires - self.clock() < timedelta(days=self.settings.expiry(role)) / 2
             ]
-            if PHASES_ROLE in due:
-                phases = self.next_version(state.roles[PHASES_ROLE], PHASES_ROLE)
-                self.sign_online(phases, state, PHASES_ROLE)
-                self.commit(state, {PHASES_ROLE: phases})
+            changed = {
+                role: self.next_version(state.roles[role], role) for role in due if role in ONLINE_PATHS
+            }
+            for role, metadata in changed.items():
+                self.sign_online(metadata, state, role)
+            if changed:
+                self.commit(state, changed)
             elif due:
                 self.refresh(state, snapshot="snapshot" in due)
             return due

@@ -48,6 +48,7 @@ DEFAULT_EXPIRY_DAYS = {
     "release": 730,
     "order": 365,
     "phases": 90,
+    "revocations": 90,
     "snapshot": 60,
     "timestamp": 14,
 }

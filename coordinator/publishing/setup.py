@@ -33,7 +33,7 @@ from coordinator.publishing.keys import Passphrases, create_signing_key, read_pu
 from coordinator.publishing.repository import Clock, Repository, utc_now
 from coordinator.publishing.settings import SETTINGS_FILE, RoleKeys, Settings, render_settings
 from coordinator.publishing.state import (
-    PHASES_ROLE,
+    ONLINE_PATHS,
     State,
     file_name,
     meta_file,
@@ -160,17 +160,52 @@ def add_product(
         first = Metadata(Targets(version=1, expires=repository.expiry(kind)))
         if repository.sign_with_local_keys(first, keys, wanted.threshold, role) >= wanted.threshold:
             changed[role] = first
+    _sign_targets(repository, state, targets, f"product {product!r}")
+    return repository.commit(state, changed)
+
+
+def upgrade_repository(repository: Repository, state: State) -> list[str]:
+    """Delegate the online key's roles that a repository of an earlier version lacks; returns their names.
+
+    The lock must be held. Raises `KeyUnavailable` below the threshold of the targets role.
+    """
+    missing = [role for role in ONLINE_PATHS if role not in state.delegated()]
+    if not missing:
+        return []
+    targets = copy.deepcopy(state.targets)
+    targets.signatures.clear()
+    targets.signed.version += 1
+    targets.signed.expires = repository.expiry("targets")
+    delegations = targets.signed.delegations
+    if delegations is None or delegations.roles is None:
+        raise OperatorError("this repository's targets role delegates by hash bins, not by role")
+    threshold, keys = repository.public_keys("online")
+    delegations.keys |= keys
+    changed: dict[str, Metadata[Targets]] = {"targets": targets}
+    for role in missing:
+        delegations.roles[role] = _online_role(role, keys, threshold)
+        changed[role] = Metadata(Targets(version=1, expires=repository.expiry(role)))
+        _sign(repository, changed[role], keys, threshold, role)
+    _sign_targets(repository, state, targets, f"role {', '.join(missing)}")
+    repository.commit(state, changed)
+    return missing
+
+
+def _sign_targets(repository: Repository, state: State, targets: Metadata[Targets], what: str) -> None:
     root = state.root.signed
     keys = {k: root.keys[k] for k in root.roles["targets"].keyids}
     threshold = root.roles["targets"].threshold
     found = repository.sign_with_local_keys(targets, keys, threshold, "targets")
     if found < threshold:
         raise KeyUnavailable(
-            f"product {product!r} needs {threshold} signatures of the root keys and {found} can be made here",
+            f"{what} needs {threshold} signatures of the root keys and {found} can be made here",
             kept="what is published",
             next_step="bring the root key files to keys/ (or their URIs to repo.toml) for this one command",
         )
-    return repository.commit(state, changed)
+
+
+def _online_role(role: str, keys: dict[str, Key], threshold: int) -> DelegatedRole:
+    return DelegatedRole(role, list(keys), threshold, terminating=True, paths=[ONLINE_PATHS[role]])
 
 
 def adopt_public_keys(repository: Repository, paths: Sequence[Path]) -> tuple[str, ...]:
@@ -224,25 +259,18 @@ def _first_metadata(repository: Repository) -> dict[str, bytes]:
             expires=repository.expiry("targets"),
             delegations=Delegations(
                 keys=dict(online_keys),
-                roles={
-                    PHASES_ROLE: DelegatedRole(
-                        PHASES_ROLE,
-                        list(online_keys),
-                        online_threshold,
-                        terminating=True,
-                        paths=["phases/*/*"],
-                    )
-                },
+                roles={role: _online_role(role, online_keys, online_threshold) for role in ONLINE_PATHS},
             ),
         )
     )
-    phases = Metadata(Targets(version=1, expires=repository.expiry("phases")))
+    online = {role: Metadata(Targets(version=1, expires=repository.expiry(role))) for role in ONLINE_PATHS}
     _sign(repository, root, root_keys, root_threshold, "root")
     _sign(repository, targets, root_keys, root_threshold, "targets")
-    _sign(repository, phases, online_keys, online_threshold, PHASES_ROLE)
+    for role, metadata in online.items():
+        _sign(repository, metadata, online_keys, online_threshold, role)
     snapshot = Metadata(Snapshot(version=1, expires=repository.expiry("snapshot")))
     files: dict[str, bytes] = {"1.root.json": root.to_bytes()}
-    for role, metadata in (("targets", targets), (PHASES_ROLE, phases)):
+    for role, metadata in {"targets": targets, **online}.items():
         data = metadata.to_bytes()
         files[file_name(role, metadata)] = data
         snapshot.signed.meta[f"{role}.json"] = meta_file(data, 1)

@@ -30,9 +30,14 @@ from coordinator.errors import RepositoryDamaged
 from p2p.content import limits
 from p2p.content.digests import Digest, parse_digest, sha256
 from p2p.content.manifest import ObjectRef
+from p2p.content.revocation import PATHS
 from p2p.errors import OperatorError, SlipstreamError
 
 PHASES_ROLE = "phases"
+REVOCATIONS_ROLE = "revocations"
+ONLINE_PATHS = {PHASES_ROLE: "phases/*/*", REVOCATIONS_ROLE: PATHS}
+"""The delegated roles of the online key, and what each may sign."""
+
 _T = TypeVar("_T", Root, Timestamp, Snapshot, Targets)
 
 
@@ -70,6 +75,12 @@ class State:
         delegations = self.targets.signed.delegations
         found = self.delegated().get(role)
         if found is None or delegations is None:
+            if role == REVOCATIONS_ROLE:
+                raise OperatorError(
+                    "this repository is older than revocations and has no role for them",
+                    kept="what is published",
+                    next_step="with the root keys here once: slipstream repo upgrade DIR",
+                )
             kind, _, product = role.partition("-")
             what = f"product {product!r}" if kind in ("product", "orders") else f"role {role!r}"
             known = ", ".join(self.products()) or "none yet"

@@ -660,7 +660,7 @@ def test_what_has_used_half_of_its_life_is_signed_again(fleet: Fleet) -> None:
     assert state.snapshot.signed.version == 2  # untouched: no device has to fetch anything more
     assert fleet.repository.refresh_if_due() == []
     fleet.clock.now += timedelta(days=100)
-    assert fleet.repository.refresh_if_due() == ["phases", "snapshot", "timestamp"]
+    assert fleet.repository.refresh_if_due() == ["phases", "revocations", "snapshot", "timestamp"]
     assert min(fleet.repository.state().expiries().values()) > fleet.clock.now
 
 
@@ -669,7 +669,7 @@ def test_snapshot_and_timestamp_always_carry_length_and_digest(fleet: Fleet) -> 
     fleet.order("1.0")
     state = fleet.repository.state()
     metas = [state.timestamp.signed.snapshot_meta, *state.snapshot.signed.meta.values()]
-    assert len(metas) == 5
+    assert len(metas) == 6
     for meta in metas:
         assert meta.length
         assert list(meta.hashes or {}) == ["sha256"]
