@@ -18,6 +18,7 @@ __all__ = [
     "OperatorError",
     "OriginError",
     "PeerError",
+    "RevokedError",
     "SlipstreamError",
     "SlotError",
     "SlotFull",
@@ -84,6 +85,12 @@ class ConfigError(LocalError):
     """A configuration file or option is wrong; the message names the key."""
 
     exit_code = 2
+
+
+class RevokedError(LocalError):
+    """This device's certificate is revoked: it is no longer one of its fleet."""
+
+    exit_code = 14
 
 
 class StoreError(LocalError):

@@ -11,15 +11,17 @@ from contextlib import suppress
 from pathlib import Path
 
 from p2p.adapters.boot import FileBoot
-from p2p.adapters.durable import DirectoryBlobStore
+from p2p.adapters.durable import DirectoryBlobStore, ReadOnlyBlobStore
 from p2p.adapters.installer import Installer
 from p2p.adapters.slots import FileSlots
 from p2p.config import AgentConfig
 from p2p.errors import ContentError
 from p2p.install import InstallRecord, Release, decode_record
 from p2p.install.record import RECORD_NAME
+from p2p.trust import Overlay, Revocations
 
 INSTALL_DIRECTORY = "install"
+REVOKED_DIRECTORIES = ("revoked", "revoked.2")
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -56,6 +58,14 @@ def installer_of(config: AgentConfig, raise_floor: Callable[[Release], None]) ->
         reboots=config.boot.reboot_command is not None,
         raise_floor=raise_floor,
     )
+
+
+def revocations_of(config: AgentConfig, *, read_only: bool = False) -> Revocations:
+    """What this device knows to be revoked; `read_only`: as it is, for whoever is not the agent."""
+    first, second = (config.device.state_dir / name for name in REVOKED_DIRECTORIES)
+    if read_only:
+        return Revocations(Overlay(ReadOnlyBlobStore(first)), Overlay(ReadOnlyBlobStore(second)))
+    return Revocations(DirectoryBlobStore(first), DirectoryBlobStore(second))
 
 
 def install_record(config: AgentConfig) -> InstallRecord:

@@ -33,7 +33,7 @@ from p2p.adapters.channel import from_trio, tune
 from p2p.adapters.identity import Credentials
 from p2p.adapters.tls_socket import TlsSocketChannel
 from p2p.content import limits
-from p2p.content.digests import Buffer
+from p2p.content.digests import Buffer, Digest
 from p2p.errors import ConfigError, PeerError
 from p2p.ports import PeerAddress, PeerIdentity, PeerStream
 
@@ -43,7 +43,13 @@ PROTOCOL = "slipstream/1"
 """The ALPN name; it changes when a peer of the old kind could not understand a peer of the new."""
 
 WELCOME = b"\x00"
-VERDICTS = {WELCOME: "welcome", b"\x01": "not-of-fleet", b"\x02": "self", b"\x03": "refused"}
+VERDICTS = {
+    WELCOME: "welcome",
+    b"\x01": "not-of-fleet",
+    b"\x02": "self",
+    b"\x03": "refused",
+    b"\x04": "revoked",
+}
 """The byte that each end sends after it has identified the other."""
 
 PROBE_S = 60
@@ -115,8 +121,9 @@ class TlsTransport:
 
     `host` is an address of this machine, or empty for all of both families; `port` 0 lets the system
     choose. `now` gives trusted time in seconds since 1970. `admit` may turn an authenticated device
-    away (banned, revoked, of no interest): both sides then see `PeerError("refused")`. `refused` is
-    told of every inbound connection that did not become a stream: the remote address and why.
+    away (banned, of no interest): both sides then see `PeerError("refused")`. `revoked` says which
+    certificates are, by digest: both sides see `PeerError("revoked")`. `refused` is told of every
+    inbound connection that did not become a stream: the remote address and why.
 
     Raises `ConfigError` when the address cannot be listened on.
     """
@@ -129,6 +136,7 @@ class TlsTransport:
         host: str = "",
         port: int = 0,
         admit: Callable[[PeerIdentity], bool] | None = None,
+        revoked: Callable[[Digest], bool] | None = None,
         refused: Callable[[str, PeerError], None] | None = None,
         handshake_s: float = limits.HANDSHAKE_S,
         half_open_max: int = limits.HALF_OPEN_MAX,
@@ -136,6 +144,7 @@ class TlsTransport:
     ) -> None:
         self._now = now
         self._admit = admit
+        self._revoked = revoked
         self._refused = refused
         self._handshake_s = handshake_s
         self._half_open = _HalfOpen(half_open_max, half_open_per_address_max)
@@ -161,7 +170,8 @@ class TlsTransport:
         """Open a stream to `address`.
 
         Raises `PeerError`: `unreachable`, `handshake` (not TLS 1.3 or not Slipstream), `not-of-fleet`
-        (either way: the message tells), `self` (this very device), `refused` (`admit`, theirs or ours).
+        (either way: the message tells), `self` (this very device), `refused` (`admit`, theirs or ours),
+        `revoked` (theirs or ours).
         """
         deadline = trio.current_time() + self._handshake_s
         sock = await self._open(address, deadline)
@@ -281,6 +291,8 @@ class TlsTransport:
             raise _Refusal(b"\x01", error.message) from error
         if identity.device == self._credentials.identity.device:
             raise _Refusal(b"\x02", "it is this device itself")
+        if self._revoked is not None and self._revoked(identity.certificate):
+            raise _Refusal(b"\x04", f"the certificate of {identity.device} is revoked")
         if self._admit is not None and not self._admit(identity):
             raise _Refusal(b"\x03", f"{identity.device} is not admitted")
         return identity

@@ -18,6 +18,7 @@ import trio
 from p2p.agent.driver import SwarmDriver
 from p2p.agent.imported import ImportedBundle
 from p2p.agent.metadata import MetadataSource
+from p2p.agent.revoking import Revoking
 from p2p.config import AgentConfig
 from p2p.content.order import Member
 from p2p.errors import OriginError, PeerError, TrustError
@@ -53,6 +54,7 @@ class Asking:
         driver: SwarmDriver,
         imported: ImportedBundle,
         contacted: Callable[[], None],
+        revoking: Revoking,
     ) -> None:
         self._config = config
         self._member = member
@@ -62,6 +64,7 @@ class Asking:
         self._driver = driver
         self._imported = imported
         self._contacted = contacted
+        self._revoking = revoking
         self._asked_at = self._own_at = -math.inf
         self._asked_for = False
         self._turn = True
@@ -206,14 +209,17 @@ class Asking:
         source = MetadataSource(self._driver, self._origin, self._imported, wan=wan, known=known)
         floor = self._floors.get(device.product)
         question = self._trust, self._member, device.product, device.hardware, time.time()
+        revoked = self._revoking.register
         try:
-            decision = await run_async(release_for(*question, floor=floor), source.answer)
+            steps = release_for(*question, floor=floor, revocations=revoked)
+            decision = await run_async(steps, source.answer)
         except (TrustError, OriginError) as refused:
             if not source.expired and getattr(refused, "reason", "") != "expired":
                 raise
             again = MetadataSource(self._driver, self._origin, self._imported, wan=wan, known=known)
             try:
-                decision = await run_async(release_despite_expiry(*question, floor=floor), again.answer)
+                lenient = release_despite_expiry(*question, floor=floor, revocations=revoked)
+                decision = await run_async(lenient, again.answer)
             except TrustError as error:
                 same = error.reason == "expired" and isinstance(refused, TrustError)
                 raise (refused if same else error) from error
@@ -222,6 +228,7 @@ class Asking:
             self._stands_until = allowed.until if allowed is not None else 0.0
             return decision
         finally:
+            self._revoking.heed()
             if source.origin_reached:
                 self._contacted()
         self._stands_until = self._trust.judged_until

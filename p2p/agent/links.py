@@ -21,7 +21,7 @@ from p2p.agent.blocks import Blocks
 from p2p.agent.budget import RateBudget
 from p2p.agent.storing import Backlog
 from p2p.content import limits
-from p2p.content.digests import Buffer
+from p2p.content.digests import Buffer, Digest
 from p2p.errors import ContentError, PeerError
 from p2p.ports import PeerAddress, PeerIdentity, PeerStream, Transport
 from p2p.swarm import messages as m
@@ -163,6 +163,7 @@ class PeerLinks:
         lan: RateBudget,
         backlog: Backlog,
         links_max: int = limits.PEERS_MAX,
+        revoked: Callable[[Digest], bool] = lambda certificate: False,
     ) -> None:
         self._me = me
         self._transport = transport
@@ -173,6 +174,8 @@ class PeerLinks:
         self._links_max = links_max
         self._neighbours = Neighbours(me, links_max)
         self._place_free = trio.Event()
+        self._revoked = revoked
+        self._silent = False
         self._links: dict[str, Link] = {}
         self._dialling: dict[tuple[str, int], str | None] = {}
         self._banned: dict[str, float] = {}
@@ -184,6 +187,8 @@ class PeerLinks:
 
     def admits(self, identity: PeerIdentity) -> bool:
         """Whether a peer may connect now (for the transport)."""
+        if self._silent or self._revoked(identity.certificate):
+            return False
         until = self._banned.get(identity.device)
         if until is not None and trio.current_time() < until:
             return False
@@ -193,6 +198,23 @@ class PeerLinks:
 
     def ban(self, device: str, seconds: float) -> None:
         self._banned[device] = trio.current_time() + seconds
+
+    def cut_revoked(self) -> None:
+        """Part with peers whose certificates are revoked now: not one more message is taken or sent."""
+        self._cut(lambda link: self._revoked(link.stream.identity.certificate))
+
+    def silence(self) -> None:
+        """Have no peers any more, for good: none is kept, taken or dialled."""
+        self._silent = True
+        self._cut(lambda link: True)
+
+    def _cut(self, which: Callable[[Link], bool]) -> None:
+        for link in [link for link in self._links.values() if which(link)]:
+            log.warning("peer %s is cut off", link.device)
+            link.closing = True
+            link.scope.cancel()
+            del self._links[link.device]
+            self._feed(PeerLost(link.device, banned=True))
 
     def send(self, device: str, message: m.Message | Serve) -> None:
         link = self._links.get(device)
@@ -207,7 +229,7 @@ class PeerLinks:
     def found(self, address: PeerAddress) -> None:
         """A discovery source reports an address: dial it unless that is under way or needless."""
         key = (address.host, address.port)
-        if address.device == self._me or key in self._dialling or self._nursery is None:
+        if self._silent or address.device == self._me or key in self._dialling or self._nursery is None:
             return
         if address.device is not None:
             self._neighbours.heard(address.device)
@@ -237,7 +259,7 @@ class PeerLinks:
         try:
             if device is not None and device < self._me:
                 await trio.sleep(YIELD_S)
-            while True:
+            while not self._silent:
                 if device is not None and not (device in self._links or self._neighbours.wants(device)):
                     with trio.move_on_after(UNWANTED_S):
                         await self._place_free.wait()

@@ -24,6 +24,7 @@ from p2p.adapters.status import write_status
 from p2p.agent.driver import SwarmDriver
 from p2p.agent.handing_in import HandingIn, first_of
 from p2p.agent.metering import WanMeter
+from p2p.agent.revoking import Revoking
 from p2p.agent.updates import Updates
 from p2p.config import AgentConfig
 from p2p.errors import OriginError, StoreError
@@ -62,6 +63,7 @@ class Reporting:
         updates: Updates,
         meter: WanMeter | None,
         count: ReportCount,
+        revoking: Revoking,
     ) -> None:
         self._config = config
         self._credentials = credentials
@@ -72,6 +74,7 @@ class Reporting:
         self._driver = driver
         self._updates = updates
         self._meter = meter
+        self._revoking = revoking
         self._written: dict[str, Any] | None = None
         self._left = False
         self._pace = CheckInPace()
@@ -183,7 +186,7 @@ class Reporting:
         self.poll_s = min(self.poll_s, answer.poll_s)
         self._roster_at = now if roster else self._roster_at
         if self._config.discovery.roster and roster:
-            self.roster.update(answer.roster)
+            self.roster.update(r for r in answer.roster if not self._revoking.is_out(r.device))
             recent = {r.device: r.image for r in answer.roster if r.age_s <= EXPECTED_AGE_S}
             whole = len(recent) == len(answer.roster) < ROSTER_MAX
             self._driver.feed(Expect(recent, whole))
@@ -214,6 +217,7 @@ class Reporting:
             "images": self._images(running),
             "ledger": self._driver.node.ledger.to_json(),
             "role": self._role(),
+            "revocations": self._revoking.register.version,
         }
         plan = self._installer.record.plan
         if self._installer.task is Task.REBOOT and plan is not None:
@@ -249,6 +253,7 @@ class Reporting:
                 {"device": device, "role": "gateway" if device in gateways else "rider"}
                 for device in node.peers
             ],
+            "revocations": self._revoking.facts(),
         }
         if self._meter is not None:
             facts["wan"] = self._meter.facts()

@@ -18,7 +18,7 @@ from functools import partial
 import trio
 
 from p2p.adapters.background import Background
-from p2p.adapters.device import boot_of, installer_of
+from p2p.adapters.device import boot_of, installer_of, revocations_of
 from p2p.adapters.device_api import DeviceApi
 from p2p.adapters.durable import DirectoryBlobStore
 from p2p.adapters.http import HttpClient
@@ -26,18 +26,20 @@ from p2p.adapters.identity import load_credentials, read_pinned_root
 from p2p.adapters.installer import ReleaseBlockedError, Task
 from p2p.adapters.origin import HttpOrigin
 from p2p.adapters.reports import ReportCount
-from p2p.adapters.roster import StaticDiscovery
 from p2p.adapters.tls import TlsTransport
 from p2p.agent.asking import Asking
 from p2p.agent.budget import ProcessorBudget, RateBudget
 from p2p.agent.conditions import ConditionsWatch
+from p2p.agent.discovering import discovery_sources
 from p2p.agent.driver import SwarmDriver
 from p2p.agent.imported import ImportedBundle
 from p2p.agent.links import PeerLinks
 from p2p.agent.metering import meter_of
 from p2p.agent.reporting import Reporting
+from p2p.agent.revoking import Revoking
 from p2p.agent.updates import RebootPendingError, Updates, explain
 from p2p.config import AgentConfig
+from p2p.content.digests import Digest
 from p2p.content.order import Member
 from p2p.errors import (
     ConfigError,
@@ -48,7 +50,7 @@ from p2p.errors import (
     TrustError,
 )
 from p2p.install import Release
-from p2p.ports import Discovery
+from p2p.ports import PeerAddress
 from p2p.swarm import Policy, SwarmNode
 from p2p.swarm import events as e
 from p2p.swarm.conditions import Conditions
@@ -120,6 +122,7 @@ class Agent:
         self._floors = ReleaseFloors(
             DirectoryBlobStore(state / "floor"), DirectoryBlobStore(state / "floor.2")
         )
+        self._revocations = revocations_of(config)
         self._background = Background() if config.budgets.wan_gives_way else None
         self._client = HttpClient(ca_file=config.origin.ca, now=self._now, background=self._background)
         self._origin = HttpOrigin(config.origin.url, self._client)
@@ -139,6 +142,7 @@ class Agent:
             host=_numeric(config.network.listen.host),
             port=config.network.listen.port,
             admit=lambda peer: self._links.admits(peer),
+            revoked=self._is_revoked,
         )
         stack.callback(self._transport.close)
         self._conditions = ConditionsWatch(config, self._conditions_changed)
@@ -180,7 +184,7 @@ class Agent:
                 site_rate=config.budgets.site_wan_rate_max,
             ),
             failed=lambda image, error: self._updates.failed(image, error),
-            found=lambda address: self._links.found(address),
+            found=self._found,
             indexes=self._indexes,
             recompute_memory=config.budgets.recompute_memory,
             processor=self._processor,
@@ -194,8 +198,13 @@ class Agent:
             self._driver.answer,
             lan=RateBudget(config.budgets.lan_rate_max),
             backlog=self._driver.storing.backlog,
+            revoked=self._is_revoked,
         )
         self._driver.links = self._links
+        self._discovery = trio.CancelScope()
+        self._revoking = Revoking(
+            self._revocations, identity.certificate, self._driver, self._links, self._discovery.cancel
+        )
         self._updates = Updates(
             config,
             self._installer,
@@ -216,6 +225,7 @@ class Agent:
             self._updates,
             self._meter,
             ReportCount(DirectoryBlobStore(state / "reports")),
+            self._revoking,
         )
         self._asking = Asking(
             config,
@@ -226,6 +236,7 @@ class Agent:
             self._driver,
             self._imported,
             contacted=self._reporting.polled,
+            revoking=self._revoking,
         )
         self._updates.may_serve(self._conditions.now.serves)
         self._told = ""
@@ -237,9 +248,9 @@ class Agent:
         if self._installer.task is Task.HEALTH and not once:
             self._asking.began_anew()
         await nursery.start(self._driver.run)
+        self._revoking.heed()
         await nursery.start(self._links.serve)
-        for source in self._sources():
-            nursery.start_soon(source.run, self._links.found)
+        nursery.start_soon(self._discover)
         if self._config.swarm.wan or self._config.swarm.lookout:
             await nursery.start(partial(self._reporting.check_in_always, once=once))
         if self._config.swarm.wan:
@@ -423,28 +434,24 @@ class Agent:
         clients = {id(c): c for c in (self._client, self._api_client)}.values()
         return sum(client.wire_received + client.wire_sent for client in clients)
 
+    def _is_revoked(self, certificate: Digest) -> bool:
+        return self._revocations.find(certificate) is not None
+
+    def _found(self, address: PeerAddress) -> None:
+        """Somebody says where a peer listens."""
+        if not self._revoking.is_out(address.device):
+            self._links.found(address)
+
+    async def _discover(self) -> None:
+        """Announce this device and look for peers, until it may have none."""
+        with self._discovery:
+            async with trio.open_nursery() as nursery:
+                port, site = self._transport.port, self._credentials.identity.site
+                for source in discovery_sources(self._config, site, port, self._reporting.roster):
+                    nursery.start_soon(source.run, self._found)
+
     def _raise_floor(self, release: Release) -> None:
         self._floors.raise_to(release.product, release.counter)
-
-    def _sources(self) -> list[Discovery]:
-        discovery = self._config.discovery
-        sources: list[Discovery] = []
-        if discovery.roster:
-            sources.append(self._reporting.roster)
-        if discovery.peers:
-            sources.append(StaticDiscovery((p.host, p.port) for p in discovery.peers))
-        if discovery.mdns:
-            from p2p.adapters.mdns import MdnsDiscovery
-
-            sources.append(
-                MdnsDiscovery(
-                    self._config.device.id,
-                    self._credentials.identity.site,
-                    self._transport.port,
-                    interfaces=discovery.mdns_interfaces,
-                )
-            )
-        return sources
 
 
 def _numeric(host: str) -> str:

@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from p2p.adapters.bundle_files import BundleReader
+from p2p.adapters.device import revocations_of
 from p2p.adapters.durable import ReadOnlyBlobStore
 from p2p.adapters.identity import load_credentials, read_pinned_root
 from p2p.config import AgentConfig
@@ -24,6 +25,7 @@ from p2p.trust import (
     Nothing,
     Overlay,
     ReleaseFloors,
+    Revocations,
     TrustClient,
     excused,
     release_despite_expiry,
@@ -102,16 +104,17 @@ def judge(config: AgentConfig, reader: BundleReader, own: BundleReader | None, n
         Overlay(ReadOnlyBlobStore(state / "floor")), Overlay(ReadOnlyBlobStore(state / "floor.2"))
     )
     floor = floors.get(device.product)
+    revoked = revocations_of(config, read_only=True)
     if own is not None:
         _learn(client, own, now)
     source = _BundleSource(reader)
     question = client, member, device.product, device.hardware, now
     stale: str | None = None
     try:
-        decision: Decision = run(release_for(*question, floor=floor), source)
+        decision: Decision = run(release_for(*question, floor=floor, revocations=revoked), source)
     except TrustError as refused:
         if refused.reason == "expired":
-            decision = _despite_expiry(question, floor, source, refused, reader, now)
+            decision = _despite_expiry(question, floor, source, refused, reader, revoked)
             stale = "expired"
         elif refused.reason == "rollback":
             decision = _despite_age(question, floor, reader, own, refused)
@@ -154,10 +157,10 @@ def _despite_expiry(
     source: _BundleSource,
     refused: TrustError,
     reader: BundleReader,
-    now: float,
+    revoked: Revocations,
 ) -> Decision:
     try:
-        return run(release_despite_expiry(*question, floor=floor), source)
+        return run(release_despite_expiry(*question, floor=floor, revocations=revoked), source)
     except TrustError as error:
         if error.reason != "expired":
             raise _refusal(error) from refused

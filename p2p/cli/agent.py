@@ -117,17 +117,20 @@ def run(config_file: Path, once: bool, linger_s: float) -> int:
 def status(config_file: Path, as_json: bool) -> None:
     """Show image, slots, state, byte ledger, peers and role of this device.
 
+    Exits 14 if this device is revoked.
+
     \b
     Example:
       slipstream agent status --config agent.toml --json
     """
-    from p2p.cli.agent_status import gather_status, show_status
+    from p2p.cli.agent_status import check_membership, gather_status, show_status
 
     facts = gather_status(read_config(config_file))
     if as_json:
         print_json(facts)
     else:
         show_status(facts)
+    check_membership(facts)
 
 
 @agent.command()

@@ -10,11 +10,14 @@ from typing import Any
 
 import click
 
-from p2p.adapters.device import boot_of, install_record, slots_of
+from p2p.adapters.device import boot_of, install_record, revocations_of, slots_of
+from p2p.adapters.identity import load_credentials
 from p2p.adapters.lock import lock_holder
 from p2p.adapters.status import read_status
 from p2p.cli.output import print_facts, size_text
 from p2p.config import AgentConfig
+from p2p.errors import ConfigError, RevokedError
+from p2p.trust.revocations import revocation_facts
 
 
 def gather_status(config: AgentConfig) -> dict[str, Any]:
@@ -59,7 +62,29 @@ def gather_status(config: AgentConfig) -> dict[str, Any]:
             "failed": state.failed,
         },
         "slots": slots,
+        "revocations": _revocations(config),
     }
+
+
+def check_membership(facts: dict[str, Any]) -> None:
+    """Raise `RevokedError` if the device is revoked."""
+    own = (facts["revocations"] or {}).get("own")
+    if own is not None:
+        raise RevokedError(
+            f"this device is revoked ({own['reason']}): it has no peers, and the coordinator refuses it",
+            kept="what it runs, and its own updates from the origin",
+            next_step="if that is a mistake, stop the agent, remove its key and certificate, and enrol it"
+            " again with a voucher that is made for it",
+        )
+
+
+def _revocations(config: AgentConfig) -> dict[str, Any] | None:
+    """What the device knows to be revoked; None while it is not enrolled."""
+    try:
+        credentials = load_credentials(config.key_path, config.certificate_path, config.fleet_ca_path)
+    except ConfigError:
+        return None
+    return revocation_facts(revocations_of(config, read_only=True), credentials.identity.certificate)
 
 
 def show_status(facts: dict[str, Any]) -> None:
@@ -77,6 +102,7 @@ def show_status(facts: dict[str, Any]) -> None:
             ("role", agent_facts.get("role")),
             *([("WAN", _wan_line(agent_facts["wan"]))] if agent_facts.get("wan") else []),
             ("boot", _boot_line(boot)),
+            *([("revoked", _revoked_line(facts["revocations"]))] if facts["revocations"] else []),
         ]
     )
     click.echo("slots")
@@ -141,6 +167,11 @@ def _wan_line(wan: dict[str, Any]) -> str:
     line = closed.get(wan["closed_by"], "open") + (f" until {wan['until']}" if wan["until"] else "")
     most = f" of {size_text(wan['month_max'])}" if wan["month_max"] else ""
     return f"{line}; {size_text(wan['month_used'])}{most} used in {wan['month']}"
+
+
+def _revoked_line(found: dict[str, Any]) -> str:
+    own = f"THIS DEVICE ({found['own']['reason']}), and " if found["own"] else ""
+    return f"{own}{found['known'] - bool(found['own'])} others, list version {found['version']}"
 
 
 def _boot_line(boot: dict[str, Any]) -> str:

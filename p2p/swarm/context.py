@@ -67,6 +67,7 @@ class Context:
         self.window = Window(policy)
         self.peers: dict[str, Peer] = {}
         self.expected: dict[str, Digest | None] = {}
+        self.barred: frozenset[str] = frozenset()
         self.whole = False
         self.departed = Departed()
         self.now = 0.0
@@ -89,6 +90,12 @@ class Context:
         else:
             for peer, _ in self.remotes(image):
                 self.send(peer.device, message)
+
+    def bar(self, devices: frozenset[str]) -> None:
+        """These devices are out of the fleet: nobody waits for them or heeds what is told of them."""
+        self.barred = devices
+        self.expected = {d: image for d, image in self.expected.items() if d not in devices}
+        self.departed.forget(devices)
 
     def disconnect(self, device: str, reason: str, ban_s: float = 0.0) -> None:
         """Part with a peer: from the end of this event on, nothing that it said counts."""

@@ -7,6 +7,8 @@ it then. All times are seconds on the caller's clock.
 
 from __future__ import annotations
 
+from collections.abc import Set as AbstractSet
+
 from p2p.content.digests import Digest
 
 STEP_S = 0.25
@@ -38,6 +40,12 @@ class Departed:
             del devices[next(iter(devices))]
         if len(self._left) > IMAGES_MAX:
             del self._left[next(iter(self._left))]
+
+    def forget(self, devices: AbstractSet[str]) -> None:
+        """These will not be back."""
+        for left in self._left.values():
+            for device in devices & left.keys():
+                del left[device]
 
     def take(self, image: Digest) -> dict[str, float]:
         """Who left with an image, and when: this node begins with it now."""

@@ -74,6 +74,12 @@ class Expect(NamedTuple):
     whole: bool = False
 
 
+class Barred(NamedTuple):
+    """Devices that are out of the fleet: what others tell of these does not count. Replaces the last."""
+
+    devices: frozenset[str]
+
+
 class PeerConnected(NamedTuple):
     """An authenticated connection to `device` is up; `host` is its numeric address, where known."""
 
@@ -82,7 +88,7 @@ class PeerConnected(NamedTuple):
 
 
 class PeerLost(NamedTuple):
-    """The connection is gone. `banned`: the peer broke the wire format and is kept out for a while."""
+    """The connection is gone. `banned`: the peer is kept out: it broke the wire format, or is revoked."""
 
     device: str
     banned: bool = False
@@ -292,6 +298,7 @@ class WanChanged(NamedTuple):
 Event = (
     Tick
     | Expect
+    | Barred
     | PeerConnected
     | PeerLost
     | Received

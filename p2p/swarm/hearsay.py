@@ -152,6 +152,12 @@ class Hearsay:
             self._since = None
         return self._since
 
+    def drop_barred(self) -> None:
+        """What is known of devices that are out of the fleet counts no more."""
+        for device in self._context.barred & self._far.keys():
+            del self._far[device]
+            self.changed_at = self._context.now
+
     # Hearing
 
     def heard(self, peer: Peer, message: m.Hearsay) -> bool:
@@ -163,7 +169,7 @@ class Hearsay:
         changed = False
         answer = not line.begun
         for device, (claim, known_at) in line.heard.items():
-            if device == context.device:
+            if device == context.device or device in context.barred:
                 continue
             if device in context.peers:
                 answer |= device not in line.told  # then it need not tell us of that one again

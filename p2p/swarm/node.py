@@ -234,9 +234,15 @@ class SwarmNode:
                     peer.parted_for = "protocol"
                 self._on_lost(event.device)
             case e.Expect():
-                context.expected = dict(event.devices)
-                context.expected.pop(context.device, None)
+                out = context.barred | {context.device}
+                context.expected = {d: image for d, image in event.devices.items() if d not in out}
                 context.whole = event.whole
+                self._pursuits.changed()
+            case e.Barred():
+                context.bar(event.devices)
+                for pursuit in self._pursuits:
+                    pursuit.image.hearsay.drop_barred()
+                    pursuit.image.site.await_no_more(event.devices)
                 self._pursuits.changed()
             case e.WanChanged():
                 context.wan, context.reachable = event.up and not event.closed, event.up

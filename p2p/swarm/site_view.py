@@ -210,6 +210,11 @@ class SiteView:
         if self._returning.pop(device, None) is not None and not self._returning:
             self._awaits_until = min(self._awaits_until, self._context.now)
 
+    def await_no_more(self, devices: AbstractSet[str]) -> None:
+        """These will not be back."""
+        for device in devices & self._returning.keys():
+            self.entered_by(device)
+
     @property
     def awaits_until(self) -> float:
         """Until when somebody who has the image is waited for, or was; -inf: nobody ever."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from p2p.content import limits
 from p2p.content.digests import Digest, sha256
@@ -26,6 +27,7 @@ from p2p.content.revocation import (
     read_revoked,
     revoked_to_json,
 )
+from p2p.content.times import format_time
 from p2p.errors import ContentError, OriginError, StoreError, TrustError
 from p2p.trust.client import REVOCATIONS_ROLE, TrustClient
 from p2p.trust.documents import VERSION_MAX, digest_of
@@ -53,14 +55,15 @@ class RevocationList:
 class Revocations:
     """What one device knows to be revoked. `first` and `second` should be different directories.
 
-    `version`: of the newest list that it has taken, 0 before the first. `trouble`: why the last question
+    `version`: of the newest list that it has taken, 0 before the first. `taken`: how many it took since the
+    start. `trouble`: why the last question
     brought no list, empty if it did (or if there is none). `damaged`: what was kept could not be read in
     either copy, so that only the next list tells who is revoked.
     """
 
     def __init__(self, first: FloorStore, second: FloorStore) -> None:
         self._stores = (first, second)
-        self.version = 0
+        self.version = self.taken = 0
         self.trouble = ""
         self.damaged = False
         self._signers: frozenset[str] = frozenset()
@@ -105,6 +108,7 @@ class Revocations:
         changed = kept != self._revoked
         self.version, self._signers, self._revoked = found.version, found.signers, kept
         self.damaged = False
+        self.taken += 1
         return changed
 
     def _load(self) -> None:
@@ -188,6 +192,17 @@ def read_revocations(client: TrustClient, used: set[Digest] | None = None) -> St
         revoked |= {r.certificate: r for r in part.revoked}
     signers = frozenset(sha256(keyid.encode()).hex() for keyid in roles[REVOCATIONS_ROLE])
     return RevocationList(version, signers, tuple(revoked.values()))
+
+
+def revocation_facts(register: Revocations, certificate: Digest) -> dict[str, Any]:
+    """What a device knows to be revoked. `own`: why it is itself, None if it is not."""
+    own = register.find(certificate)
+    return {
+        "version": register.version,
+        "known": len(register),
+        "trouble": register.trouble or None,
+        "own": None if own is None else {"reason": own.reason.value, "until": format_time(own.until)},
+    }
 
 
 def _encode(version: int, signers: frozenset[str], revoked: tuple[Revocation, ...]) -> bytes:

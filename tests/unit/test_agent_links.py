@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field
 
 import pytest
@@ -115,7 +115,9 @@ class Node:
         return sum(isinstance(event, kind) for event in self.events)
 
 
-def make(net: MemoryNet, device: str, port: int, links_max: int = 8) -> Node:
+def make(
+    net: MemoryNet, device: str, port: int, links_max: int = 8, revoked: Collection[Digest] = ()
+) -> Node:
     transport = net.nodes[port] = MemoryTransport(net, identity(device), port)
     events: list[PeerConnected | PeerLost | Received] = []
 
@@ -124,8 +126,9 @@ def make(net: MemoryNet, device: str, port: int, links_max: int = 8) -> Node:
 
     backlog = Backlog(WAITING_BYTES)
     links = PeerLinks(
-        device, transport, events.append, answer, lan=RateBudget(None), backlog=backlog, links_max=links_max
-    )
+        device, transport, events.append, answer, lan=RateBudget(None), backlog=backlog, links_max=links_max,
+        revoked=lambda certificate: certificate in revoked,
+    )  # fmt: skip
     return Node(links, transport, backlog, events)
 
 
@@ -205,6 +208,63 @@ async def test_a_ban_is_honoured_until_it_ends(autojump_clock: MockClock) -> Non
         assert "b" not in {e.device for e in a.events}
         await trio.sleep(81)
         assert set(a.links.devices) == {"b", "c"}
+
+
+async def test_a_peer_that_is_revoked_is_cut_off_at_once_and_stays_out(autojump_clock: MockClock) -> None:
+    net = MemoryNet()
+    revoked: set[Digest] = set()
+    a, b, c = make(net, "a", 1, revoked=revoked), make(net, "b", 2), make(net, "c", 3)
+    async with running(a, b, c):
+        for node in (b, c):
+            a.links.found(node.address)
+        await trio.sleep(20)
+        assert set(a.links.devices) == {"b", "c"}
+        b.links.send("a", m.News(1, 2))
+        b.links.send("a", m.News(1, 3))
+        revoked.add(identity("b").certificate)
+        a.links.cut_revoked()
+        assert a.links.devices == ("c",)
+        assert a.events[-1] == PeerLost("b", banned=True)
+        assert not a.links.admits(identity("b"))
+        a.links.send("b", m.News(9, 9))
+        before = len(a.events)
+        await trio.sleep(300)
+        assert [e for e in a.events[before:] if e.device == "b"] == []
+        assert b.links.devices == ()
+        assert Received("a", m.News(9, 9)) not in b.events
+        revoked.clear()
+        await trio.sleep(60)
+        assert set(a.links.devices) == {"b", "c"}
+
+
+async def test_what_a_revoked_peer_sent_before_it_was_cut_is_not_taken(autojump_clock: MockClock) -> None:
+    net = MemoryNet()
+    revoked: set[Digest] = set()
+    a = make(net, "a", 1, revoked=revoked)
+    async with running(a):
+        stream = await _raw(net, a)
+        many = b"".join(bytes(p) for n in range(50) for p in wire.encode(m.News(1, n)))
+        await stream.send(*wire.encode(HELLO), many)
+        revoked.add(identity("x").certificate)
+        a.links.cut_revoked()
+        await trio.sleep(1)
+        assert a.events == [PeerConnected("x", "10.0.0.1"), PeerLost("x", banned=True)]
+
+
+async def test_a_device_that_is_silenced_has_no_peers_and_dials_nobody(autojump_clock: MockClock) -> None:
+    net = MemoryNet()
+    a, b, c = make(net, "a", 1), make(net, "b", 2), make(net, "c", 3)
+    async with running(a, b, c):
+        a.links.found(b.address)
+        await trio.sleep(20)
+        assert a.links.devices == ("b",)
+        a.links.silence()
+        a.links.found(c.address)
+        c.links.found(a.address)
+        await trio.sleep(300)
+        assert a.links.devices == ()
+        assert b.links.devices == ()
+        assert a.count(PeerConnected) == a.count(PeerLost) == 1
 
 
 async def test_no_more_links_than_allowed(autojump_clock: MockClock) -> None:

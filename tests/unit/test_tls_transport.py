@@ -269,6 +269,33 @@ async def test_a_device_that_is_not_admitted_is_refused_on_both_sides(
         assert stream.identity.device == "one"
 
 
+@pytest.mark.parametrize("revoker", ["server", "client"])
+async def test_a_revoked_certificate_is_refused_on_both_sides_whoever_knows_of_it(
+    one: Credentials, two: Credentials, revoker: str
+) -> None:
+    revoked = {(two if revoker == "server" else one).identity.certificate}
+    known = revoked if revoker == "server" else set()
+    async with serving(one, revoked=known.__contains__) as server:
+        other = revoked if revoker == "client" else set()
+        client_error, server_error = await refusals(server, two, revoked=other.__contains__)
+        assert (client_error.reason, server_error.reason) == ("revoked", "revoked")
+        revoked.clear()
+        async with connected(two, server) as stream:
+            assert stream.identity.device == "one"
+
+
+async def test_another_certificate_of_the_same_device_is_taken(
+    one: Credentials, two: Credentials, fleet: Fleet, tmp_path: Path
+) -> None:
+    revoked = {two.identity.certificate}
+    again = fleet.credentials(tmp_path / "again", "two")
+    async with serving(one, revoked=revoked.__contains__) as server:
+        client_error, _ = await refusals(server, two)
+        assert client_error.reason == "revoked"
+        async with connected(again, server) as stream:
+            assert stream.identity.device == "one"
+
+
 async def test_renewed_credentials_serve_the_next_connection(
     one: Credentials, two: Credentials, fleet: Fleet, tmp_path: Path
 ) -> None:
