@@ -11,6 +11,7 @@ from p2p.swarm import messages as m
 from sim.checks.budget import BudgetRule
 from sim.checks.ledgers import LedgerRule
 from sim.checks.liveness import Liveness
+from sim.checks.revoked import RevokedRule
 from sim.checks.safety import Safety
 from sim.checks.wan import WanRule
 from sim.outcome import RunOutcome, Violation
@@ -33,7 +34,7 @@ VIOLATIONS_MAX = 100
 class Checks(Observer):
     """All rules as one observer: each is told what it is about."""
 
-    heeds = LedgerRule.heeds | WanRule.heeds | Liveness.heeds | BudgetRule.heeds
+    heeds = LedgerRule.heeds | WanRule.heeds | Liveness.heeds | BudgetRule.heeds | RevokedRule.heeds
 
     def __init__(self) -> None:
         self.safety = Safety()
@@ -41,6 +42,7 @@ class Checks(Observer):
         self.ledgers = LedgerRule()
         self.liveness = Liveness()
         self.budget = BudgetRule()
+        self.revoked = RevokedRule()
 
     @property
     def amplification(self) -> float | None:
@@ -56,11 +58,12 @@ class Checks(Observer):
             *self.ledgers.violations,
             *self.liveness.violations,
             *self.budget.violations,
+            *self.revoked.violations,
         ]
         return sorted(found, key=lambda v: v.at_s)[:VIOLATIONS_MAX]
 
     def begun(self, world: World) -> None:
-        for rule in (self.safety, self.wan, self.ledgers, self.liveness, self.budget):
+        for rule in (self.safety, self.wan, self.ledgers, self.liveness, self.budget, self.revoked):
             rule.begun(world)
 
     def started(self, device: Device) -> None:
@@ -73,6 +76,10 @@ class Checks(Observer):
 
     def connected(self, one: str, other: str) -> None:
         self.liveness.connected(one, other)
+        self.revoked.connected(one, other)
+
+    def barred(self, device: Device, devices: frozenset[str]) -> None:
+        self.revoked.barred(device, devices)
 
     def fed(self, device: Device, event: e.Event, actions: list[e.Action]) -> None:
         what = type(event.message) if type(event) is e.Received else type(event)
@@ -84,9 +91,12 @@ class Checks(Observer):
             self.wan.fed(device, event, actions)
         if what in BudgetRule.heeds:
             self.budget.fed(device, event, actions)
+        if what in RevokedRule.heeds:
+            self.revoked.fed(device, event, actions)
 
     def sent(self, source: str, target: str, message: m.Piece | m.Blob) -> None:
         self.ledgers.sent(source, target, message)
+        self.revoked.sent(source, target, message)
 
     def fetch_started(self, device: Device, action: e.Fetch) -> None:
         self.wan.fetch_started(device, action)

@@ -6,6 +6,8 @@
   had nothing under way, no fault being under way and a path being there. While frames for others of its site
   cross a WAN it waits for those, which may take long on a thin link: not longer than a few frames do there.
 
+A device that is revoked has no path but its own to the origin, and none leads over it, whoever knows of it.
+
 A path: over devices that the release is meant for (or that have it), on one network, that know of each
 other (one segment, or both known to the coordinator) and do not ban each other, to one that has the image
 whole, or that makes it and reaches the origin.
@@ -73,7 +75,9 @@ class Liveness(Observer):
 
     def begun(self, world: World) -> None:
         self._world = world
-        hostile = any(fault.kind is FaultKind.HOSTILE for fault in world.scenario.faults)
+        hostile = any(
+            fault.kind is FaultKind.HOSTILE or fault.manner is not None for fault in world.scenario.faults
+        )
         frames = [
             frame.stored_size
             for material in world.materials.values()
@@ -175,6 +179,9 @@ class Liveness(Observer):
 
     def _has_path(self, device: Device, image: Digest) -> bool:
         """Whether a way leads from the device to an image, over devices that want or have it too."""
+        revoked = self._world.revoked
+        if device.name in revoked:
+            return device.base == image or _reaches_origin(device)
         seen = {device.name}
         waiting = [device]
         here: list[Device] | None = None
@@ -183,7 +190,9 @@ class Liveness(Observer):
             if _has(one, image) if one.base == image else _reaches_origin(one):
                 return True
             if here is None:
-                here = [d for d in device.site.here() if isinstance(d, Device) and d.up]
+                here = [
+                    d for d in device.site.here() if isinstance(d, Device) and d.up and d.name not in revoked
+                ]
             for other in here:
                 if other.name in seen or not (image in other.images or other.base == image):
                     continue

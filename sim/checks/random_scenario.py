@@ -234,7 +234,10 @@ _LASTING = frozenset(
     {FaultKind.ORIGIN_DOWN, FaultKind.WAN_DOWN, FaultKind.WAN_SLOW, FaultKind.PARTITION, FaultKind.CRASH,
      FaultKind.RESTART, FaultKind.DISK_FULL, FaultKind.DISK_SLOW}
 )  # fmt: skip
-_KINDS: tuple[FaultKind, ...] = (*FaultKind, FaultKind.HOSTILE, FaultKind.HOSTILE)
+_DRAWN = tuple(kind for kind in FaultKind if kind is not FaultKind.REVOKED)
+"""Kinds that a random scenario has; another one would make other scenarios of all seeds that are pinned."""
+
+_KINDS: tuple[FaultKind, ...] = (*_DRAWN, FaultKind.HOSTILE, FaultKind.HOSTILE)
 
 
 def _faults(rng: Random, scenario: Scenario) -> tuple[Fault, ...]:

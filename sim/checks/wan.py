@@ -18,6 +18,8 @@ is the sum of what happened since:
 - while a partition lasts, every part is a site of its own: one floor for each partition, or the floors of
   both parts, where one needs a larger pack than the other;
 - a hostile device: `HOSTILE_FLOORS` floors;
+- a device that is revoked: `REVOKED_FLOORS` full packs: it fetches for itself from then on, and what
+  it was fetching, or had and nobody else did, others fetch;
 - faults of links, disks and crashes of whole groups that leave nodes without news of each other: one
   run of each device (`Policy.run_bytes`, or its largest frame) for each such fault;
 - one frame or run that was under way when the site found a better way: for each device that joined.
@@ -33,7 +35,7 @@ from p2p.content.digests import Digest
 from p2p.content.pieces import PieceMap
 from p2p.swarm import events as e
 from sim.outcome import Violation
-from sim.scenario.model import Fault, FaultKind
+from sim.scenario.model import Fault, FaultKind, Who
 from sim.world.observer import Observer
 
 if TYPE_CHECKING:
@@ -47,6 +49,9 @@ __all__ = ["AMPLIFICATION_MAX", "SiteWan", "WanRule"]
 AMPLIFICATION_MAX = 1.05
 HOSTILE_FLOORS = 1
 """What one hostile device may cost its site, in floors."""
+
+REVOKED_FLOORS = 2
+"""What one revoked device may cost its site, in full packs."""
 
 _ISOLATING = frozenset(
     {FaultKind.WAN_DOWN, FaultKind.WAN_SLOW, FaultKind.ORIGIN_DOWN, FaultKind.CUT, FaultKind.DISK_SLOW,
@@ -133,6 +138,8 @@ class WanRule(Observer):
         self._faulty = False
         self._partitions: Counter[str] = Counter()
         """How often a site fell apart so far."""
+        self._revoked: Counter[str] = Counter()
+        """How many devices of a site were revoked so far, at the most."""
         self._pursuing: dict[tuple[str, Digest], None] = {}
 
     def begun(self, world: World) -> None:
@@ -161,9 +168,13 @@ class WanRule(Observer):
         names = {site.name for site in sites}
         if fault.kind is FaultKind.PARTITION:
             self._partitions.update(names)
+        revoked = {s.name: _hit(fault, s) for s in sites} if fault.kind is FaultKind.REVOKED else {}
+        self._revoked.update(revoked)
         for account in self.sites.values():
             if account.site.name not in names or account.floor is None:
                 continue
+            if hit := revoked.get(account.site.name):
+                account.slack["revoked"] += REVOKED_FLOORS * hit * account.pack_of(None)
             if fault.kind is FaultKind.PARTITION:
                 account.slack["partition"] += account.floor
             if fault.kind in _ISOLATING:
@@ -193,6 +204,8 @@ class WanRule(Observer):
         account.kinds = dict.fromkeys(d.base for d in here)
         account.floor = min(map(account.pack_of, _payers(d for d in here if d.has_wan or d is device)))
         account.slack["partition"] += self._partitions[account.site.name] * account.floor
+        gone = self._revoked[account.site.name]
+        account.slack["revoked"] += REVOKED_FLOORS * gone * account.pack_of(None)
         hostile = sum(not d.honest for d in account.site.devices)
         if hostile:
             account.slack["hostile"] += HOSTILE_FLOORS * hostile * account.pack_of(None)
@@ -321,6 +334,11 @@ def _payers(able: Iterable[Device]) -> list[Digest | None]:
     """The bases of those whose packs count for a floor: who is metered pays only where nobody else can."""
     devices = list(able)
     return [d.base for d in devices if not d.klass.metered] or [d.base for d in devices]
+
+
+def _hit(fault: Fault, site: Site) -> int:
+    """How many devices of a site a fault may hit."""
+    return len(site.devices) if fault.who is Who.ALL else min(fault.count, len(site.devices))
 
 
 def _is_complete(device: Device, image: Digest) -> bool:

@@ -27,6 +27,7 @@ KEYS: dict[FaultKind, tuple[tuple[str, ...], tuple[str, ...]]] = {
     FaultKind.DISK_SLOW: (("length", "factor"), ("at", *_DEVICES, *_AGAIN)),
     FaultKind.CLOCK: (("jump",), ("at", *_DEVICES, *_AGAIN)),
     FaultKind.HOSTILE: (("manner",), _DEVICES),
+    FaultKind.REVOKED: ((), ("at", "manner", *_DEVICES)),
 }
 """For each kind: the keys that it needs, and those that it may have besides `kind` and `where`."""
 

@@ -288,6 +288,7 @@ class FaultKind(StrEnum):
     DISK_SLOW = "disk-slow"  # to `factor` of its rates
     CLOCK = "clock"  # the clock jumps by `size` seconds (may be negative)
     HOSTILE = "hostile"  # the devices are hostile from the start: see `manner`
+    REVOKED = "revoked"  # their certificates are; with `manner` they were hostile from the start, and stay so
 
 
 class Manner(StrEnum):

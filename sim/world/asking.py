@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from p2p.adapters.installer import ReleaseBlockedError
 from p2p.errors import SlipstreamError, StoreError, TrustError
 from p2p.swarm.lookout import WORD_S
-from p2p.trust import Decision, Doubts, Pace, TrustClient, release_for
+from p2p.trust import Decision, Doubts, Pace, Revocations, TrustClient, release_for
 from p2p.trust.documents import Reader
 from p2p.trust.store import TrustStore
 from sim.world.character import Character
@@ -54,6 +54,7 @@ class Asking:
     """The questions of one device. `trust` is its trust client, new with every start (`open`)."""
 
     trust: TrustClient
+    revocations: Revocations | None = None
 
     def __init__(
         self,
@@ -76,6 +77,7 @@ class Asking:
         self._doubts = Doubts()
         self._before: dict[str, int] = {}
         self._poll = 0
+        self._heeded = -1
         self._asked_at = float("-inf")
         self._own_at = float("-inf")
         self._turn = True
@@ -86,8 +88,11 @@ class Asking:
         self._told = False
         """An operator has said so since the last question."""
 
-    def open(self, store: TrustStore) -> None:
+    def open(self, store: TrustStore, revocations: Revocations | None = None) -> None:
         """The agent starts: trust what was kept."""
+        self.revocations = revocations
+        self._heeded = -1
+        self._heed()
         character = self._character
         self.trust = TrustClient(store, character.root, build_time=character.build_time, reader=self._reader)
 
@@ -223,9 +228,11 @@ class Asking:
             character.member.hardware,
             self._clock.read(self._time.now),
             floor=floor,
+            revocations=self.revocations,
         )
 
         def decided(decision: Decision) -> None:
+            self._heed()
             if answers.origin_reached:
                 self._swarm.polled()
             if answers.origin_told:
@@ -234,11 +241,19 @@ class Asking:
             done(decision)
 
         def undecided(error: SlipstreamError) -> None:
+            self._heed()
             if answers.origin_reached:
                 self._swarm.polled()
             failed(error)
 
         drive(steps, answer, decided, undecided)
+
+    def _heed(self) -> None:
+        """What the list says takes effect, as `p2p.agent.revoking` has it."""
+        register = self.revocations
+        if register is not None and register.taken != self._heeded:
+            self._heeded = register.taken
+            self._swarm.revoked(register.devices)
 
     def _check_news(self, decision: Decision, *, wan: bool) -> None:
         """An origin that lags behind (a stale cache, a replay): peers can bring forward, never back. Or peers

@@ -16,7 +16,7 @@ from p2p.adapters.installer import Installer
 from p2p.content.digests import Digest
 from p2p.install import Release
 from p2p.ports import Boot, BootState
-from p2p.trust import ReleaseFloors
+from p2p.trust import ReleaseFloors, Revocations
 from sim.world.disk import VirtualDisk, VirtualSlots
 
 PAYLOAD = "rootfs"
@@ -135,6 +135,10 @@ class Machine:
     def floors(self) -> ReleaseFloors:
         """The release-counter floors, in two directories."""
         return ReleaseFloors(self.disk.blobs(f"{STATE}/floor"), self.disk.blobs(f"{STATE}/floor.2"))
+
+    def revocations(self) -> Revocations:
+        """What is known to be revoked, in two directories."""
+        return Revocations(self.disk.blobs(f"{STATE}/revoked"), self.disk.blobs(f"{STATE}/revoked.2"))
 
     def holds(self, payload: str, slot: str, image: Digest, size: int) -> bool:
         """Whether a slot really holds an image, whole and right: a check may know, no device does."""

@@ -13,7 +13,7 @@ from sim.world.trust import EPOCH
 @dataclass(frozen=True, slots=True)
 class Character:
     """`root`: the pinned one. `healthy`: whether a release passes the health check on this device;
-    `boots`: whether its slot comes up at all."""
+    `boots`: whether its slot comes up at all. `revocations`: whether there is a list of them to read."""
 
     member: Member
     product: str
@@ -23,6 +23,7 @@ class Character:
     health_s: float = 5.0
     has_wan: bool = True
     lookout: bool = True
+    revocations: bool = False
     build_time: float = EPOCH - 30 * 86_400.0
     healthy: Callable[[Digest], bool] = field(default=lambda manifest: True)
     boots: Callable[[str], bool] = field(default=lambda slot: True)

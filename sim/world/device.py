@@ -99,6 +99,8 @@ class Device:
         self.connections: dict[str, Connection] = {}
         self.neighbours = Neighbours(name, site.lan.degree_max)
         self.banned: dict[str, float] = {}
+        self.revoked: frozenset[str] = frozenset()
+        """Devices that it knows to be revoked, maybe itself among them."""
         self.agent: Agent = world.make_agent(self)
         self.started_s: float | None = None
         self.wan_down = 0
@@ -312,7 +314,7 @@ class Device:
     def peer_lost(self, connection: Connection, other: Node, why: str) -> None:
         if self.connections.get(other.name) is connection:
             del self.connections[other.name]
-            self.feed(e.PeerLost(other.name))
+            self.feed(e.PeerLost(other.name, other.name in self.revoked))
             self.site.redial(self, other.name)
 
     def received(self, source: str, message: m.Message) -> None:
@@ -323,8 +325,22 @@ class Device:
         self.feed(e.Received(source, message))
 
     def admits(self, device: str) -> bool:
-        """Whether a device is not banned here."""
+        """Whether a device is neither banned here nor known to be revoked."""
+        if self.revoked and (device in self.revoked or self.name in self.revoked):
+            return False
         return self.banned.get(device, float("-inf")) <= self.kernel.now
+
+    def heed_revoked(self, devices: frozenset[str]) -> None:
+        """Part with these at once and for good, or with everybody, if this device is one of them."""
+        self.revoked = devices
+        if devices:
+            self.kernel.trace(f"{self.name} knows {len(devices)} revoked")
+        if self._observer is not None:
+            self._observer.barred(self, devices)
+        self.feed(e.Barred(devices))
+        for name, connection in list(self.connections.items()):
+            if not self.admits(name):
+                connection.close("revoked")
 
     def _send(self, action: e.Send) -> None:
         target, message = action

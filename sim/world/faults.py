@@ -12,6 +12,7 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from sim.scenario.model import Fault, FaultKind, Who
+from sim.world.hostile import Hostile
 
 if TYPE_CHECKING:
     from sim.world.device import Device
@@ -45,6 +46,7 @@ class Faults:
             FaultKind.DISK_FULL: self._disk_full,
             FaultKind.DISK_SLOW: self._disk_slow,
             FaultKind.CLOCK: self._clock,
+            FaultKind.REVOKED: self._revoked,
         }
 
     def begin(self) -> None:
@@ -176,6 +178,15 @@ class Faults:
                 start, stop = ranges[rng.randrange(len(ranges))]
                 at = rng.randrange(start, stop)
                 device.slot.rot(at, min(stop, at + (fault.size or BASE_ROT)))
+        return []
+
+    def _revoked(self, fault: Fault, rng: Random) -> list[End]:
+        world = self._world
+        names = [d.name for d in self._victims(fault, rng)] if fault.manner is None else []
+        if fault.manner is not None:
+            hostile = [d for site in self._sites(fault) for d in site.devices if isinstance(d, Hostile)]
+            names = [d.name for d in hostile if d.manner is fault.manner]
+        world.revoke(names)
         return []
 
     def _range(self, fault: Fault, rng: Random) -> tuple[int, int]:

@@ -109,7 +109,8 @@ def _hostile(world: World, site: Site, size: int) -> dict[int, Manner]:
     """Which of a site's devices are hostile, and how."""
     found: dict[int, Manner] = {}
     for n, fault in enumerate(world.scenario.faults):
-        if fault.kind is FaultKind.HOSTILE and _is_at(fault, site.name, site.group):
+        hostile = fault.kind is FaultKind.HOSTILE or fault.manner is not None
+        if hostile and _is_at(fault, site.name, site.group):
             rng = world.kernel.rng(f"fault/{n}/{site.name}")
             free = [k for k in range(size) if k not in found]
             for k in rng.sample(free, min(fault.count, len(free))):

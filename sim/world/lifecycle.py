@@ -136,7 +136,8 @@ class Lifecycle:
         self._turn("starting")
         machine = self.machine
         self._floors = machine.floors()
-        self._asking.open(machine.trust_store())
+        revoked = machine.revocations() if self.character.revocations else None
+        self._asking.open(machine.trust_store(), revoked)
         self._installer: Installer = machine.installer(self._raise_floor, self._starts)
         self._slots = {n: s for n, s in self._installer.slots.items() if isinstance(s, VirtualSlots)}
         self._swarm.started()

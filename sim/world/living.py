@@ -239,6 +239,7 @@ class LivingAgent:
             poll_s=polling.every_s,
             poll_jitter=polling.jitter,
             lookout=polling.lookout,
+            revocations=device.world.revokes,
             health_s=HEALTH_S,
             build_time=EPOCH + device.kernel.now - 86_400.0,
             healthy=lambda manifest: device.healthy,

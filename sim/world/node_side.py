@@ -87,6 +87,9 @@ class NodeSide:
         if self._device.up:
             self._device.stop(why)
 
+    def revoked(self, devices: frozenset[str]) -> None:
+        self._device.heed_revoked(devices)
+
     def again(self) -> None:
         self._device.start_again()
 

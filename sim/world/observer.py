@@ -40,6 +40,9 @@ class Observer:
     def connected(self, one: str, other: str) -> None:
         """Two devices have a connection."""
 
+    def barred(self, device: Device, devices: frozenset[str]) -> None:
+        """A device believes that these are revoked, and has it kept; called before it acts on that."""
+
     def disconnected(self, one: str, other: str, why: str) -> None:
         """They have it no more."""
 

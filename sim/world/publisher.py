@@ -6,14 +6,16 @@ devices are members of. Not for what is looked up instead of signed (`orders`).
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
-from p2p.content.digests import sha256
+from p2p.content.digests import Digest, sha256
 from p2p.content.manifest import Manifest, ObjectRef, PayloadSpec, encode_manifest
 from p2p.content.order import Audience, Order, Phase
+from p2p.content.revocation import Reason, Revocation
 from sim.world.boot import PAYLOAD
-from sim.world.synthetic import Material
-from sim.world.trust import RememberingReader, VirtualRepository
+from sim.world.synthetic import Material, name_digest
+from sim.world.trust import DAY_S, EPOCH, RememberingReader, VirtualRepository
 
 if TYPE_CHECKING:
     from sim.world.run import World
@@ -22,6 +24,8 @@ PRODUCT = "product"
 HARDWARE = "board"
 SIGN_EVERY_S = 43_200.0
 TIMESTAMP = "metadata/timestamp.json"
+CERTIFICATE_S = 730 * DAY_S
+"""For how long a device's certificate lasts (`coordinator.publishing.settings`)."""
 
 
 class Publisher:
@@ -79,10 +83,29 @@ class Publisher:
             self._orders[number] = repository.publish_order(manifest, now, phases=phases, opened=opened)
         self.world.origin_objects |= repository.objects
 
+    def revoke(self, names: Collection[str]) -> None:
+        """Publish the list with these devices; devices at rest hear of it at once, as of a release."""
+        world = self.world
+        until = EPOCH + world.kernel.now + CERTIFICATE_S
+        revoked = [
+            Revocation(certificate_of(world.kernel.seed, name), name, Reason.LOST, until)
+            for name in sorted(names)
+        ]
+        self.repository.revoke(revoked, world.kernel.now)
+        world.origin_objects |= self.repository.objects
+        if world.scenario.polling.at_rest:
+            for device in world.honest:
+                device.told()
+
     def _sign_again(self) -> None:
         if self.repository.sign_again(self.world.kernel.now):
             self.world.origin_objects |= self.repository.objects
         self.world.kernel.after(SIGN_EVERY_S, self._sign_again)
+
+
+def certificate_of(seed: int, device: str) -> Digest:
+    """The digest that stands for a device's certificate."""
+    return name_digest(seed, "certificate", device)
 
 
 def _group(order: int, phase: int) -> str:

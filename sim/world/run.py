@@ -14,7 +14,7 @@ from p2p.errors import OperatorError
 from p2p.swarm.events import Fetch
 from p2p.swarm.node import SwarmNode
 from sim.outcome import RunOutcome
-from sim.scenario.model import NO_BASE, Order, Scenario, SyntheticRelease
+from sim.scenario.model import NO_BASE, FaultKind, Order, Scenario, SyntheticRelease
 from sim.world.device import Agent, Device
 from sim.world.faults import Faults
 from sim.world.fleet import make_sites
@@ -94,6 +94,9 @@ class World:
         self.pursued: dict[tuple[str, str], dict[Digest | None, bool]] = {}
         """By (site, release): the bases from which it was made, and whether any such device has WAN."""
         self.unfinished: dict[str, None] = {}
+        self.revoked: set[str] = set()
+        """Whom the published list names, whoever knows of it."""
+        self.revokes = any(fault.kind is FaultKind.REVOKED for fault in scenario.faults)
         self._over_at: float | None = None
         """When everybody was done."""
         self._starts: list[tuple[float, Device | Hostile]] = []
@@ -173,6 +176,15 @@ class World:
             if device.agent.state == "committed":
                 self.completed.append(self.kernel.now)
             self.left(device)
+
+    def revoke(self, names: Collection[str]) -> None:
+        """Put devices out of the fleet. Who has no WAN of its own cannot finish, and is not waited for."""
+        self.revoked |= set(names)
+        self.publisher.revoke(self.revoked)
+        for name in names:
+            device = self.devices[name]
+            if isinstance(device, Device) and not device.has_wan:
+                self.left(device)
 
     def left(self, device: Device) -> None:
         """Nobody waits for this device any more."""

@@ -9,7 +9,7 @@ Not for what a device makes of it (`sim.world.lifecycle`), nor for how bytes get
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -27,6 +27,7 @@ from tuf.api.metadata import (
     Timestamp,
 )
 
+from p2p.content import limits
 from p2p.content.digests import Digest, sha256
 from p2p.content.manifest import Manifest, encode_manifest
 from p2p.content.order import (
@@ -39,8 +40,9 @@ from p2p.content.order import (
     encode_phase_state,
     phases_path,
 )
+from p2p.content.revocation import PATHS, Revocation, RevocationPart, encode_part
 from p2p.errors import ContentError, OriginError, TrustError
-from p2p.trust import ISSUED, PHASES_ROLE, Need, format_time, orders_role, product_role
+from p2p.trust import ISSUED, PHASES_ROLE, REVOCATIONS_ROLE, Need, format_time, orders_role, product_role
 from p2p.trust.documents import Delegator, Reader, Verified, read, read_root
 from sim.scenario import model
 
@@ -54,6 +56,7 @@ EXPIRY_DAYS = {
     "product": 730,
     "orders": 365,
     "phases": 90,
+    "revocations": 90,
     "snapshot": 60,
     "timestamp": 14,
 }
@@ -179,6 +182,18 @@ class VirtualRepository:
         self._state(PhaseState(order.id, order.product, opened, status, reason))
         self._publish(now, PHASES_ROLE)
 
+    def revoke(self, revoked: Sequence[Revocation], now: float) -> None:
+        """Publish a list of these; until the first there is no such role."""
+        roles = [REVOCATIONS_ROLE]
+        if REVOCATIONS_ROLE not in self._signed:
+            self._delegate(REVOCATIONS_ROLE, "online", PATHS, 1)
+            roles.append("targets")
+        size = limits.REVOCATIONS_PER_PART_MAX
+        for number, start in enumerate(range(0, len(revoked), size), 1):
+            part = RevocationPart(number, tuple(revoked[start : start + size]))
+            self._target(REVOCATIONS_ROLE, part.target_path, encode_part(part))
+        self._publish(now, *roles)
+
     def sign_again(self, now: float) -> bool:
         """What the coordinator does now and then: sign anew what is past half of its life."""
         due = [
@@ -199,18 +214,21 @@ class VirtualRepository:
         root: Root = self._signed["root"]
         targets: Targets = self._signed["targets"]
         assert targets.delegations is not None
+        delegated = [role for role in (PHASES_ROLE, REVOCATIONS_ROLE) if role in self._signed]
         old, new = self._signers["online"], [self._signer(f"online-0/{root.version + 1}")]
         for signer in old:
             for role in ("snapshot", "timestamp"):
                 root.revoke_key(signer.public_key.keyid, role)
-            targets.revoke_key(signer.public_key.keyid, PHASES_ROLE)
+            for role in delegated:
+                targets.revoke_key(signer.public_key.keyid, role)
         self._signers["online"] = new
         for role in ("snapshot", "timestamp"):
             root.add_key(new[0].public_key, role)
-        targets.add_key(new[0].public_key, PHASES_ROLE)
+        for role in delegated:
+            targets.add_key(new[0].public_key, role)
         root.version += 1
         self._put(f"{root.version}.root.json", self._sign("root", now))
-        self._publish(now, "targets", PHASES_ROLE)
+        self._publish(now, "targets", *delegated)
 
     # Inside
 
@@ -220,22 +238,28 @@ class VirtualRepository:
             for signer in self._signers[kind]:
                 root.add_key(signer.public_key, role)
             root.roles[role].threshold = thresholds[kind]
-        targets = self._signed["targets"] = Targets(delegations=Delegations({}, {}))
+        self._signed["targets"] = Targets(delegations=Delegations({}, {}))
         delegated = [(PHASES_ROLE, "online", "phases/*/*")]
         for product in products:
             delegated.append((product_role(product), "product", f"manifests/{product}/*"))
             delegated.append((orders_role(product), "orders", f"orders/{product}/*"))
         for role, kind, pattern in delegated:
-            assert targets.delegations is not None and targets.delegations.roles is not None
-            targets.delegations.roles[role] = DelegatedRole(role, [], thresholds[kind], True, [pattern])
-            for signer in self._signers[kind]:
-                targets.add_key(signer.public_key, role)
-            self._signed[role] = Targets()
+            self._delegate(role, kind, pattern, thresholds[kind])
         self._signed |= {"snapshot": Snapshot(), "timestamp": Timestamp()}
         for role in self._signed.keys() - {"root"}:
             self._signed[role].version = 0  # the next one is the first to be signed
         self._put("1.root.json", self._sign("root", now))
         self._publish(now, "targets", *(role for role, _, _ in delegated))
+
+    def _delegate(self, role: str, kind: str, pattern: str, threshold: int) -> None:
+        targets: Targets = self._signed["targets"]
+        assert targets.delegations is not None
+        assert targets.delegations.roles is not None
+        targets.delegations.roles[role] = DelegatedRole(role, [], threshold, True, [pattern])
+        for signer in self._signers[kind]:
+            targets.add_key(signer.public_key, role)
+        self._signed[role] = Targets()
+        self._signed[role].version = 0
 
     def _signer(self, name: str) -> CryptoSigner:
         secret = sha256(f"{self._seed}/key/{name}".encode())

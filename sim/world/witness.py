@@ -110,6 +110,9 @@ class Swarm(Sources, Protocol):
     def drop(self, image: Digest) -> None:
         """Neither make nor serve it any more."""
 
+    def revoked(self, devices: frozenset[str]) -> None:
+        """The device believes that these are out of the fleet, maybe itself among them."""
+
     def hold(self, name: str, version: int, data: bytes) -> None:
         """Trusted mutable metadata, for peers that ask."""
 
