@@ -20,6 +20,7 @@ from p2p.content.bundle import BundleObject, Kind, pack_name
 from p2p.content.digests import Digest, parse_digest
 from p2p.content.manifest import Manifest, PackRef, decode_manifest
 from p2p.content.order import Order, PhaseState, decode_order, decode_phase_state
+from p2p.content.revocation import Revocation, decode_part
 from p2p.content.times import format_time, parse_time
 from p2p.delta.rebuild import check_frames
 from p2p.errors import ContentError, OriginError, SlipstreamError, StoreError, TrustError
@@ -46,6 +47,7 @@ class Inspection:
     damaged: list[Damage] = field(default_factory=list)
     orders: list[tuple[Order, PhaseState | None]] = field(default_factory=list)
     manifests: list[Manifest] = field(default_factory=list)
+    revoked: list[Revocation] = field(default_factory=list)
     expires: dict[str, float] = field(default_factory=dict)
     verified: bool = False
     refused: TrustError | None = None
@@ -74,6 +76,10 @@ class Inspection:
             "first_to_expire": None if first is None else first[0],
             "orders": [_order_facts(order, state) for order, state in self.orders],
             "releases": [_release_facts(manifest, held) for manifest in self.manifests],
+            "revoked": [
+                {"device": r.device, "reason": r.reason.value, "certificate": r.certificate.hex()}
+                for r in self.revoked
+            ],
             "damaged": [
                 {"kind": d.found.kind.value, "name": d.found.name, "sha256": d.found.ref.sha256.hex(),
                  "reason": d.reason}
@@ -178,6 +184,8 @@ def _read_documents(found: Inspection, reader: BundleReader, objects: list[Bundl
             elif o.kind is Kind.DOCUMENT and o.name.startswith("phases/"):
                 state = decode_phase_state(reader.whole(o))
                 states[state.product, state.order] = state
+            elif o.kind is Kind.DOCUMENT and o.name.startswith("revocations/"):
+                found.revoked += decode_part(reader.whole(o)).revoked
             elif o.kind is Kind.DOCUMENT and o.name.startswith("manifests/"):
                 found.manifests.append(decode_manifest(reader.whole(o)))
         except ContentError as error:

@@ -130,7 +130,7 @@ def status(config_file: Path, as_json: bool) -> None:
         print_json(facts)
     else:
         show_status(facts)
-    check_membership(facts)
+    check_membership(facts["revocations"])
 
 
 @agent.command()

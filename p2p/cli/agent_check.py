@@ -14,10 +14,11 @@ from p2p.adapters.conditions import read_conditions
 from p2p.adapters.device import boot_of, slots_of
 from p2p.adapters.disk_quota import quota_of
 from p2p.adapters.identity import load_credentials
+from p2p.cli.agent_status import check_membership, revocation_facts_of
 from p2p.cli.output import size_text
 from p2p.config import AgentConfig
 from p2p.content import limits
-from p2p.errors import ConfigError
+from p2p.errors import ConfigError, StoreError
 
 
 def _check_certificate(config: AgentConfig) -> list[str]:
@@ -112,8 +113,19 @@ def _check_disk(config: AgentConfig) -> list[str]:
     return [f"the agent's own files take up {size_text(used)}{bound}"]
 
 
+def _check_membership(config: AgentConfig) -> list[str]:
+    facts = revocation_facts_of(config)
+    check_membership(facts)
+    if facts is None:
+        return ["not enrolled"]
+    if facts["damaged"]:
+        raise StoreError("what is known to be revoked is damaged in both copies", next_step="check the disk")
+    return [f"not revoked, by list version {facts['version']}"]
+
+
 CHECKS: tuple[tuple[str, Callable[[AgentConfig], list[str]]], ...] = (
     ("certificate", _check_certificate),
+    ("membership", _check_membership),
     ("pinned root", _check_root),
     ("boot", _check_boot),
     ("slots", _check_slots),

@@ -62,13 +62,13 @@ def gather_status(config: AgentConfig) -> dict[str, Any]:
             "failed": state.failed,
         },
         "slots": slots,
-        "revocations": _revocations(config),
+        "revocations": revocation_facts_of(config),
     }
 
 
-def check_membership(facts: dict[str, Any]) -> None:
-    """Raise `RevokedError` if the device is revoked."""
-    own = (facts["revocations"] or {}).get("own")
+def check_membership(found: dict[str, Any] | None) -> None:
+    """Raise `RevokedError` if the device is revoked. `found`: as `revocation_facts_of` gives it."""
+    own = (found or {}).get("own")
     if own is not None:
         raise RevokedError(
             f"this device is revoked ({own['reason']}): it has no peers, and the coordinator refuses it",
@@ -78,7 +78,7 @@ def check_membership(facts: dict[str, Any]) -> None:
         )
 
 
-def _revocations(config: AgentConfig) -> dict[str, Any] | None:
+def revocation_facts_of(config: AgentConfig) -> dict[str, Any] | None:
     """What the device knows to be revoked; None while it is not enrolled."""
     try:
         credentials = load_credentials(config.key_path, config.certificate_path, config.fleet_ca_path)

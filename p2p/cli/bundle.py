@@ -427,6 +427,8 @@ def _show(facts: dict[str, Any], *, quick: bool) -> None:
                 if pack["here"]:
                     base = "any base (full)" if pack["base"] is None else f"base {pack['base']}"
                     click.echo(f"  {payload['name']}: {base}  {size_text(pack['size'])}")
+    if facts["revoked"]:
+        click.echo(f"revoked devices: {', '.join(sorted({r['device'] for r in facts['revoked']}))}")
     for damage in facts["damaged"]:
         click.echo(f"DAMAGED {damage['kind']} {damage['name']}: {damage['reason']}")
     if not facts["damaged"]:

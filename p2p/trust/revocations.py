@@ -55,6 +55,7 @@ class RevocationList:
 class Revocations:
     """What one device knows to be revoked. `first` and `second` should be different directories.
 
+    `devices`: names of those that are out of the fleet, without those that only got another certificate.
     `version`: of the newest list that it has taken, 0 before the first. `taken`: how many it took since the
     start. `trouble`: why the last question
     brought no list, empty if it did (or if there is none). `damaged`: what was kept could not be read in
@@ -68,6 +69,7 @@ class Revocations:
         self.damaged = False
         self._signers: frozenset[str] = frozenset()
         self._revoked: dict[Digest, Revocation] = {}
+        self.devices: frozenset[str] = frozenset()
         self._load()
 
     def __len__(self) -> int:
@@ -76,11 +78,6 @@ class Revocations:
     def find(self, certificate: Digest) -> Revocation | None:
         """The revocation of a certificate, if it is revoked."""
         return self._revoked.get(certificate)
-
-    @property
-    def devices(self) -> frozenset[str]:
-        """Names of devices that are out of the fleet; not of those that only got another certificate."""
-        return frozenset(r.device for r in self._revoked.values() if r.reason is not Reason.SUPERSEDED)
 
     def learn(self, found: RevocationList, signed_time: float) -> bool:
         """Take a list; True if anything of this changed. Durable in both copies when it returns.
@@ -106,10 +103,15 @@ class Revocations:
             kept[certificate] = new
         self._write(_encode(found.version, found.signers, tuple(kept.values())), (None, None))
         changed = kept != self._revoked
-        self.version, self._signers, self._revoked = found.version, found.signers, kept
+        self.version, self._signers = found.version, found.signers
+        self._believe(kept)
         self.damaged = False
         self.taken += 1
         return changed
+
+    def _believe(self, revoked: dict[Digest, Revocation]) -> None:
+        self._revoked = revoked
+        self.devices = frozenset(r.device for r in revoked.values() if r.reason is not Reason.SUPERSEDED)
 
     def _load(self) -> None:
         """The newest copy that is whole; it mends the other."""
@@ -120,7 +122,7 @@ class Revocations:
             return
         state = max(whole, key=lambda state: state.version)
         self.version, self._signers = state.version, state.signers
-        self._revoked = {r.certificate: r for r in state.revoked}
+        self._believe({r.certificate: r for r in state.revoked})
         try:
             data = _encode(state.version, state.signers, state.revoked)
             self._write(data, tuple(held for held, _ in copies))
@@ -201,6 +203,7 @@ def revocation_facts(register: Revocations, certificate: Digest) -> dict[str, An
         "version": register.version,
         "known": len(register),
         "trouble": register.trouble or None,
+        "damaged": register.damaged,
         "own": None if own is None else {"reason": own.reason.value, "until": format_time(own.until)},
     }
 

@@ -325,7 +325,7 @@ def test_check_names_every_fault_and_passes_without(
     assert code == 2
     assert "FAULT  this device is not enrolled" in out
     assert "FAULT  cannot read the pinned root" in out
-    assert err == "error: 2 of 7 checks found a fault\n"
+    assert err == "error: 2 of 8 checks found a fault\n"
     agent("enroll", "--voucher", "V")
     code, out, _ = agent("check", "--json")
     faults = {c["check"]: c["fault"] for c in json.loads(out)["checks"] if c["fault"]}

@@ -55,9 +55,11 @@ def revoke(fleet: FleetRig, *devices: Device, reason: Reason = Reason.LOST) -> i
     ).version
 
 
-async def status(device: Device, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+async def status(
+    device: Device, *arguments: str, command: str = "status"
+) -> subprocess.CompletedProcess[bytes]:
     """What `slipstream agent status` of a device comes to."""
-    line = device.command("status", *arguments)
+    line = device.command(command, *arguments)
     return await trio.run_process(line, capture_stdout=True, capture_stderr=True, check=False)
 
 
@@ -117,6 +119,11 @@ async def test_a_revoked_device_that_hears_of_it_is_alone_and_still_updates(
         await until(lambda: lost.status["revocations"]["own"] is not None, "the status says so")
         assert lost.status["revocations"]["own"]["reason"] == "lost"
         assert one.status["revocations"]["own"] is None
+    check = await status(lost, "--json", command="check")
+    assert check.returncode == 2
+    (fault,) = [c for c in json.loads(check.stdout)["checks"] if c["fault"]]
+    assert (fault["check"], "is revoked" in fault["fault"]) == ("membership", True)
+    assert (await status(one, command="check")).returncode == 0
     done = await status(lost, "--json")
     facts, error = json.loads(done.stdout), json.loads(done.stderr)
     assert done.returncode == error["exit_code"] == RevokedError.exit_code == 14
@@ -323,6 +330,12 @@ async def test_a_stick_brings_the_list_and_the_site_learns_from_the_device_that_
     with ThreadPoolExecutor(1) as pool:
         done = pool.submit(CliRunner().invoke, bundle_command, arguments, standalone_mode=False).result()
     assert done.exception is None
+    with ThreadPoolExecutor(1) as pool:
+        looked = ["inspect", str(stick), "--root", str(one.directory / "root.json"), "--json"]
+        done = pool.submit(CliRunner().invoke, bundle_command, looked, standalone_mode=False).result()
+    facts = json.loads(done.stdout)
+    assert [r["device"] for r in facts["revoked"]] == ["lost"]
+    assert facts["signatures"]["valid"]
     imported = await import_bundle(one.config, str(stick), time.time(), partial(progress_bar, "importing"))
     assert imported.release is None
     async with one.running() as a, two.running() as b:
