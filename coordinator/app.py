@@ -97,12 +97,19 @@ class Coordinator:
         """Re-sign what is due, publish revocations that wait, and checkpoint an audit log that has grown."""
         for role in self.repository.refresh_if_due():
             log.info("signed a new %s", role)
-        if REVOCATIONS_ROLE in self.repository.state().delegated():
-            publish_marked(self.repository, self.database, "coordinator")
+        self._publish_revocations()
         with self.database.read() as session:
             head = audit.head(session)
         if head is not None:
             write_checkpoint(self.repository, head)
+
+    def _publish_revocations(self) -> None:
+        """A list that cannot be published keeps nobody from being served."""
+        try:
+            if REVOCATIONS_ROLE in self.repository.state().delegated():
+                publish_marked(self.repository, self.database, "coordinator")
+        except OperatorError as error:
+            log.error("revocations are not published: %s", error.diagnostics())
 
     def application(self) -> Application:
         """The ASGI application."""

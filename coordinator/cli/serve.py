@@ -101,7 +101,7 @@ def coordinator_site(site: str, repo_dir: Path, as_json: bool) -> None:
     rows = [
         (
             d["device"],
-            "online" if d["online"] else "silent",
+            "revoked" if d["revoked"] else "online" if d["online"] else "silent",
             "never" if d["seen_s_ago"] is None else f"{d['seen_s_ago']} s ago",
             d["status"].get("release") or "unknown",
             d["status"].get("state") or "unknown",

@@ -56,7 +56,7 @@ class DeviceView:
 
 
 def site_overview(site: str, devices: Sequence[DeviceView], now: float, online_s: float) -> dict[str, Any]:
-    """Counts and byte sums of one site."""
+    """Counts and byte sums of one site, without devices that are revoked."""
     return {"site": site} | _counts(devices, now, online_s)
 
 
@@ -72,9 +72,12 @@ def fleet_overview(devices: Iterable[DeviceView], now: float, online_s: float) -
 
 
 def _counts(devices: Sequence[DeviceView], now: float, online_s: float) -> dict[str, Any]:
+    revoked = sum(d.revoked is not None for d in devices)
+    devices = [d for d in devices if d.revoked is None]
     ledgers = [d.status.get("ledger") or {} for d in devices]
     return {
         "devices_enrolled": len(devices),
+        "devices_revoked": revoked,
         "devices_online": sum(d.online(now, online_s) for d in devices),
         "releases": dict(sorted(Counter(d.status.get("release") or "unknown" for d in devices).items())),
         "states": dict(sorted(Counter(d.status.get("state") or "unknown" for d in devices).items())),

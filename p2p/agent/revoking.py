@@ -57,9 +57,7 @@ class Revoking:
         if register.trouble != self._told:
             self._told = register.trouble
             if register.trouble:
-                log.warning(
-                    "the revocation list is refused: %s (kept: version %d)", self._told, register.version
-                )
+                log.warning("the revocation list: %s (kept: version %d)", self._told, register.version)
         if register.taken == self._heeded:
             return
         self._heeded = register.taken

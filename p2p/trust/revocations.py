@@ -151,20 +151,19 @@ class Revocations:
 def learn_revocations(client: TrustClient, register: Revocations) -> Steps[set[Digest]]:
     """Read the list that is signed now and have `register` keep it; digests of the files that it is in.
 
-    After a refresh. A list that is refused, or that nobody gives, changes nothing: see `Revocations.trouble`.
-    Raises `StoreError`.
+    After a refresh. A list that is refused, that nobody gives or that cannot be kept changes nothing, and is
+    asked for again with the next question: see `Revocations.trouble`.
     """
     register.trouble = ""
     used: set[Digest] = set()
     try:
         found = yield from read_revocations(client, used)
-    except TrustError as error:
-        register.trouble = f"{error.reason}: {error.message}"
-    except (ContentError, OriginError) as error:
-        register.trouble = error.message
-    else:
         if found is not None:
             register.learn(found, client.signed_time)
+    except TrustError as error:
+        register.trouble = f"{error.reason}: {error.message}"
+    except (ContentError, OriginError, StoreError) as error:
+        register.trouble = error.message
     return used
 
 

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from tuf.api.metadata import Metadata, Targets
 
+from coordinator.api.operator import fleet_facts, site_facts
 from coordinator.db import audit
 from coordinator.db.database import Database
 from coordinator.db.devices import create_token
@@ -202,6 +203,38 @@ def test_a_cut_before_publishing_is_made_good_for(
     server.coordinator.upkeep()
     assert believer.ask().find(its) is not None
     assert revocation_facts(fleet.repository, server.coordinator.database)["unpublished"] == []
+
+
+def test_a_list_that_is_full_keeps_the_server_from_nothing(
+    server: Running, fleet: Fleet, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    device, _ = enrolled(server, "d-1")
+    with monkeypatch.context() as patch:
+        patch.setattr(limits, "REVOCATIONS_PER_PART_MAX", 1)
+        patch.setattr(limits, "REVOCATION_PARTS_MAX", 2)
+        enrolled(server, "d-2")
+        enrolled(server, "d-1")
+        put_out(server, "d-2")
+        enrolled(server, "d-3")
+        enrolled(server, "d-3")
+        server.coordinator.upkeep()
+        assert "revocations are not published" in caplog.text
+        assert server.checkin(device).error == "signature"  # it goes on answering
+    server.coordinator.upkeep()
+    assert len(Believer(fleet).ask()) == 3
+
+
+def test_revoked_devices_are_not_counted_as_the_fleets(server: Running, fleet: Fleet) -> None:
+    device, _ = enrolled(server, "d-1")
+    other, _ = enrolled(server, "d-2")
+    for one in (device, other):
+        server.checkin(one)
+    put_out(server, "d-1")
+    now, database = fleet.clock.seconds(), server.coordinator.database
+    facts = site_facts(database, "depot", now, 300.0)
+    assert (facts["devices_enrolled"], facts["devices_online"], facts["devices_revoked"]) == (1, 1, 1)
+    assert {d["device"]: d["revoked"] for d in facts["devices"]} == {"d-1": "lost", "d-2": None}
+    assert fleet_facts(database, now, 300.0)["devices_revoked"] == 1
 
 
 def test_which_devices_know_a_version_is_seen_from_their_check_ins(server: Running, fleet: Fleet) -> None:

@@ -395,6 +395,22 @@ def test_a_bad_list_is_refused_by_name_and_nothing_on_disk_changes(fault: str) -
     assert device.revoked("x", "y") == [True, True]
 
 
+def test_a_disk_that_fails_holds_no_update_up_and_the_list_is_kept_when_it_works_again() -> None:
+    fleet = Fleet()
+    fleet.revoke("x")
+    device = Device(fleet)
+    device.ask()
+    fleet.revoke("x", "y")
+    device.kept.second.fail_at = 0
+    device.ask()
+    assert "disk is full" in device.kept.register.trouble
+    assert device.revoked("x", "y") == [True, False]
+    device.kept.second.fail_at = None
+    device.ask()
+    assert device.revoked("x", "y") == [True, True]
+    assert not device.kept.register.trouble
+
+
 def test_too_many_parts_are_refused() -> None:
     fleet = Fleet()
     for number in range(1, limits.REVOCATION_PARTS_MAX + 1):
