@@ -12,7 +12,18 @@ from sim.checks.checked import Checks, run_checked
 from sim.checks.random_scenario import random_scenario
 from sim.outcome import RunOutcome
 from sim.scenario.library import load
-from sim.scenario.model import NO_BASE, DeviceClass, Fault, FaultKind, Lan, Manner, Scenario, Who
+from sim.scenario.model import (
+    NO_BASE,
+    DeviceClass,
+    Fault,
+    FaultKind,
+    Lan,
+    Manner,
+    Phase,
+    Polling,
+    Scenario,
+    Who,
+)
 from sim.world import World
 from sim.world.device import Device
 from sim.world.publisher import certificate_of
@@ -99,6 +110,29 @@ def test_what_a_device_believes_survives_a_power_cut_the_moment_after() -> None:
     assert [d.state for d in outcome.devices] == ["committed"] * 5
     (name,) = world.revoked
     assert believers(checks, name) == {d.name for d in world.honest}
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_a_site_hears_within_a_pause_of_its_lookout_and_all_of_it_in_the_same_second(seed: int) -> None:
+    heard: dict[str, float] = {}
+
+    class Timed(Checks):
+        def barred(self, device: Device, devices: frozenset[str]) -> None:
+            super().barred(device, devices)
+            if devices:
+                heard.setdefault(device.name, device.kernel.now)
+
+    at_s, pause_s = 1800.0, 60.0
+    scenario = depot(Fault(FaultKind.REVOKED, at_s), devices=24, phases=(Phase(1.0, 3500.0),))
+    scenario = replace(scenario, polling=Polling(every_s=pause_s), duration_s=3400.0)
+    checks = Timed()
+    world = World(scenario, seed, observer=checks)
+    world.run()
+    assert checks.violations == []
+    others = [at for name, at in heard.items() if name not in world.revoked]
+    assert len(others) == 23
+    assert max(others) - at_s <= 1.5 * pause_s
+    assert max(others) - min(others) <= 1.0
 
 
 class Lenient(Device):
