@@ -211,7 +211,6 @@ class PeerLinks:
     def _cut(self, which: Callable[[Link], bool]) -> None:
         for link in [link for link in self._links.values() if which(link)]:
             log.warning("peer %s is cut off", link.device)
-            link.closing = True
             link.scope.cancel()
             del self._links[link.device]
             self._feed(PeerLost(link.device, banned=True))
@@ -229,7 +228,7 @@ class PeerLinks:
     def found(self, address: PeerAddress) -> None:
         """A discovery source reports an address: dial it unless that is under way or needless."""
         key = (address.host, address.port)
-        if self._silent or address.device == self._me or key in self._dialling or self._nursery is None:
+        if address.device == self._me or key in self._dialling or self._nursery is None:
             return
         if address.device is not None:
             self._neighbours.heard(address.device)

@@ -259,12 +259,14 @@ async def test_a_device_that_is_silenced_has_no_peers_and_dials_nobody(autojump_
         await trio.sleep(20)
         assert a.links.devices == ("b",)
         a.links.silence()
+        dialled = dict(net.dials)
         a.links.found(c.address)
         c.links.found(a.address)
         await trio.sleep(300)
         assert a.links.devices == ()
         assert b.links.devices == ()
         assert a.count(PeerConnected) == a.count(PeerLost) == 1
+        assert (net.dials[2], net.dials[3]) == (dialled[2], dialled.get(3, 0))
 
 
 async def test_no_more_links_than_allowed(autojump_clock: MockClock) -> None:

@@ -28,11 +28,12 @@ from p2p.trust import (
     RevocationList,
     Revocations,
     TrustClient,
+    release_despite_expiry,
     release_for,
     run,
 )
 from p2p.trust.revocations import NAME, learn_revocations
-from tests.support.tuf_repository import DAY, NOW, MemoryStore, Repository, Source, edit
+from tests.support.tuf_repository import DAY, NOW, MemoryStore, Repository, Source, at, edit
 
 VECTORS = json.loads((Path(__file__).parents[2] / "docs/spec/vectors/revocation.json").read_text())
 LATER = NOW + 400 * DAY
@@ -311,6 +312,26 @@ def test_an_expired_list_counts_as_what_it_says_can_only_be_added_to() -> None:
     device.ask(NOW + 10 * DAY)
     assert device.revoked("x") == [True]
     assert not device.kept.register.trouble
+
+
+def test_a_list_in_expired_metadata_counts_though_nothing_else_of_it_does() -> None:
+    fleet = Fleet()
+    fleet.revoke("x")
+    fleet.signed[REVOCATIONS_ROLE].expires = at(NOW + DAY)
+    fleet.publish(REVOCATIONS_ROLE)
+    device, late = Device(fleet), NOW + 30 * DAY
+    question = device.client, Member("dev-1", "site-1"), "p", "board-a", late
+    register = device.kept.register
+    with pytest.raises(TrustError) as caught:
+        run(release_for(*question, floor=0, revocations=register), Source(fleet.files))
+    assert caught.value.reason == "expired"
+    assert device.revoked("x") == [False]
+    with pytest.raises(TrustError) as caught:
+        run(release_despite_expiry(*question, floor=0, revocations=register), Source(fleet.files))
+    assert caught.value.reason == "expired"
+    assert device.revoked("x") == [True]
+    assert not register.trouble
+    assert "timestamp.json" not in device.store.values
 
 
 class Swapping(Source):
