@@ -2,9 +2,9 @@
 
 The list is signed by the online key, so that a stolen device is out within minutes. So that a stolen
 coordinator cannot let one in again, a device never takes a revocation back because a later list lacks it: it
-keeps the union of all that it has seen until each certificate would have expired, by signed time. Only a
-root that withdraws the online key (offline keys, threshold) lets the next list replace what was kept; else
-whoever had that key could leave false revocations for good.
+keeps the union of all that it has seen until each certificate would have expired, by signed time. Only
+together with a newer root (offline keys, threshold) does a list by other keys replace what was kept; else
+whoever had the online key could leave false revocations for good.
 
 Kept apart from TUF's own state, as floors are, in two copies. Nothing of it ever holds an update back: a
 list that is refused or cannot be had leaves what is held, and `trouble` says so.
@@ -13,7 +13,7 @@ list that is refused or cannot be had leaves what is held, and `trouble` says so
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from p2p.content import limits
@@ -45,9 +45,13 @@ _SIZE_MAX = limits.REVOCATIONS_KEPT_MAX * _ENTRY_SIZE_MAX
 
 @dataclass(frozen=True, slots=True)
 class RevocationList:
-    """A verified list. `version`: of the role that signed it; `signers`: digests of its keys' ids."""
+    """A verified list. `version`: of the role that signed it; `signers`: digests of its keys' ids.
+
+    `root`: version of the root that it was verified from.
+    """
 
     version: int
+    root: int
     signers: frozenset[str]
     revoked: tuple[Revocation, ...]
 
@@ -64,7 +68,7 @@ class Revocations:
 
     def __init__(self, first: FloorStore, second: FloorStore) -> None:
         self._stores = (first, second)
-        self.version = self.taken = 0
+        self.version = self.taken = self._root = 0
         self.trouble = ""
         self.damaged = False
         self._signers: frozenset[str] = frozenset()
@@ -85,10 +89,10 @@ class Revocations:
         `signed_time`: when the trusted timestamp was issued, which ages what is kept; this device's clock
         does not, as it can be set. Raises `StoreError`, and then nothing is believed that is not kept.
         """
-        replaced = not self._signers <= found.signers
-        if not replaced and (found.version, found.signers) == (self.version, self._signers):
+        replaced = found.root > self._root and not self._signers <= found.signers
+        if not replaced and (found.root < self._root or found.version < self.version):
             return False
-        if not replaced and found.version < self.version:
+        if (found.version, found.root, found.signers) == (self.version, self._root, self._signers):
             return False
         listed = {r.certificate: r for r in found.revoked}
         kept: dict[Digest, Revocation] = {}
@@ -101,15 +105,15 @@ class Revocations:
             elif new.until <= signed_time or len(kept) >= limits.REVOCATIONS_KEPT_MAX:
                 continue
             kept[certificate] = new
-        self._write(_encode(found.version, found.signers, tuple(kept.values())), (None, None))
+        self._write(_encode(replace(found, revoked=tuple(kept.values()))), (None, None))
         changed = kept != self._revoked
-        self.version, self._signers = found.version, found.signers
-        self._believe(kept)
+        self._believe(found, kept)
         self.damaged = False
         self.taken += 1
         return changed
 
-    def _believe(self, revoked: dict[Digest, Revocation]) -> None:
+    def _believe(self, found: RevocationList, revoked: dict[Digest, Revocation]) -> None:
+        self.version, self._root, self._signers = found.version, found.root, found.signers
         self._revoked = revoked
         self.devices = frozenset(r.device for r in revoked.values() if r.reason is not Reason.SUPERSEDED)
 
@@ -120,12 +124,10 @@ class Revocations:
         if not whole:
             self.damaged = any(data is not None for data, _ in copies)
             return
-        state = max(whole, key=lambda state: state.version)
-        self.version, self._signers = state.version, state.signers
-        self._believe({r.certificate: r for r in state.revoked})
+        state = max(whole, key=lambda state: (state.root, state.version))
+        self._believe(state, {r.certificate: r for r in state.revoked})
         try:
-            data = _encode(state.version, state.signers, state.revoked)
-            self._write(data, tuple(held for held, _ in copies))
+            self._write(_encode(state), tuple(held for held, _ in copies))
         except StoreError:
             return  # the copy that is whole counts; the next list is written to both
 
@@ -192,7 +194,7 @@ def read_revocations(client: TrustClient, used: set[Digest] | None = None) -> St
             raise ContentError(f"{path}: it is part {part.number} of the list")
         revoked |= {r.certificate: r for r in part.revoked}
     signers = frozenset(sha256(keyid.encode()).hex() for keyid in roles[REVOCATIONS_ROLE])
-    return RevocationList(version, signers, tuple(revoked.values()))
+    return RevocationList(version, client.versions["root"], signers, tuple(revoked.values()))
 
 
 def revocation_facts(register: Revocations, certificate: Digest) -> dict[str, Any]:
@@ -207,13 +209,14 @@ def revocation_facts(register: Revocations, certificate: Digest) -> dict[str, An
     }
 
 
-def _encode(version: int, signers: frozenset[str], revoked: tuple[Revocation, ...]) -> bytes:
+def _encode(state: RevocationList) -> bytes:
     body = {
         "_type": DOCUMENT,
         "spec": VERSION,
-        "version": version,
-        "signers": sorted(signers),
-        "revoked": revoked_to_json(revoked),
+        "version": state.version,
+        "root": state.root,
+        "signers": sorted(state.signers),
+        "revoked": revoked_to_json(state.revoked),
     }
     return dump_object({**body, "check": sha256(dump_object(body)).hex()})
 
@@ -222,11 +225,14 @@ def _decode(data: bytes) -> RevocationList:
     fields = load_object(data, "revoked", _SIZE_MAX)
     fields.constant("_type", DOCUMENT)
     fields.constant("spec", VERSION)
-    version = fields.integer("version", 0, VERSION_MAX)
-    signers = frozenset(fields.names("signers", length_max=_KEYS_MAX))
-    revoked = read_revoked(fields, limits.REVOCATIONS_KEPT_MAX)
+    state = RevocationList(
+        version=fields.integer("version", 0, VERSION_MAX),
+        root=fields.integer("root", 0, VERSION_MAX),
+        signers=frozenset(fields.names("signers", length_max=_KEYS_MAX)),
+        revoked=read_revoked(fields, limits.REVOCATIONS_KEPT_MAX),
+    )
     fields.digest("check")
     fields.finish()
-    if _encode(version, signers, revoked) != data:
+    if _encode(state) != data:
         raise ContentError("revoked.check: wrong")
-    return RevocationList(version, signers, revoked)
+    return state

@@ -44,9 +44,11 @@ def revocation(name: str, until: float = LATER, reason: Reason = Reason.LOST) ->
     return Revocation(sha256(name.encode()), name, reason, until)
 
 
-def listed(version: int, *names: str | Revocation, signers: frozenset[str] = KEYS) -> RevocationList:
+def listed(
+    version: int, *names: str | Revocation, signers: frozenset[str] = KEYS, root: int = 1
+) -> RevocationList:
     found = [revocation(n) if isinstance(n, str) else n for n in names]
-    return RevocationList(version, signers, tuple(found))
+    return RevocationList(version, root, signers, tuple(found))
 
 
 class Kept:
@@ -157,10 +159,25 @@ def test_keys_that_the_root_withdrew_leave_no_false_revocations() -> None:
     kept = Kept()
     stolen = frozenset({"a", "b"})
     kept.register.learn(listed(900, "x", "falsely", signers=stolen), NOW)
-    assert kept.register.learn(listed(3, "x", signers=frozenset({"b", "c"})), NOW)
+    assert kept.register.learn(listed(3, "x", signers=frozenset({"b", "c"}), root=2), NOW)
     assert kept.revoked("x", "falsely") == [True, False]
     kept.restart()
     assert (kept.revoked("x", "falsely"), kept.register.version) == ([True, False], 3)
+
+
+def test_keys_that_were_withdrawn_let_nobody_in_again_from_an_older_root() -> None:
+    """Whoever stole them shows a device that lost its TUF state the fleet as it was before."""
+    kept = Kept()
+    kept.register.learn(listed(3, "x", signers=frozenset({"new"}), root=2), NOW)
+    before = dict(kept.first.values)
+    assert not kept.register.learn(listed(900, signers=frozenset({"stolen"}), root=1), NOW)
+    assert not kept.register.learn(listed(2, signers=frozenset({"stolen"}), root=2), NOW)
+    assert kept.revoked("x") == [True]
+    assert kept.first.values == before
+    kept.register.learn(listed(900, "y", signers=frozenset({"stolen"}), root=2), NOW)
+    assert kept.revoked("x", "y") == [True, True]
+    kept.restart()
+    assert not kept.register.learn(listed(901, signers=frozenset({"new"}), root=1), NOW)
 
 
 def test_a_key_that_is_only_added_takes_nothing_back() -> None:
