@@ -6,36 +6,65 @@ since the roster learns of this node from its check-ins. Not for multicast (`p2p
 
 from __future__ import annotations
 
+import json
+import logging
 from collections.abc import Callable, Iterable
 
 import trio
 
 from p2p.adapters.device_api import RosterEntry
 from p2p.content import limits
-from p2p.ports import PeerAddress
+from p2p.errors import StoreError
+from p2p.ports import BlobStore, PeerAddress
+
+log = logging.getLogger(__name__)
+
+KEPT = "addresses"
+"""The name of the last roster in its store: a JSON list of `[device, host, port]`."""
 
 
 class RosterDiscovery:
-    """Reports the devices of each new roster; `device` is this one, which is left out."""
+    """Reports the devices of each new roster; `device` is this one, which is left out.
 
-    def __init__(self, device: str) -> None:
+    The last one is kept in `store`: where peers report for a device, it may be long until it asks for the
+    next, and those of other segments it knows from nowhere else. Who is gone is dialled in vain.
+    """
+
+    def __init__(self, device: str, store: BlobStore) -> None:
         self._device = device
-        self._entries: tuple[RosterEntry, ...] = ()
+        self._store = store
         self._changed = trio.Event()
+        self._addresses = self._kept()
+        if self._addresses:
+            self._changed.set()
 
     def update(self, roster: Iterable[RosterEntry]) -> None:
         """Take the roster of the latest check-in; `run` reports all of it, old acquaintances included."""
-        self._entries = tuple(roster)[: limits.DISCOVERED_MAX]
+        known = [(e.device, e.host, e.port) for e in roster if e.device != self._device and e.port]
+        known = known[: limits.DISCOVERED_MAX]
+        if sorted(known) != sorted(self._addresses):
+            try:
+                self._store.write(KEPT, json.dumps(known).encode())
+            except StoreError as error:
+                log.warning("roster not kept: %s", error.message)
+        self._addresses = known
         self._changed.set()
+
+    def _kept(self) -> list[tuple[str, str, int]]:
+        try:
+            found = json.loads(self._store.read(KEPT) or b"[]")
+            return [(str(device), str(host), int(port)) for device, host, port in found]
+        except (StoreError, ValueError, TypeError) as error:
+            log.warning("the roster of before is of no use: %s", error)
+            return []
 
     async def run(self, found: Callable[[PeerAddress], None]) -> None:
         """Report until cancelled."""
         while True:
             await self._changed.wait()
             self._changed = trio.Event()
-            for entry in self._entries:
-                if entry.device != self._device and entry.port:
-                    found(PeerAddress(entry.host, entry.port, "roster", entry.device))
+            for device, host, port in self._addresses:
+                found(PeerAddress(host, port, "roster", device))
 
 
 class StaticDiscovery:

@@ -15,6 +15,7 @@ from typing import Any
 import trio
 
 from p2p.adapters.device_api import DeviceApi
+from p2p.adapters.durable import DirectoryBlobStore
 from p2p.adapters.http import HttpClient
 from p2p.adapters.identity import Credentials
 from p2p.adapters.installer import Installer, Task
@@ -82,7 +83,8 @@ class Reporting:
         self._due = trio.Event()
         self._quiet: bool | None = None
         """Whether peers hand in for this device; None: it has not been long enough there to know."""
-        self.roster = RosterDiscovery(credentials.identity.device)
+        kept = DirectoryBlobStore(config.device.state_dir / "roster")
+        self.roster = RosterDiscovery(credentials.identity.device, kept)
         self.poll_s = config.coordinator.poll_s
         self.handing_in = HandingIn(credentials, api, driver, count, lambda: self.poll_s)
 

@@ -1,7 +1,8 @@
-"""What makes sites awkward, laid over a random scenario: budgets, closed hours, others' traffic, sleepers.
+"""What makes sites awkward, laid over a random scenario: budgets, closed hours, others' traffic, sleepers,
+bases that nothing was published for, and among faults devices that are revoked or lie about deltas.
 
-Drawn from a generator of its own, so that a seed's plain scenario is the same with and without it. Nothing
-of it is a fault: a site has to finish without fetching anything twice, only later.
+Drawn from generators of its own, so that a seed's plain scenario is the same with and without it. But for
+`awkward_faults` nothing of it is a fault: a site has to finish without fetching anything twice, only later.
 """
 
 from __future__ import annotations
@@ -10,15 +11,43 @@ from dataclasses import replace
 from random import Random
 
 from p2p.swarm.allowance import DAY_S, DailyWindow
-from sim.scenario.model import DeviceClass, Scenario, SiteGroup, Traffic, Uptime, Wan
+from sim.scenario.model import (
+    NO_BASE,
+    DeviceClass,
+    Fault,
+    FaultKind,
+    Manner,
+    Scenario,
+    SiteGroup,
+    Traffic,
+    Uptime,
+    Wan,
+)
 
-__all__ = ["awkward"]
+__all__ = ["awkward", "awkward_faults"]
 
 DEGREES = (6, 8, 10)
 """Connections a device keeps: few enough that the larger sites are not all connected with each other."""
 
 CLOSED_MAX_S = 1800.0
 """A link with daily windows opens this much before or after the run begins, at most."""
+
+
+UNLISTED = "unlisted"
+"""A base that no delta was published for; peers that come from it too compute one."""
+
+
+def awkward_faults(scenario: Scenario, seed: int) -> Scenario:
+    """The scenario, with a device that is revoked or lies about deltas in some."""
+    rng = Random(f"awkward faults/{seed}")
+    revoked, lies = rng.random() < 0.12, rng.random() < 0.1
+    where = rng.choice(scenario.sites).name
+    faults = scenario.faults
+    if revoked:
+        faults += (Fault(FaultKind.REVOKED, at_s=round(rng.uniform(1, 120), 1), where=where),)
+    if lies:
+        faults += (Fault(FaultKind.HOSTILE, where=where, manner=Manner.DELTA),)
+    return replace(scenario, faults=faults)
 
 
 def awkward(scenario: Scenario, seed: int, carriers: str) -> Scenario:
@@ -38,13 +67,16 @@ def awkward(scenario: Scenario, seed: int, carriers: str) -> Scenario:
 
 
 def _class(rng: Random, klass: DeviceClass, *, carrier: bool) -> DeviceClass:
-    recomputes, metered, sleeps = (rng.random() < share for share in (0.6, 0.25, 0.1))
+    recomputes, metered, sleeps, unlisted = (rng.random() < share for share in (0.6, 0.25, 0.1, 0.4))
     if carrier:
         return replace(klass, carrier=True)
     if recomputes:
         klass = replace(klass, recompute_rate=float(rng.choice((1_000_000, 8_000_000, 30_000_000))))
     if sleeps:
         klass = replace(klass, uptime=Uptime(rng.choice((300.0, 1200.0)), rng.choice((30.0, 300.0))))
+    if unlisted and NO_BASE in klass.bases:
+        bases = {UNLISTED if name == NO_BASE else name: share for name, share in klass.bases.items()}
+        klass = replace(klass, bases=bases)
     return replace(klass, metered=metered)
 
 

@@ -15,6 +15,7 @@ from random import Random
 from p2p.content.limits import KIB, MIB
 from p2p.swarm.policy import Policy
 from sim.checks.awkward_scenario import awkward as make_awkward
+from sim.checks.awkward_scenario import awkward_faults
 from sim.checks.bounds import time_needed_s
 from sim.scenario.model import (
     NO_BASE,
@@ -77,6 +78,7 @@ def random_scenario(
         scenario = make_awkward(scenario, seed, CARRIER)
     if faults:
         scenario = replace(scenario, faults=_faults(Random(f"random faults/{seed}"), scenario))
+        scenario = awkward_faults(scenario, seed) if awkward else scenario
     return replace(scenario, duration_s=math.ceil(time_needed_s(scenario)) + 600.0)
 
 

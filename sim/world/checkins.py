@@ -189,7 +189,8 @@ class CheckIns:
                 self._roster_at = device.kernel.now
                 recent = {name: image for name, age, image in roster if age <= EXPECTED_AGE_S}
                 device.feed(e.Expect(recent, len(recent) == len(roster) < ROSTER_MAX))
-                device.site.roster_heard(device, [name for name, _, _ in roster])
+                device.roster = [name for name, _, _ in roster]
+                device.site.roster_heard(device, device.roster)
             self._again(ok=error is None)
 
         device.ask_origin(

@@ -79,6 +79,8 @@ class Device:
         self.first_base = base
         self.base: Digest | None = world.base_digest(base)
         self.base_bad = IntervalSet()
+        self.roster: list[str] = []
+        """Of its last check-in that had one, durable."""
         self.previous: Digest | None = None
         """What its other slot still holds, once it runs something newer."""
         self.has_wan = True

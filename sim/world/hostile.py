@@ -7,7 +7,7 @@ would; what it may cost the others is for the checks to say.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from p2p.content import limits
@@ -43,6 +43,7 @@ class Hostile:
     """One hostile device; stands where a `Device` could."""
 
     honest = False
+    roster: Sequence[str] = ()
 
     def __init__(self, world: World, site: Site, name: str, manner: Manner, *, segment: int) -> None:
         self.world = world

@@ -7,6 +7,7 @@ vehicles are on the network of the site where they stop.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -112,8 +113,9 @@ class Site:
             if d is not device and d.up and (d.site is not device.site or d.segment == device.segment)
         ]  # fmt: skip
         self._dial_some(device, neighbours)
+        self.roster_heard(device, device.roster)
 
-    def roster_heard(self, device: Device | Hostile, names: list[str]) -> None:
+    def roster_heard(self, device: Device | Hostile, names: Sequence[str]) -> None:
         """The coordinator named devices: those that are here are dialled."""
         devices = self.world.devices
         known = [devices[n] for n in names if n != device.name and n in devices]

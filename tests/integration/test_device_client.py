@@ -20,7 +20,7 @@ from p2p.adapters.device_api import CoordinatorRefusal, DeviceApi, RosterEntry
 from p2p.adapters.http import HttpClient
 from p2p.adapters.identity import FleetAuthority, check_certificate, make_key, signing_request
 from p2p.adapters.origin import HttpOrigin, OriginBusy
-from p2p.adapters.roster import RosterDiscovery, StaticDiscovery
+from p2p.adapters.roster import KEPT, RosterDiscovery, StaticDiscovery
 from p2p.content import limits
 from p2p.content.digests import sha256
 from p2p.errors import OriginError
@@ -29,6 +29,7 @@ from tests.support import certificates
 from tests.support.certificates import server_context
 from tests.support.fleet_repository import Fleet, Running, running
 from tests.support.scripted_http import Answer, Request, head, scripted
+from tests.support.tuf_repository import MemoryStore
 
 IMAGE = sha256(b"image")
 STATUS: dict[str, object] = {
@@ -363,7 +364,7 @@ async def collect(
 
 
 async def test_a_roster_is_reported_without_this_device_and_those_that_do_not_listen() -> None:
-    source = RosterDiscovery("me")
+    source = RosterDiscovery("me", MemoryStore())
     roster = [
         RosterEntry("me", "h", 1, 0, None),
         RosterEntry("b", "h", 2, 0, None),
@@ -373,8 +374,41 @@ async def test_a_roster_is_reported_without_this_device_and_those_that_do_not_li
     assert found == [PeerAddress("h", 2, "roster", "b")]
 
 
+async def test_a_roster_outlives_a_restart_and_is_written_when_it_changes() -> None:
+    store = MemoryStore()
+    source = RosterDiscovery("me", store)
+    roster = [RosterEntry(name, "h", port, age, None) for name, port, age in (("b", 2, 5), ("c", 3, 7))]
+    source.update(roster)
+    first = store.read(KEPT)
+    anew = RosterDiscovery("me", store)
+    assert await collect(anew.run, lambda: None) == [
+        PeerAddress("h", 2, "roster", "b"),
+        PeerAddress("h", 3, "roster", "c"),
+    ]
+    store.write(KEPT, b"untouched")
+    source.update(reversed(roster))
+    assert store.read(KEPT) == b"untouched", "it is the same, in another order"
+    source.update(roster[:1])
+    assert store.read(KEPT) not in (b"untouched", first)
+
+
+@pytest.mark.parametrize("kept", [b"not json", b"{}", b"[[1]]", b'[["b","h","x"]]', b"7", b"\xff"])
+async def test_a_kept_roster_that_is_of_no_use_is_as_none(kept: bytes) -> None:
+    store = MemoryStore()
+    store.write(KEPT, kept)
+    assert await collect(RosterDiscovery("me", store).run, lambda: None) == []
+
+
+async def test_a_roster_that_cannot_be_kept_is_used() -> None:
+    store = MemoryStore()
+    store.fail_at = 0
+    source = RosterDiscovery("me", store)
+    found = await collect(source.run, lambda: source.update([RosterEntry("b", "h", 2, 0, None)]))
+    assert found == [PeerAddress("h", 2, "roster", "b")]
+
+
 async def test_a_roster_that_came_first_is_not_missed() -> None:
-    source = RosterDiscovery("me")
+    source = RosterDiscovery("me", MemoryStore())
     source.update([RosterEntry("b", "h", 2, 0, None)])
     assert await collect(source.run, lambda: None) == [PeerAddress("h", 2, "roster", "b")]
 

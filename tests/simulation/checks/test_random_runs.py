@@ -39,11 +39,12 @@ def test_pinned_seeds_of_awkward_sites(batch: int, faults: bool) -> None:
 @pytest.mark.parametrize(
     ("seed", "faults"),
     [
-        (8, False),  # a far device that had just become complete was doubted for the time that it had taken
-        (
-            1071,
-            True,
-        ),  # alone, beside a greedy peer: nothing was left of its own pack that its base could make
+        # A far device that had just become complete was doubted for the time that it had taken.
+        (8, False),
+        # Alone, beside a greedy peer: nothing was left of its own pack that its base could make.
+        (1071, True),
+        # After a restart two segments did not find each other, as the roster was forgotten.
+        (50000001, False),
     ],
 )
 def test_awkward_sites_that_went_wrong(seed: int, faults: bool) -> None:
