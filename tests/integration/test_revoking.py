@@ -358,7 +358,7 @@ def test_devices_that_were_enrolled_before_the_table_of_certificates_can_be_revo
     old = sqlite3.connect(fleet.repository.database)
     old.executescript(
         "DROP TABLE certificates; ALTER TABLE devices DROP COLUMN revoked_at;"
-        "ALTER TABLE devices DROP COLUMN revoked_reason; UPDATE alembic_version SET version_num = '0001';"
+        "ALTER TABLE devices DROP COLUMN revoked_reason; UPDATE alembic_version SET version_num = '0002';"
     )
     old.close()
     database = Database.open(fleet.repository.database)
