@@ -123,7 +123,7 @@ class Filling:
             self._more.discard(image)
         if self._is_current(image) and not (more and self.begin(image)):
             self._feed(e.Filled(image.task.image))
-            for pack in image.maps:  # of which it was told meanwhile
+            for pack in list(image.maps):  # of which it was told meanwhile; more of them may come
                 await self.local(image, pack)
 
     async def _take(self, image: LocalImage, steps: Any, limiter: trio.CapacityLimiter | None = None) -> None:

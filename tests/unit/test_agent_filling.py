@@ -111,3 +111,32 @@ async def test_one_stick_is_used_once() -> None:
             filling.look(cast("list[LocalImage]", [image]))
     assert image.used == [LARGE.index.sha256]
     assert [type(event) for event in fed] == [e.AtHand, Stored, e.Filled]
+
+
+async def test_a_pack_that_the_node_learns_of_at_the_end_of_the_filling_ends_nothing() -> None:
+    """The index of another pack may come while copies and zeros are made of those that are known."""
+    stick, fed = Stick(), list[e.Event]()
+
+    class Learning(Image):
+        filled = False
+
+        def local_steps(self, pack: Digest) -> Iterator[Stored]:
+            if self.filled:
+                self.maps[sha256(b"another index")] = None
+            return iter(())
+
+    image = Learning()
+    image.hold.set()
+
+    def feed(event: e.Event) -> None:
+        fed.append(event)
+        image.filled = isinstance(event, e.Filled)
+
+    async with trio.open_nursery() as nursery:
+        filling = Filling(
+            cast(ImportedBundle, stick), feed=feed, failed=lambda image, error: None,
+            is_current=lambda image: True, start=nursery.start_soon, patching=trio.CapacityLimiter(1),
+        )  # fmt: skip
+        stick.bring(LARGE)
+        filling.look(cast("list[LocalImage]", [image]))
+    assert isinstance(fed[-1], e.Filled)
