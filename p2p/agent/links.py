@@ -9,17 +9,16 @@ that breaks the wire format is closed with a word of why; one that is banned is 
 from __future__ import annotations
 
 import logging
-import math
 from collections import deque
 from collections.abc import Callable
-from types import TracebackType
-from typing import Self
+from dataclasses import replace
 
 import trio
 
-from p2p.agent.blocks import Blocks
 from p2p.agent.budget import RateBudget
+from p2p.agent.patience import Patience
 from p2p.agent.storing import Backlog
+from p2p.agent.streams import Reader, joined
 from p2p.content import limits
 from p2p.content.digests import Buffer, Digest
 from p2p.errors import ContentError, PeerError
@@ -27,21 +26,20 @@ from p2p.ports import PeerAddress, PeerIdentity, PeerStream, Transport
 from p2p.swarm import messages as m
 from p2p.swarm import wire
 from p2p.swarm.events import PeerConnected, PeerLost, PieceSent, Received, Serve
-from p2p.swarm.neighbours import Neighbours
+from p2p.swarm.neighbours import KNOWN_MAX, Neighbours
 
 log = logging.getLogger(__name__)
 
 DIAL_BACKOFF_S = (0.25, 30.0)
-UNWANTED_S = 300.0
-"""How often it is looked at whether a device that others come before is to be dialled after all."""
+
+DIALLED_PART = 4
+"""So many times the connections that it keeps, a node dials addresses at once; who is not there makes room
+for others that wait."""
 
 YIELD_S = 0.25
 """How long the higher of two device ids lets the lower one dial first."""
 
 BUFFER = 256 * limits.KIB
-SMALL = 16 * limits.KIB
-"""Read at once where small messages may follow each other; larger payloads go where they belong."""
-
 BYE_S = 2.0
 """How long the last word to a peer may take."""
 
@@ -70,7 +68,7 @@ class Link:
         self._backlog = backlog
         self._queue: deque[m.Message | Serve] = deque()
         self._more = trio.Event()
-        self._reading, self._writing = _Patience(), _Patience()
+        self._reading, self._writing = Patience(), Patience()
         self.scope = trio.CancelScope()
         self.closing = False
         self.banned = False
@@ -116,7 +114,7 @@ class Link:
                         size += sum(len(p) for p in encoded)
                     await self._lan.spend(size)
                     patience.begin()
-                    await self.stream.send(*_joined(parts))
+                    await self.stream.send(*joined(parts))
                     patience.end()
                     for count in answers:
                         sent(count)
@@ -127,7 +125,7 @@ class Link:
 
     async def read(self, received: Callable[[m.Message], None]) -> None:
         """Decode messages until the end of the stream; raises `ContentError`, `PeerError`, `TooSlowError`."""
-        reader = _Reader(self.stream, self._backlog.blocks)
+        reader = Reader(self.stream, self._backlog.blocks)
         with self._reading as patience:
             while (prefix := await reader.maybe(wire.PREFIX.size)) is not None:
                 header_length, payload_length = wire.parse_prefix(prefix)
@@ -174,6 +172,8 @@ class PeerLinks:
         self._links_max = links_max
         self._neighbours = Neighbours(me, links_max)
         self._place_free = trio.Event()
+        self._waiting: dict[tuple[str, int], tuple[float, PeerAddress]] = {}
+        """Addresses that are not dialled now, and before when not again; the longest wait comes first."""
         self._revoked = revoked
         self._silent = False
         self._links: dict[str, Link] = {}
@@ -234,14 +234,55 @@ class PeerLinks:
             self._neighbours.heard(address.device)
             if address.device in self._links:
                 return
-        if len(self._dialling) >= 4 * self._links_max:
+        if key in self._waiting:
             return
+        if self._is_crowded or not (address.device is None or self._neighbours.wants(address.device)):
+            self._wait(address)
+        else:
+            self._begin(address)
+
+    @property
+    def _is_crowded(self) -> bool:
+        return len(self._dialling) >= DIALLED_PART * self._links_max
+
+    def _begin(self, address: PeerAddress) -> None:
+        assert self._nursery is not None
+        key = (address.host, address.port)
+        self._waiting.pop(key, None)
         self._dialling[key] = address.device
         self._nursery.start_soon(self._dial, address, key)
+
+    def _wait(self, address: PeerAddress, pause_s: float = 0.0) -> None:
+        """It is not dialled now. A device may have several: others may have said what is not so."""
+        key = (address.host, address.port)
+        if len(self._waiting) < KNOWN_MAX:
+            self._waiting[key] = trio.current_time() + pause_s, address
+
+    def _look_again(self) -> None:
+        """There may be room for who waits."""
+        self._place_free.set()
+
+    async def _call(self) -> None:
+        """Dial who waits once it is wanted and there is room; until cancelled."""
+        while True:
+            with trio.move_on_after(DIAL_BACKOFF_S[1]):
+                await self._place_free.wait()
+            self._place_free = trio.Event()
+            if not self._waiting or self._silent:
+                continue
+            wanted = self._neighbours.wanted() - self._links.keys()
+            for not_before, address in list(self._waiting.values()):
+                if self._is_crowded:
+                    break
+                is_wanted = address.device is None or address.device in wanted
+                if is_wanted and trio.current_time() >= not_before:
+                    self._begin(address)
+            await trio.sleep(DIAL_BACKOFF_S[0])  # many may fail at the same moment
 
     async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Accept and keep connections until cancelled."""
         async with trio.open_nursery() as self._nursery:
+            self._nursery.start_soon(self._call)
             task_status.started()
             try:
                 await self._transport.serve(self._accepted)
@@ -260,9 +301,8 @@ class PeerLinks:
                 await trio.sleep(YIELD_S)
             while not self._silent:
                 if device is not None and not (device in self._links or self._neighbours.wants(device)):
-                    with trio.move_on_after(UNWANTED_S):
-                        await self._place_free.wait()
-                    continue
+                    self._wait(replace(address, device=device))
+                    return
                 if device is None or device not in self._links:
                     try:
                         stream = await self._transport.connect(address)
@@ -271,8 +311,10 @@ class PeerLinks:
                         if error.reason in ("self", "not-of-fleet"):
                             return
                         if device is not None and self._neighbours.failed(device):
-                            self._place_free.set()
-                            self._place_free = trio.Event()
+                            self._look_again()
+                        if self._is_crowded and self._waiting:  # it has its turn again after them
+                            self._wait(replace(address, device=device), longest)
+                            return
                     else:
                         device = stream.identity.device
                         started = trio.current_time()
@@ -282,7 +324,10 @@ class PeerLinks:
                 await trio.sleep(pause)
                 pause = min(longest, pause * 1.6)
         finally:
+            crowded = self._is_crowded
             self._dialling.pop(key, None)
+            if crowded:
+                self._look_again()
 
     async def _keep(self, stream: PeerStream, initiator: str) -> None:
         """Run one connection to its end."""
@@ -295,6 +340,7 @@ class PeerLinks:
             if self._links.get(link.device) is link:
                 del self._links[link.device]
                 self._feed(PeerLost(link.device, link.banned))
+                self._look_again()
             with trio.CancelScope(shield=True):
                 await stream.aclose()
 
@@ -348,111 +394,3 @@ class PeerLinks:
             self.ban(link.device, 60.0)
         except* (PeerError, trio.TooSlowError) as group:
             log.debug("peer %s: %s", link.device, group.exceptions[0])
-
-
-class _Patience:
-    """A time for each of many things that follow each other (`PEER_IDLE_S`), as `trio.fail_after` is for one.
-
-    To begin and to end is only noted; whoever calls `look` when it says ends what takes too long, at that
-    very time. Setting a deadline for each message would cost more than encoding it. Raises `TooSlowError`.
-    """
-
-    def __init__(self) -> None:
-        self._scope = trio.CancelScope()
-        self._due = math.inf
-
-    def begin(self) -> None:
-        self._due = trio.current_time() + limits.PEER_IDLE_S
-
-    def end(self) -> None:
-        self._due = math.inf
-
-    def look(self) -> float:
-        """End it if it is over; when to look again, so that what begins meanwhile is not missed."""
-        now = trio.current_time()
-        if now >= self._due:
-            self._scope.cancel()
-        return min(self._due if self._due > now else math.inf, now + limits.PEER_IDLE_S)
-
-    def __enter__(self) -> Self:
-        self._scope.__enter__()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._due = math.inf
-        self._scope.__exit__(kind, error, traceback)
-        if self._scope.cancelled_caught:
-            raise trio.TooSlowError
-
-
-class _Reader:
-    """Exact reads from a stream: small ones from a buffer, large ones straight into their own."""
-
-    def __init__(self, stream: PeerStream, blocks: Blocks) -> None:
-        self._stream = stream
-        self._blocks = blocks
-        self._buffer = bytearray(SMALL)
-        self._view = memoryview(self._buffer)
-        self._start = self._stop = 0
-
-    @property
-    def buffered(self) -> int:
-        """Bytes that were received and not yet asked for."""
-        return self._stop - self._start
-
-    async def maybe(self, length: int) -> Buffer | None:
-        """As `exactly`, or None at an orderly end before the first byte."""
-        if self._start == self._stop and not await self._fill():
-            return None
-        return await self.exactly(length)
-
-    async def exactly(self, length: int) -> Buffer:
-        """`length` bytes in a buffer of their own. Raises `PeerError("lost")` if the stream ends before."""
-        if length <= self._stop - self._start:
-            self._start += length
-            return bytes(self._view[self._start - length : self._start])
-        data = self._blocks.take(length)
-        filled = min(length, self._stop - self._start)
-        data[:filled] = self._view[self._start : self._start + filled]
-        self._start += filled
-        while filled < length:
-            if length - filled >= len(self._buffer):
-                count = await self._stream.receive_into(data[filled:])
-                if not count:
-                    raise PeerError("lost", "the stream ended within a message")
-                filled += count
-            else:
-                if not await self._fill():
-                    raise PeerError("lost", "the stream ended within a message")
-                count = min(length - filled, self._stop)
-                data[filled : filled + count] = self._view[:count]
-                self._start = count
-                filled += count
-        return data
-
-    async def _fill(self) -> bool:
-        self._start = 0
-        self._stop = await self._stream.receive_into(self._view)
-        return self._stop > 0
-
-
-def _joined(parts: list[Buffer]) -> list[Buffer]:
-    """Join runs of small parts, so that many small messages are one TLS record."""
-    joined: list[Buffer] = []
-    small: list[Buffer] = []
-    for part in parts:
-        if len(part) < 4096:
-            small.append(part)
-            continue
-        if small:
-            joined.append(b"".join(small))
-            small = []
-        joined.append(part)
-    if small:
-        joined.append(b"".join(small))
-    return joined

@@ -15,11 +15,11 @@ never depends on how many of its neighbours say it.
 from __future__ import annotations
 
 import hashlib
-from bisect import insort
+from bisect import bisect_right, insort
 from collections.abc import Collection
 
 KNOWN_MAX = 2048
-"""How many devices are remembered; of more, those that come first."""
+"""How many devices are remembered; of more, those that come first and can be reached."""
 
 
 class Neighbours:
@@ -31,6 +31,8 @@ class Neighbours:
         self._order: list[tuple[bytes, str]] = []
         self._known: dict[str, bytes] = {}
         self._failed: set[str] = set()
+        self._last: tuple[bytes, str] | None = None
+        """Of those that are dialled; None: to be found out."""
 
     def heard(self, device: str) -> None:
         """Somebody names a device."""
@@ -39,36 +41,59 @@ class Neighbours:
         place = self._place(device)
         self._known[device] = place
         insort(self._order, (place, device))
+        if self._last is not None and ((place, device) < self._last or self._last is self._order[-2]):
+            self._last = None  # it comes before, or there may be room for one more
         if len(self._order) > KNOWN_MAX:
-            _, last = self._order.pop()
-            del self._known[last]
-            self._failed.discard(last)
+            self._forget_one()
 
     def failed(self, device: str) -> bool:
         """It cannot be reached now: it does not take a place, until it is `met`. Whether that is new."""
         new = device in self._known and device not in self._failed
         if new:
             self._failed.add(device)
+            self._last = None
         return new
+
+    def _forget_one(self) -> None:
+        """The last of those that cannot be reached, if any: names that lead nowhere crowd out nobody."""
+        places = range(len(self._order) - 1, -1, -1)
+        at = next((n for n in places if self._order[n][1] in self._failed), len(self._order) - 1)
+        _, device = self._order.pop(at)
+        del self._known[device]
+        self._failed.discard(device)
+        self._last = None
 
     def met(self, device: str) -> None:
         """There is a connection."""
         self.heard(device)
-        self._failed.discard(device)
+        if device in self._failed:
+            self._failed.discard(device)
+            self._last = None
 
     def wants(self, device: str) -> bool:
         """Whether this node dials a device that it has heard of."""
         if len(self._known) <= self._most:
             return True
-        left = max(1, self._most * 2 // 3)
-        for _, other in self._order:
-            if other == device:
-                return True
-            if other not in self._failed:
-                left -= 1
+        place = self._known.get(device)
+        return place is not None and (place, device) <= self._last_wanted()
+
+    def wanted(self) -> set[str]:
+        """All whom it dials, of those that it has heard of."""
+        if len(self._known) <= self._most:
+            return set(self._known)
+        return {device for _, device in self._order[: bisect_right(self._order, self._last_wanted())]}
+
+    def _last_wanted(self) -> tuple[bytes, str]:
+        """The last of those that come first: who cannot be reached takes no place."""
+        if self._last is None:
+            left = max(1, self._most * 2 // 3)
+            for place in self._order:
+                self._last = place
+                left -= place[1] not in self._failed
                 if not left:
-                    return False
-        return False
+                    break
+        assert self._last is not None
+        return self._last
 
     def displaced(self, newcomer: str, linked: Collection[str]) -> str | None:
         """Who of those that are connected makes room for a newcomer, if anybody does."""

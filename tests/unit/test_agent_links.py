@@ -318,6 +318,71 @@ async def test_of_many_only_those_that_come_first_are_dialled(autojump_clock: Mo
         assert order[0] in a.links.devices
 
 
+async def test_of_a_large_site_those_that_come_first_are_dialled_whoever_was_heard_of_first(
+    autojump_clock: MockClock,
+) -> None:
+    """More are heard of before them than a node dials at once."""
+    net = MemoryNet()
+    order = sorted((f"n{n}" for n in range(60)), key=lambda d: pair_order("a", d, b"neighbours\0"))
+    a = make(net, "a", 1, links_max=6)
+    others = [make(net, name, 100 + n) for n, name in enumerate(order)]
+    async with running(a, *others):
+        for other in reversed(others):
+            a.links.found(other.address)
+            await trio.sleep(0.5)
+        await trio.sleep(100)
+        assert set(order[:4]) <= set(a.links.devices)
+
+
+async def test_addresses_that_lead_nowhere_give_way_to_others_that_wait(autojump_clock: MockClock) -> None:
+    """A peer that invents devices, or a cloud of old addresses, does not keep a node from its site."""
+    net = MemoryNet()
+    a, b, c = make(net, "a", 1, links_max=2), make(net, "b", 2), make(net, "c", 3)
+    async with running(a, b, c):
+        for n in range(40):
+            a.links.found(PeerAddress("h", 1000 + n, "exchange", f"invented{n}"))
+            a.links.found(PeerAddress("h", 2000 + n, "mdns"))
+        a.links.found(b.address)
+        a.links.found(PeerAddress("h", 3, "mdns"))
+        await trio.sleep(300)
+        assert set(a.links.devices) == {"b", "c"}
+        assert max(net.dials.values()) < 20, "nor is any of them dialled more often than it would be alone"
+
+
+async def test_a_wrong_address_of_a_device_that_waits_does_not_take_the_place_of_its_own(
+    autojump_clock: MockClock,
+) -> None:
+    net = MemoryNet()
+    a, b = make(net, "a", 1, links_max=1), make(net, "b", 2)
+    async with running(a, b):
+        for n in range(4):
+            a.links.found(PeerAddress("h", 1000 + n))
+        a.links.found(b.address)
+        a.links.found(PeerAddress("h", 3000, "exchange", "b"))
+        await trio.sleep(60)
+        assert a.links.devices == ("b",)
+
+
+async def test_who_waited_to_be_dialled_and_came_by_itself_is_dialled_when_it_is_lost(
+    autojump_clock: MockClock,
+) -> None:
+    net = MemoryNet()
+    a, b = make(net, "a", 1, links_max=1), make(net, "b", 2)
+    async with running(a, b):
+        net.delay_s = 5.0
+        for n in range(4):
+            a.links.found(PeerAddress("h", 1000 + n))
+        a.links.found(b.address)
+        await trio.testing.wait_all_tasks_blocked()
+        net.delay_s = 0.01
+        stream = await _raw(net, a, "b")
+        await trio.sleep(60)
+        assert (a.links.devices, net.dials[2]) == (("b",), 0)
+        await stream.aclose()
+        await trio.sleep(2)
+        assert (a.links.devices, net.dials[2]) == (("b",), 1)
+
+
 async def _raw(net: MemoryNet, node: Node, device: str = "x") -> MemoryPeerStream:
     """A stream to a node, to write to by hand."""
     transport = MemoryTransport(net, identity(device), 99)

@@ -133,3 +133,19 @@ def test_no_more_are_remembered_than_a_bound() -> None:
 
 def test_both_ends_of_a_pair_have_one_place() -> None:
     assert pair_order("a", "b") == pair_order("b", "a") != pair_order("a", "b", b"other")
+
+
+def test_names_that_lead_nowhere_are_forgotten_before_a_device_that_is_there() -> None:
+    """Whoever chooses names can have as many as it likes come before all others."""
+    node = Neighbours("me", 6)
+    names = sorted(
+        (f"n{n}" for n in range(KNOWN_MAX + 9)), key=lambda d: pair_order("me", d, b"neighbours\0")
+    )
+    real = names.pop()
+    node.heard(real)
+    for name in names:
+        node.heard(name)
+        node.failed(name)
+    assert node.wants(real)
+    assert real in node.wanted()
+    assert len(node._known) == KNOWN_MAX
