@@ -347,8 +347,11 @@ class LocalImage:
 
     @property
     def base(self) -> ImageReader | None:
-        """What its delta packs and peer deltas start from; None once that is written over."""
-        return self._base
+        """What its delta packs and peer deltas start from; None once that is written over.
+
+        Reads may come from any thread, and raise `StoreError` once it is not there any more.
+        """
+        return _Base(self, self._base) if self._base is not None else None
 
     def store_made(self, pack: Digest, numbers: range, made: bytes, device: str) -> tuple[list[Stored], bool]:
         """Write what a peer's delta made of these chunks; whether all that was missing is right.
@@ -374,6 +377,13 @@ class LocalImage:
                 )
             )  # fmt: skip
         return stored, right
+
+    def read_of(self, base: ImageReader, offset: int, length: int) -> bytes:
+        """Bytes of a base, which is not closed meanwhile: its descriptor could be another file's then."""
+        with self._writing:
+            if self._base is not base or self._closed:
+                raise StoreError("the base is not here any more")
+            return base.read(offset, length)
 
     def lose_base(self) -> None:
         """Another image is about to be written where the base is."""
@@ -456,6 +466,18 @@ class LocalImage:
                 raise StoreError("the image is complete; nothing is written to it any more")
             self._writer.write(offset, data)
             self._unsynced += len(data)
+
+
+class _Base:
+    """The base of an image, for as long as it is that."""
+
+    def __init__(self, image: LocalImage, base: ImageReader) -> None:
+        self._image = image
+        self._base = base
+        self.size = base.size
+
+    def read(self, offset: int, length: int) -> bytes:
+        return self._image.read_of(self._base, offset, length)
 
 
 def _parts(pieces: PieceMap) -> list[tuple[int, int, int | None]]:

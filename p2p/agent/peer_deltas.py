@@ -115,9 +115,8 @@ class PeerDeltas:
         except (ContentError, LocalError) as error:
             log.info("no peer delta of group %d: %s", action.group, error)
             return None
-        base_digest = peer_delta.digest_of([job.head_bytes, job.view_bytes, job.tail_bytes])
         payload = peer_delta.encode(
-            PeerDelta(job.head, job.tail, job.view, base_digest, codec, compression, size, stored)
+            PeerDelta(job.head, job.tail, job.view, job.base_digest, codec, compression, size, stored)
         )
         return payload if len(payload) <= PEER_DELTA_PART_MAX * job.length else b""
 
@@ -184,8 +183,9 @@ class _Job:
             peer_delta.view_around(start + self.head, stop - self.tail, base.size) if self.middle else ()
         )
         self.view_bytes = b"".join(base.read(r.offset, r.length) for r in self.view)
-        self.head_bytes = target[: self.head]
-        self.tail_bytes = target[self.length - self.tail :]
+        self.base_digest = peer_delta.digest_of(
+            [target[: self.head], self.view_bytes, target[self.length - self.tail :]]
+        )
 
     @classmethod
     def read(cls, image: LocalImage, action: e.MakeDelta) -> _Job:

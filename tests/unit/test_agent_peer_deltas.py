@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from p2p.agent import peer_deltas
 from p2p.agent.budget import ProcessorBudget
 from p2p.agent.images import LocalImage
 from p2p.agent.peer_deltas import PeerDeltas
-from p2p.content.digests import sha256
+from p2p.content.digests import Digest, sha256
 from p2p.content.index import Codec, Compression, ViewRange
 from p2p.delta.peer_delta import PeerDelta, decode, digest_of, encode
 from p2p.errors import LocalError, SlotError
@@ -132,6 +133,60 @@ async def test_it_is_made_once(device: Device, monkeypatch: pytest.MonkeyPatch) 
 async def test_without_a_base_it_fails(device: Device) -> None:
     device.made.lose_base()
     assert await device.make(device.made) == m.Refuse(7, m.Refusal.FAILED)
+
+
+class Slow(MemoryImage):
+    """A base whose every read waits; `order` is what happened to it."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(data)
+        self.order: list[str] = []
+        self.reading, self.closed = threading.Event(), threading.Event()
+
+    def read(self, offset: int, length: int) -> bytes:
+        self.reading.set()
+        self.closed.wait(0.3)  # as long as nobody closes it, it is not because of us
+        self.order.append("read")
+        return super().read(offset, length)
+
+    def close(self) -> None:
+        self.order.append("closed")
+        self.closed.set()
+
+
+@pytest.mark.parametrize("way", ["made", "used"])
+async def test_a_base_is_not_closed_under_a_thread_that_reads_it(tmp_path: Path, way: str) -> None:
+    """What is read of a closed one may be of another file that has got its descriptor."""
+    device, base = Device(tmp_path), Slow(BASE)
+    image = device.made if way == "made" else device.making
+    image._base = base
+    used = e.UseDelta(TASK.image, NAME, 0, 0, 4, delta_to(IMAGE[:LENGTH]), "d9")
+    async with trio.open_nursery() as nursery:
+        if way == "made":
+            nursery.start_soon(device.deltas.make, image, MAKE)
+        else:
+            nursery.start_soon(device.deltas.use, image, used)
+        assert await trio.to_thread.run_sync(base.reading.wait, 10)
+        image.lose_base()
+    reads = len(base.order) - 1
+    assert reads > 0
+    assert base.order == ["read"] * reads + ["closed"]
+
+
+async def test_digests_are_not_made_on_the_event_loops_thread(
+    device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of up to 12 MiB are: a small device would hear no peer meanwhile."""
+    threads: list[bool] = []
+
+    def digest(parts: list[bytes]) -> Digest:
+        threads.append(threading.current_thread() is threading.main_thread())
+        return digest_of(parts)
+
+    monkeypatch.setattr(peer_deltas.peer_delta, "digest_of", digest)
+    assert isinstance(await device.make(device.made), m.Piece)
+    assert await device.use(delta_to(IMAGE[:LENGTH])) is e.Verdict.RIGHT
+    assert threads == [False, False]
 
 
 @pytest.mark.parametrize("memory", [None, 16 << 20])
