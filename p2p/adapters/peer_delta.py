@@ -34,6 +34,19 @@ APPLY_MEMORY = 320 * limits.MIB
 
 _COMMAND = (sys.executable, "-m", "p2p.adapters.delta_child")
 
+CRASHES = frozenset(
+    {
+        signal.SIGSEGV,
+        signal.SIGBUS,
+        signal.SIGILL,
+        signal.SIGFPE,
+        signal.SIGABRT,
+        signal.SIGSYS,
+        signal.SIGTRAP,
+    }
+)
+"""What a codec dies of. Other signals come from elsewhere: who stops a service ends its children too."""
+
 SAYS_MAX = 64
 """What a child says beside a delta."""
 
@@ -71,7 +84,7 @@ async def apply(
         raise ContentError(f"peer delta: makes more than {length} bytes")
     if code == -signal.SIGXCPU:
         raise ContentError("peer delta: takes processor time without end")
-    if code < 0 and code != -signal.SIGKILL:
+    if -code in CRASHES:
         raise ContentError(f"peer delta: crashed the codec ({signal.Signals(-code).name})")
     if code:
         raise LocalError(f"the child that applies peer deltas ended with {code}")

@@ -213,14 +213,17 @@ SAYS = "import resource, signal, sys\nsys.stdin.buffer.read(10)\n"
         ("sys.stdout.buffer.write(bytes(1 << 30))", ContentError, "makes more than"),
         ("sys.stdout.buffer.write(bytes(65537))", ContentError, "makes more than"),
         ("sys.stdout.buffer.write(bytes(9))", ContentError, "made 9 bytes"),
+        ("signal.raise_signal(signal.SIGABRT)", ContentError, "crashed the codec"),
         ("signal.raise_signal(signal.SIGKILL)", LocalError, "ended with -9"),
+        ("signal.raise_signal(signal.SIGTERM)", LocalError, "ended with -15"),
+        ("signal.signal(2, signal.SIG_DFL); signal.raise_signal(2)", LocalError, "ended with -2"),
         ("sys.exit(1)", LocalError, "ended with 1"),
     ],
 )
 async def test_whatever_a_codec_does_ends_in_the_child(
     monkeypatch: pytest.MonkeyPatch, program: str, error: type[Exception], why: str
 ) -> None:
-    """Time, memory, crashes and floods are the delta's fault; being killed by the kernel need not be."""
+    """Time, memory, crashes and floods are the delta's fault; being killed from outside is not."""
     monkeypatch.setattr(child, "_COMMAND", (sys.executable, "-c", SAYS + program))
     with pytest.raises(error, match=why):
         await child.apply(Codec.HDIFFPATCH, Compression.NONE, 9, bytes(9), BASE, 64 * KIB)
