@@ -78,12 +78,16 @@ class ProcessorBudget:
         elif self._mains.is_set():
             self._mains = trio.Event()
 
-    @asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
-        """One piece of work, once the last is paid for; one at a time."""
+    async def ready(self) -> None:
+        """Wait until the last work is paid for and the device is not on its battery."""
         while not self._mains.is_set() or trio.current_time() < self._begins_at:
             await self._mains.wait()
             await trio.sleep_until(self._begins_at)
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """One piece of work, once the last is paid for; one at a time."""
+        await self.ready()
         began = trio.current_time()
         try:
             yield

@@ -74,8 +74,11 @@ class PeerDeltas:
             if made is None or made.name != action.offered or made.image is not image:
                 made = self._made[action.image] = _Made(action.offered, image)
             if not made.knows(action.group):
-                async with self._making:
-                    await self._make(made, action, self._memory)
+                with trio.move_on_after(TURN_S) as waiting:
+                    await self._processor.ready()  # all wait for mains together, not one behind the other
+                if not waiting.cancelled_caught:
+                    async with self._making:
+                        await self._make(made, action, self._memory)
         serve = e.Serve(action.device, action.request, action.image, action.offered, action.group)
         self._send(action.device, serve)
         self._feed(e.DeltaMade(action.image, action.device, action.group))

@@ -44,6 +44,7 @@ class Recomputing:
         """Make one patch, or say that it cannot be made."""
         right = False
         if image is not None and self._memory is not None:
+            await self._processor.ready()  # nobody else waits behind this for the battery
             async with self._one, self._processor.turn():
                 right = await self._made(image, action, self._memory)
         self._feed(e.Recomputed(action.image, action.pack, action.piece, right))

@@ -11,6 +11,7 @@ from pathlib import Path
 import hdiffpatch
 import pytest
 import trio
+import trio.testing
 
 from p2p.adapters import peer_delta as child
 from p2p.adapters.disk_quota import DiskQuota
@@ -18,6 +19,7 @@ from p2p.agent import peer_deltas
 from p2p.agent.budget import ProcessorBudget
 from p2p.agent.images import LocalImage
 from p2p.agent.peer_deltas import PeerDeltas
+from p2p.agent.recomputing import Recomputing
 from p2p.content.digests import Digest, sha256
 from p2p.content.index import Codec, Compression, ViewRange
 from p2p.delta.peer_delta import PeerDelta, decode, digest_of, encode
@@ -49,7 +51,7 @@ class Device:
         for image in (self.made, self.making):
             image.use(NAME, FULL)
         self.processor = ProcessorBudget()
-        one = trio.CapacityLimiter(1)
+        self.making_one = one = trio.CapacityLimiter(1)
         self.deltas = PeerDeltas(
             feed=self.told.append, failed=lambda image, error: self.failures.append(error),
             is_current=lambda image: self.current, send=lambda *answer: self.queued.append(answer),
@@ -251,6 +253,24 @@ async def test_on_battery_nothing_is_begun_and_the_peer_is_told(
     assert await device.make(device.made) == m.Refuse(7, m.Refusal.FAILED)
     device.processor.on_battery(False)
     assert isinstance(await device.make(device.made), m.Piece)
+
+
+async def test_on_battery_many_are_told_at_the_same_time(
+    device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever asks waits for `TURN_S`, not for those as well that asked before it, or for a patch."""
+    monkeypatch.setattr(peer_deltas, "TURN_S", 0.2)
+    device.processor.on_battery(True)
+    patches = Recomputing(device.told.append, MEMORY, device.processor, device.making_one)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(patches.make, device.made, e.Recompute(TASK.image, NAME, 0))
+        await trio.testing.wait_all_tasks_blocked()
+        with trio.fail_after(1.0):
+            async with trio.open_nursery() as asking:
+                for group in range(10):
+                    asking.start_soon(device.deltas.make, device.made, MAKE._replace(group=group))
+        assert len(device.queued) == len(device.told) == 10
+        nursery.cancel_scope.cancel()
 
 
 async def test_what_was_made_goes_with_its_image(device: Device) -> None:
