@@ -71,6 +71,8 @@ def _moved(image: LocalImage, pack: Digest) -> Iterator[Stored]:
                 continue
             for number in wanted.pop(sha256(data), ()):
                 yield image.store_own(pack, number, data)
+            if not wanted:
+                return
     except (ConfigError, ImportError) as error:
         log.info("content that moved in the base is not looked for: %s", error)
 

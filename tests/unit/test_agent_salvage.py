@@ -16,6 +16,7 @@ from p2p.content.digests import Digest, sha256
 from p2p.content.index import PackIndex
 from p2p.content.limits import KIB, MIB
 from p2p.content.manifest import ObjectRef, PackRef
+from p2p.content.pieces import PieceMap
 from p2p.delta.chunking import cut
 from p2p.delta.packing import DataJob, make_data, plan_full
 from p2p.errors import ConfigError, SlotError
@@ -39,6 +40,7 @@ def _full() -> PackIndex:
 
 FULL = _full()
 _encoded = pack_index.encode(FULL)
+FULL_MAP = PieceMap(FULL)
 PACK = PackRef(None, ObjectRef(sha256(_encoded), len(_encoded)), ObjectRef(sha256(b"frames"), 1))
 NAME = PACK.index.sha256
 
@@ -82,6 +84,30 @@ def test_content_that_moved_is_found_by_cutting(tmp_path: Path) -> None:
     image, writer = on_device(tmp_path, moved)
     assert found(image) >= DATA - 2 * limits.CHUNK_SIZE_MAX
     assert is_right(writer)
+
+
+class _Counting(MemoryImage):
+    stop = 0
+
+    def read(self, offset: int, length: int) -> bytes:
+        self.stop = max(self.stop, offset + length)
+        return super().read(offset, length)
+
+
+def test_once_all_is_found_the_rest_of_the_base_is_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be gigabytes, and until the end of it the node asks nobody for anything."""
+    monkeypatch.setattr(module, "WINDOW", MIB)
+    base = _Counting(b"x" * 5000 + IMAGE + bytes(20 * MIB))
+    image, writer = on_device(tmp_path, base)
+    lacking = FULL_MAP[len(FULL_MAP) // 2]
+    for piece in FULL_MAP.pieces:
+        if piece is not lacking:
+            image.store_own(NAME, piece.number, IMAGE[piece.target_offset : piece.target_stop])
+    assert found(image) == lacking.target_length
+    assert is_right(writer)
+    assert base.stop < lacking.target_stop + 2 * MIB
 
 
 def test_windows_do_not_cut_what_the_image_is_not_cut_at(
