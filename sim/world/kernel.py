@@ -133,10 +133,12 @@ class Kernel:
         instant = self._instants[self.now]
         call, arguments = instant.pop(0)
         self.events += 1
-        call(*arguments)
-        if not instant:
-            heappop(self._times)
-            del self._instants[self.now]
+        try:
+            call(*arguments)
+        finally:
+            if not instant:
+                heappop(self._times)
+                del self._instants[self.now]
 
     def stop(self) -> None:
         """Let `run` return after the event under way."""

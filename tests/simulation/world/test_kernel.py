@@ -90,3 +90,18 @@ def test_one_step_is_one_event() -> None:
     assert (seen, kernel.now, kernel.events) == ([2, 3], 1.0, 3)
     with pytest.raises(IndexError):
         kernel.step()
+
+
+def test_after_a_step_that_failed_the_next_is_that_of_a_later_instant() -> None:
+    kernel = Kernel(1)
+    seen: list[int] = []
+
+    def fail() -> None:
+        raise ValueError
+
+    kernel.at(1.0, fail)
+    kernel.at(2.0, seen.append, 2)
+    with pytest.raises(ValueError):
+        kernel.step()
+    kernel.step()
+    assert (seen, kernel.now, kernel.events) == ([2], 2.0, 2)
