@@ -106,7 +106,8 @@ class LocalImage:
 
     def is_done(self, start: int, stop: int) -> bool:
         """Whether a target range is verified."""
-        return self._writer is None or self._writer.done.covers(start, stop)
+        writer = self._writer  # which the event loop takes away when the image is complete
+        return writer is None or writer.done.covers(start, stop)
 
     @property
     def is_written(self) -> bool:
@@ -135,7 +136,7 @@ class LocalImage:
             end = local.target_offset + local.entry.length
             for start in range(local.target_offset, end, COPY_STEP):
                 stop = min(start + COPY_STEP, end)
-                if self._writer is None or self._writer.done.covers(start, stop):
+                if self.is_done(start, stop):
                     continue
                 if isinstance(local.entry, Copy):
                     offset = local.entry.base_offset + start - local.target_offset
@@ -217,7 +218,8 @@ class LocalImage:
     @property
     def base_size(self) -> int:
         """Bytes of what the device runs now; 0 where that cannot be read, or is no base any more."""
-        return self._base.size if self._base is not None else 0
+        base = self._base
+        return base.size if base is not None else 0
 
     @property
     def is_strange(self) -> bool:
@@ -351,7 +353,8 @@ class LocalImage:
 
         Reads may come from any thread, and raise `StoreError` once it is not there any more.
         """
-        return _Base(self, self._base) if self._base is not None else None
+        base = self._base  # which another thread may take away
+        return _Base(self, base) if base is not None else None
 
     def store_made(self, pack: Digest, numbers: range, made: bytes, device: str) -> tuple[list[Stored], bool]:
         """Write what a peer's delta made of these chunks; whether all that was missing is right.

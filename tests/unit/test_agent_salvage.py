@@ -163,6 +163,31 @@ def test_a_base_that_goes_away_ends_it(tmp_path: Path) -> None:
     assert is_right(writer)
 
 
+def test_what_another_thread_takes_away_is_gone_and_no_error(tmp_path: Path) -> None:
+    """Between two looks of one thread: the base is lost, or the image is complete."""
+
+    class Vanishing(LocalImage):
+        looked = False
+
+        def __getattribute__(self, name: str) -> object:
+            if name not in ("_base", "_writer"):
+                return super().__getattribute__(name)
+            if self.looked:
+                return None
+            self.looked = True
+            return super().__getattribute__(name)
+
+    task = on_device(tmp_path, IMAGE)[0].task
+    image = Vanishing(task, tmp_path, writer=MemoryWriter(len(IMAGE)), base=MemoryImage(IMAGE))
+    for look, expected in (
+        (lambda: image.base_size, len(IMAGE)),
+        (lambda: image.base is not None, True),
+        (lambda: image.is_done(0, 1), False),
+    ):
+        image.looked = False
+        assert look() == expected
+
+
 def test_without_its_compiled_part_only_content_in_place_is_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
