@@ -64,6 +64,7 @@ class PeerDeltas:
         self._making = making
         self._patching = patching
         self._made: dict[Digest, _Made] = {}
+        self._uses: dict[Digest, set[trio.CancelScope]] = {}
 
     # For peers
 
@@ -105,8 +106,10 @@ class PeerDeltas:
         return m.Refuse(action.request, m.Refusal.DONT_HAVE if worthless else m.Refusal.FAILED)
 
     def drop(self, image: Digest) -> None:
-        """What was made for an image is needed no more; it goes with the image."""
+        """What was made for an image is needed no more, and goes with it; what is applied for it ends."""
         self._made.pop(image, None)
+        for scope in self._uses.pop(image, ()):
+            scope.cancel()
 
     async def _payload(self, image: LocalImage, action: e.MakeDelta, memory: int) -> bytes | None:
         """A delta as it is sent; empty: it would not be worth it; None: it could not be made."""
@@ -129,9 +132,16 @@ class PeerDeltas:
         """Apply one, and keep what of it is right."""
         if image is None:
             return
-        async with self._patching:
-            verdict = await self._use(image, action)
-        if self._is_current(image):
+        verdict = None
+        with trio.CancelScope() as scope:  # the next image's patches would wait for a child, for minutes
+            scopes = self._uses.setdefault(action.image, set())
+            scopes.add(scope)
+            try:
+                async with self._patching:
+                    verdict = await self._use(image, action)
+            finally:
+                scopes.discard(scope)
+        if verdict is not None and self._is_current(image):
             size = len(action.payload)
             self._feed(e.DeltaUsed(action.image, action.group, action.source, size, verdict))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -380,6 +381,23 @@ async def test_of_an_image_that_is_no_longer_made_nobody_is_told(device: Device)
     await device.deltas.use(device.making, e.UseDelta(TASK.image, NAME, 0, 0, 4, payload, "d9"))
     await device.deltas.use(None, e.UseDelta(TASK.image, NAME, 0, 0, 4, payload, "d9"))
     assert device.told == []
+
+
+async def test_what_is_applied_for_an_image_that_is_dropped_is_ended(
+    device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Patches of the next image need not wait until a stranger's delta has had its time."""
+    monkeypatch.setattr(child, "_COMMAND", (sys.executable, "-c", "import time; time.sleep(100)"))
+    used = e.UseDelta(TASK.image, NAME, 0, 0, 4, delta_to(IMAGE[:LENGTH]), "d9")
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(device.deltas.use, device.making, used)
+            nursery.start_soon(device.deltas.use, device.making, used)
+            await trio.sleep(0.5)
+            device.current = False
+            device.deltas.drop(TASK.image)
+    assert device.told == []
+    assert device.making_one.available_tokens == 1
 
 
 async def test_what_is_done_already_is_left_alone(device: Device) -> None:
