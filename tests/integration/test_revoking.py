@@ -350,18 +350,23 @@ def test_a_repository_of_an_earlier_version_says_what_to_do_and_is_upgraded(
     assert Believer(fleet).ask().find(its) is not None
 
 
-def test_devices_that_were_enrolled_before_the_table_of_certificates_can_be_revoked(
-    server: Running, fleet: Fleet, tmp_path: Path
+def test_devices_that_were_enrolled_in_the_first_schema_keep_what_they_said_and_can_be_revoked(
+    server: Running, fleet: Fleet
 ) -> None:
-    _, its = enrolled(server, "d-1")
+    device, its = enrolled(server, "d-1")
+    server.checkin(device, release="3.0")
     server.coordinator.database.close()
     old = sqlite3.connect(fleet.repository.database)
     old.executescript(
         "DROP TABLE certificates; ALTER TABLE devices DROP COLUMN revoked_at;"
-        "ALTER TABLE devices DROP COLUMN revoked_reason; UPDATE alembic_version SET version_num = '0002';"
+        "ALTER TABLE devices DROP COLUMN revoked_reason; ALTER TABLE devices DROP COLUMN sequence;"
+        "ALTER TABLE latest_reports DROP COLUMN signed_at; ALTER TABLE latest_reports DROP COLUMN via;"
+        "ALTER TABLE latest_reports DROP COLUMN quiet_s; UPDATE alembic_version SET version_num = '0001';"
     )
     old.close()
     database = Database.open(fleet.repository.database)
+    (facts,) = site_facts(database, "depot", fleet.clock.seconds(), 300.0)["devices"]
+    assert (facts["status"]["release"], facts["via"], facts["quiet_s"]) == ("3.0", None, 0)
     revoke_devices(fleet.repository, database, ["d-1"], Reason.LOST, actor="dora")
     assert Believer(fleet).ask().find(its) is not None
     assert publish_marked(fleet.repository, database, "x").version == 2
