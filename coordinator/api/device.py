@@ -176,8 +176,7 @@ class DeviceApi:
             device = session.get(Device, device_id)
             if device is None:
                 raise ApiError(401, "unknown-device", "this device is not enrolled any more")
-            if device.revoked_at is not None:
-                raise ApiError(403, "revoked", f"{device_id} is revoked ({device.revoked_reason})")
+            _refuse_out(device)
             record_report(
                 session,
                 LatestReport(
@@ -220,6 +219,11 @@ class DeviceApi:
         body = await read_body(request, limits.REPORT_BATCH_CODED_MAX)
         now = self.clock()
         by = self._signer(request, body, now)
+        with self.database.read() as session:
+            device = session.get(Device, by)
+            if device is None:
+                raise ApiError(401, "unknown-device", "this device is not enrolled any more")
+            _refuse_out(device)
         batch = decode_body(body, request.headers.get("content-encoding", "").strip().lower())
         try:
             results = Reports(self.database, self._key_of, self.reported).take(batch, by, now)
@@ -267,6 +271,12 @@ class Enrolment:
         if len(enrolment.device) > COMMON_NAME_MAX:
             raise ContentError(f"body.device: longer than {COMMON_NAME_MAX} characters")
         return enrolment
+
+
+def _refuse_out(device: Device) -> None:
+    """A device that is out of the fleet says nothing here, of itself or of others."""
+    if device.revoked_at is not None:
+        raise ApiError(403, "revoked", f"{device.id} is revoked ({device.revoked_reason})")
 
 
 def _refuse_revoked(session: Session, device: Device | None, voucher: Voucher, pem: str) -> None:

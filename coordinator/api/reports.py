@@ -69,6 +69,8 @@ class Reports:
             device = session.get(Device, report.device)
             if device is None:
                 return "unknown-device"
+            if device.revoked_at is not None:
+                return "revoked"
             if report.sequence <= device.sequence:
                 return reports.KNOWN if report.sequence == device.sequence else "stale"
             self.rate.take(report.device, now)

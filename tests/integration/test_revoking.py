@@ -106,6 +106,26 @@ def test_a_revoked_device_is_refused_here_and_named_to_all_others(server: Runnin
     assert register.find(other) is None
 
 
+def test_what_a_revoked_device_says_is_not_taken_by_way_of_a_peer_nor_does_it_hand_in(
+    server: Running, fleet: Fleet
+) -> None:
+    lost, _ = enrolled(server, "lost-1")
+    stays, _ = enrolled(server, "stays-1")
+    now = fleet.clock.seconds()
+    assert server.hand_in(stays, lost.report(1, now)).json["results"] == ["ok"]
+    put_out(server, "lost-1")
+    brought = server.hand_in(stays, lost.report(2, now, release="6.6"), stays.report(1, now))
+    assert brought.json["results"] == ["revoked", "ok"]
+    (facts,) = [
+        d
+        for d in site_facts(server.coordinator.database, "depot", now, 300.0)["devices"]
+        if d["device"] == "lost-1"
+    ]
+    assert facts["status"]["release"] == "1.0", "what it said while it was in the fleet"
+    refused = server.hand_in(lost, stays.report(2, now))
+    assert (refused.status, refused.error) == (403, "revoked")
+
+
 def test_revoking_again_changes_nothing_and_the_first_reason_stands(server: Running, fleet: Fleet) -> None:
     enrolled(server, "d-1")
     enrolled(server, "d-2")
