@@ -129,7 +129,8 @@ class DeviceApi:
                     certificate=certificate.public_bytes(serialization.Encoding.PEM).decode(),
                     enrolled_at=int(now),
                     not_after=int(certificate.not_valid_after_utc.timestamp()),
-                    sequence=0,  # a new key begins its own count
+                    # A new key begins its own count; what the same key signed before stays spent.
+                    sequence=device.sequence if device is not None and device.key == pem else 0,
                     revoked_at=None,
                     revoked_reason=None,
                 )

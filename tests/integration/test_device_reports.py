@@ -262,3 +262,16 @@ def test_a_new_key_begins_its_own_count(server: Running, site: list[FakeDevice])
         server.enroll(again, server.voucher(site=facts(server, one)["site"], device=one.name)).status == 201
     )
     assert results(server, lookout, one.report(501, now), again.report(1, now)) == ["signature", "ok"]
+
+
+def test_a_new_certificate_for_the_same_key_does_not_make_old_reports_new(
+    server: Running, site: list[FakeDevice]
+) -> None:
+    lookout, one, _ = site
+    now = server.clock.seconds()
+    kept = [one.report(1, now, release="1.0"), one.report(2, now, release="2.0")]
+    assert results(server, lookout, *kept) == ["ok", "ok"]
+    assert server.enroll(one, server.voucher(site=facts(server, one)["site"])).status == 201
+    assert results(server, lookout, *kept) == ["stale", "known"], "somebody kept them"
+    assert facts(server, one)["status"]["release"] == "2.0"
+    assert results(server, lookout, one.report(3, now, release="3.0")) == ["ok"]
