@@ -22,8 +22,11 @@ def load_object(data: Buffer, what: str, size_max: int) -> Fields:
     """Parse `data` as one JSON object of at most `size_max` bytes."""
     if len(data) > size_max:
         raise LimitExceeded(f"{what}: {len(data)} bytes are over {size_max}")
+    raw = bytes(data)
     try:
-        value = json.loads(bytes(data).decode("utf-8"), object_pairs_hook=_no_duplicates)
+        value = json.loads(raw.decode("utf-8"), object_pairs_hook=_no_duplicates)
+        if b"\\u" in raw:  # half of a surrogate pair is no text, and nothing could write it again
+            json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise ContentError(f"{what}: not valid JSON ({error})") from error
     return Fields(value, what)

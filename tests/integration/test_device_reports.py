@@ -275,3 +275,23 @@ def test_a_new_certificate_for_the_same_key_does_not_make_old_reports_new(
     assert results(server, lookout, *kept) == ["stale", "known"], "somebody kept them"
     assert facts(server, one)["status"]["release"] == "2.0"
     assert results(server, lookout, one.report(3, now, release="3.0")) == ["ok"]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"release": "\ud800"},
+        {"images": {"\udfff": "ab" * 32}},
+        {"ledger": {"peers": {"\ud800": 1}}},
+    ],
+)
+def test_a_report_of_what_is_no_text_loses_nobody_elses(
+    server: Running, site: list[FakeDevice], said: dict[str, Any]
+) -> None:
+    """Half of a surrogate pair can be read out of JSON, but neither stored nor shown."""
+    lookout, one, two = site
+    now = server.clock.seconds()
+    assert results(server, lookout, one.report(1, now, **said), two.report(1, now)) == ["bad-report", "ok"]
+    refused = server.checkin(one, **said)
+    assert (refused.status, refused.error) == (400, "bad-request")
+    assert facts(server, two)["status"]["release"] == "1.0"
