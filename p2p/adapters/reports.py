@@ -1,11 +1,13 @@
 """A device's signed reports: the signature by its key, and the count that makes each newer than the last.
 
 The count is kept on disk in steps, so that most reports write nothing and a restart skips a few numbers. One
-that is lost goes on from what the coordinator knows (`at_least`). Not for what a report says (`p2p.agent`).
+that is lost, or cannot be read, goes on from what the coordinator knows (`at_least`). Not for what a report
+says (`p2p.agent`).
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +18,8 @@ from p2p.content import report as reports
 from p2p.content.report import Report
 from p2p.errors import StoreError
 from p2p.ports import BlobStore
+
+log = logging.getLogger(__name__)
 
 STEP = 32
 """Numbers that one write to the medium is good for."""
@@ -28,7 +32,11 @@ class ReportCount:
 
     def __init__(self, store: BlobStore) -> None:
         self._store = store
-        held = store.read(NAME) or b"0"
+        try:
+            held = store.read(NAME) or b"0"
+        except StoreError as error:  # no reason not to update
+            log.warning("this device's count of its reports begins anew: %s", error.message)
+            held = b"0"
         self._last = int(held) if held.isdigit() and len(held) < 20 else 0
         self._reserved = self._last
 

@@ -227,6 +227,17 @@ def test_a_count_that_is_damaged_begins_anew(tmp_path: Path) -> None:
     assert ReportCount(store).next() == 1
 
 
+def test_a_count_that_cannot_be_read_keeps_no_device_from_updating(tmp_path: Path) -> None:
+    class Rotten(DirectoryBlobStore):
+        def read(self, name: str) -> bytes | None:
+            raise StoreError(f"{name}: Input/output error")
+
+    count = ReportCount(Rotten(tmp_path))
+    assert count.next() == 1
+    count.at_least(40)
+    assert count.next() == 41, "as the coordinator says"
+
+
 def test_what_goes_without_saying_is_not_in_a_report() -> None:
     ledger = {"wan": 3, "peers": {"a": 1, "b": 4}, "sent": {}, "wasted": 0}
     status = {
