@@ -173,7 +173,7 @@ class Reporting:
             log.warning("%s", error.message)
 
     async def _check_in(self, *, roster: bool = True) -> bool:
-        """Report to the coordinator and learn who is on the site; False if that failed."""
+        """Report to the coordinator and learn who is on the site; False if that failed and may soon not."""
         self._checked_at = now = trio.current_time()
         roster &= self._pace.with_roster(
             now - self._roster_at, self.poll_s, peers=len(self._driver.node.peers)
@@ -183,7 +183,8 @@ class Reporting:
             answer = await self._api.checkin(self._config.device.id, self._credentials.key, report)
         except OriginError as error:
             log.info("check-in: %s", error.message)
-            return False
+            # Who is out of the fleet stays so: a try each minute would only cost the link.
+            return error.reason == "revoked"
         self.handing_in.checked_in(answer.sequence)
         self.poll_s = min(self.poll_s, answer.poll_s)
         self._roster_at = now if roster else self._roster_at

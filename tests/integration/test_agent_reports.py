@@ -205,6 +205,22 @@ async def test_a_coordinator_that_knows_no_batches_hears_of_each_device_itself(
             await until(lambda: all(map(spoke, riders)), "each at its own pace, as before")
 
 
+async def test_who_is_revoked_is_told_so_at_the_pace_of_its_polls(
+    fleet: FleetRig, served: tuple[Coordinator, str]
+) -> None:
+    coordinator, url = served
+    device = fleet.device("d1", coordinator=url, poll_s=POLL_S)
+    async with device.running() as run:
+        check_in = run.agent._reporting._check_in
+        assert not await check_in(), "nobody knows it yet: it soon tries again"
+        register(coordinator, device)
+        with coordinator.database.write() as session:
+            session.get_one(Record, device.name).revoked_at = 1
+        assert await check_in(), "and does not try again as after trouble"
+        with coordinator.database.read() as session:
+            assert session.get(LatestReport, device.name) is None
+
+
 def test_numbers_are_used_once_also_after_a_restart(tmp_path: Path) -> None:
     store = DirectoryBlobStore(tmp_path)
     count = ReportCount(store)
