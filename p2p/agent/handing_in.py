@@ -34,6 +34,9 @@ UNSUPPORTED_S = 86_400.0
 
 NO_SUCH_PATH = (404, 405, 501)
 
+UNABLE_S = 86_400.0
+"""How long this device takes no reports of others once the coordinator took none from it."""
+
 
 @dataclass
 class _Given:
@@ -69,6 +72,8 @@ class HandingIn:
         self._believed: tuple[str, int] | None = None
         """The peer that says that it handed our report in, and the number of that."""
         self._unsupported_until = -math.inf
+        self._able_at = math.inf
+        """When this device takes reports of peers again; it does now if that is never."""
         driver.reports = self
 
     # This device's own
@@ -176,10 +181,13 @@ class HandingIn:
         self._driver.feed(e.HandsIn(True))
         while True:
             self._more = trio.Event()
-            due_at = self._desk.due_at
+            due_at = min(self._desk.due_at, self._able_at)
             with trio.move_on_at(due_at):
                 await self._more.wait()
-            if trio.current_time() >= due_at or self._polled:
+            if trio.current_time() >= self._able_at:
+                self._able_at = math.inf
+                self._driver.feed(e.HandsIn(True))
+            if trio.current_time() >= self._desk.due_at or self._polled:
                 self._polled = False
                 await self._hand_in()
 
@@ -191,12 +199,17 @@ class HandingIn:
         try:
             results = await self._api.hand_in(self.device, key, [brought.message.report for brought in batch])
         except CoordinatorRefusal as error:
-            if error.status not in NO_SUCH_PATH:
+            if error.status in NO_SUCH_PATH:
+                log.info("the coordinator takes no reports by way of peers")
+                results = [reports.UNSUPPORTED] * len(batch)
+                self._unsupported_until = trio.current_time() + UNSUPPORTED_S
+            elif error.reason == "revoked":  # of others the coordinator does hear
+                log.info("reports of peers: %s", error.message)
+                results = [NOBODY] * len(batch)
+            else:
                 self._failed(error)
                 return
-            log.info("the coordinator takes no reports by way of peers")
-            results = [reports.UNSUPPORTED] * len(batch)
-            self._unsupported_until = trio.current_time() + UNSUPPORTED_S
+            self._able_at = trio.current_time() + UNABLE_S
             self._driver.feed(e.HandsIn(False))
         except OriginError as error:
             self._failed(error)

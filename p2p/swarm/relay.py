@@ -36,6 +36,9 @@ DOUBT_S = 86_400.0
 
 DOUBTS_MAX = 256
 
+REFUSED_S = 86_400.0
+"""How long a peer that said that it takes no reports is not asked again: its coordinator may get to."""
+
 
 class Relay:
     """The reports of one node: its own, and those of peers on their way through it."""
@@ -46,6 +49,8 @@ class Relay:
         self._hands_in = False
         self._takes: dict[str, bool] = {}
         """By connected peer, as it said; None of those that were not asked."""
+        self._refused: dict[str, float] = {}
+        """And when it last said that it takes none."""
         self._own: e.ReportMade | None = None
         self._with: str | None = None
         """The peer that was asked whether it takes our report, or has it."""
@@ -70,6 +75,9 @@ class Relay:
     def made(self, report: e.ReportMade) -> None:
         """Have a peer hand this in."""
         self._own, self._with, self._number, self._tried = report, None, None, set()
+        for device in [d for d, at in self._refused.items() if self._context.now - at >= REFUSED_S]:
+            del self._refused[device]
+            self._takes.pop(device, None)
         self._offer()
 
     def withdrawn(self, event: e.ReportWithdrawn) -> None:
@@ -94,6 +102,8 @@ class Relay:
     def answered(self, device: str, takes: bool) -> None:
         """A peer's answer to that."""
         self._takes[device] = takes
+        if not takes:
+            self._refused[device] = self._context.now
         if self._own is not None and self._with == device and self._number is None:
             self._with = None
             self._offer()
@@ -158,6 +168,7 @@ class Relay:
     def lost(self, device: str) -> None:
         """A peer is gone, perhaps with our report: which the coordinator takes but once."""
         self._takes.pop(device, None)
+        self._refused.pop(device, None)
         for waiting in self._held.pop(device, ()):
             self._refuse(*waiting)
         for key, (whose, number) in list(self._passed.items()):

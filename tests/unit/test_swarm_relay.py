@@ -11,7 +11,7 @@ from p2p.content import limits
 from p2p.swarm import events as e
 from p2p.swarm import messages as m
 from p2p.swarm.node import SwarmNode
-from p2p.swarm.relay import DOUBT_S, NOBODY, PROBE, TRIES_MAX
+from p2p.swarm.relay import DOUBT_S, NOBODY, PROBE, REFUSED_S, TRIES_MAX
 from p2p.swarm.wire import PROTOCOL
 
 PAUSE_S = 1800.0
@@ -102,6 +102,18 @@ def test_a_node_that_knows_no_reports_is_sent_none(rider: Rider) -> None:
     rider.hear(device, m.Refuse(request, m.Refusal.DONT_HAVE))
     rider.taken()
     assert "d2" not in [s.device for s in rider.sent if isinstance(s.message, m.Report)]
+
+
+def test_who_took_none_is_asked_again_when_its_coordinator_may_have_got_to(rider: Rider) -> None:
+    rider.report()
+    device, request = rider.asked()
+    rider.hear(device, m.Refuse(request, m.Refusal.DONT_HAVE))
+    rider.now += REFUSED_S - 1
+    rider.report(2)
+    assert rider.asked()[0] != "d2"
+    rider.now += 1
+    rider.report(3)
+    rider.taken("d2")
 
 
 def test_who_is_alone_or_asked_last_speaks_for_itself(rider: Rider) -> None:
