@@ -37,8 +37,12 @@ RETRY_S = (15.0, 900.0)
 PER_PEER_MAX = 96
 """Reports that one peer may have at the desk, its own and those that it passes on."""
 
+HASTENED_MAX = 16
+"""Batches that one peer may hasten, by what it calls urgent or by filling the desk; it gets one back in each
+pause. More are refused: anyone can call anything urgent, and each batch is a request over the WAN."""
+
 REPORT_ROUGHLY = 1024
-"""Bytes of a report that a batch may always count on."""
+"""Bytes of a report that a batch may always count on, and a peer for all that it may have at the desk."""
 
 
 def every_s(pause_s: float, jitter: float = 1.0) -> float:
@@ -90,6 +94,8 @@ class ReportDesk:
         self._waiting: dict[tuple[str, str], _Waiting] = {}
         """By who brought it and who wrote it: nobody takes another's place."""
         self._under_way: list[Brought] = []
+        self._hastened: dict[str, tuple[float, float]] = {}
+        """By peer: how many batches it has hastened, less what it got back, and when that was counted."""
         self._retry_at = -math.inf
         self._retry_s = RETRY_S[0]
 
@@ -97,16 +103,24 @@ class ReportDesk:
         return len(self._waiting)
 
     def add(self, brought: Brought, pause_s: float, now: float) -> bool:
-        """A report; it replaces an older one of the same device and peer. False: there is no room."""
+        """A report; it replaces an older one of the same device and peer. False: no room, or no pace."""
         key, urgent = (brought.peer, brought.device), brought.message.urgent
         held = self._waiting.get(key)
-        if held is None and not self._has_room(brought.peer):
+        if not self._has_room(key, len(brought.message.report)):
             return False
         if held is not None and held.brought.sequence > brought.sequence:
             return True
+        leaving = {(b.peer, b.device) for b in self._under_way}
+        next_at = min((w.due_at for k, w in self._waiting.items() if k not in leaving), default=math.inf)
+        fills = held is None and len(self._waiting) + 1 >= limits.REPORTS_PER_BATCH_MAX
+        hastens = urgent and next_at > now + URGENT_S  # else it goes along, which costs nothing
+        if (hastens or fills) and not self._may_hasten(brought.peer, pause_s, now):
+            return False
         wait_s = URGENT_S if urgent else ROUTINE * pause_s
         due_at, soon_at = now + wait_s, now + wait_s / 2
-        if held is not None:
+        if urgent and not hastens:
+            due_at = next_at
+        if held is not None and key not in leaving:
             due_at, soon_at = min(due_at, held.due_at), min(soon_at, held.soon_at)
         until = now + waits_s(pause_s, urgent=urgent)
         self._waiting[key] = _Waiting(brought, due_at, until, soon_at)
@@ -152,6 +166,20 @@ class ReportDesk:
         self._retry_at = now + self._retry_s * (0.5 + jitter)
         self._retry_s = min(RETRY_S[1], 2 * self._retry_s)
 
-    def _has_room(self, peer: str) -> bool:
-        brought = sum(by == peer for by, _ in self._waiting)
-        return len(self._waiting) < limits.REPORTS_PER_BATCH_MAX and brought < PER_PEER_MAX
+    def _may_hasten(self, peer: str, pause_s: float, now: float) -> bool:
+        """Whether a batch goes sooner for what this peer brings; that is counted."""
+        held = {p: (max(0.0, n - (now - at) / pause_s), now) for p, (n, at) in self._hastened.items()}
+        self._hastened = {p: spent for p, spent in held.items() if spent[0] > 0}
+        spent, _ = self._hastened.get(peer, (0.0, now))
+        if spent > HASTENED_MAX - 1:
+            return False
+        self._hastened[peer] = spent + 1, now
+        return True
+
+    def _has_room(self, key: tuple[str, str], size: int) -> bool:
+        if key not in self._waiting and len(self._waiting) >= limits.REPORTS_PER_BATCH_MAX:
+            return False
+        sizes = [
+            len(w.brought.message.report) for k, w in self._waiting.items() if k[0] == key[0] and k != key
+        ]
+        return len(sizes) < PER_PEER_MAX and sum(sizes) + size <= PER_PEER_MAX * REPORT_ROUGHLY

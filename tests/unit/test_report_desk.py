@@ -9,7 +9,9 @@ import pytest
 from p2p.content import limits
 from p2p.swarm.messages import Report
 from p2p.swarm.report_desk import (
+    HASTENED_MAX,
     PER_PEER_MAX,
+    REPORT_ROUGHLY,
     RETRY_S,
     ROUTINE,
     URGENT_S,
@@ -128,3 +130,62 @@ def test_who_announces_to_be_quiet_is_heard_of_before_that_is_over(pause_s: floa
     assert every_s(pause_s, 0.0) == pytest.approx(0.8 * every_s(pause_s))
     assert waits_s(pause_s, urgent=False) > ROUTINE * pause_s
     assert waits_s(pause_s, urgent=True) > URGENT_S
+
+
+def test_a_peer_that_calls_everything_urgent_does_not_set_the_pace_of_the_wan() -> None:
+    desk, now, batches = ReportDesk(), 0.0, 0
+    for sequence in range(1, 8641):  # a day of one each ten seconds
+        desk.add(urgent("liar", sequence), PAUSE_S, now)
+        if now >= desk.due_at:
+            desk.take(now)
+            desk.answered()
+            batches += 1
+        now += URGENT_S
+    assert batches <= HASTENED_MAX + 86_400 / PAUSE_S + 86_400 / (ROUTINE * PAUSE_S) + 1
+    desk.add(urgent("d1"), PAUSE_S, now)
+    assert desk.due_at <= now + URGENT_S, "others are as urgent as ever"
+
+
+def test_nor_does_one_that_brings_more_whenever_a_batch_is_under_way() -> None:
+    for names in (["d1"], ["d1", "d2"]):
+        desk, now, batches = ReportDesk(), 0.0, 0
+        desk.add(urgent("d1", 1, peer="liar"), PAUSE_S, now)
+        while now < 86_400.0 and desk.due_at < math.inf:
+            now = max(now, desk.due_at)
+            desk.take(now)
+            batches += 1
+            desk.add(urgent(names[batches % len(names)], batches + 1, peer="liar"), PAUSE_S, now)
+            now += 1.0
+            desk.answered()
+        assert batches <= HASTENED_MAX + 86_400 / PAUSE_S + 86_400 / (ROUTINE * PAUSE_S) + 1
+
+
+def test_nor_do_two_that_fill_the_desk_again_and_again() -> None:
+    desk, now, batches = ReportDesk(), 0.0, 0
+    while now < 20_000.0:
+        for n in range(limits.REPORTS_PER_BATCH_MAX):
+            desk.add(routine(f"d{n}", peer=f"liar-{n % 2}"), PAUSE_S, now)
+        if now >= desk.due_at:
+            desk.take(now)
+            desk.answered()
+            batches += 1
+        now += 120.0
+    assert batches <= 2 * (HASTENED_MAX + now / PAUSE_S) + now / (ROUTINE * PAUSE_S) + 1
+
+
+def test_what_one_peer_has_at_the_desk_is_bounded_in_bytes() -> None:
+    desk, brought = ReportDesk(), 0
+    for n in range(PER_PEER_MAX):
+        brought += desk.add(routine(f"d{n}", size=limits.REPORT_SIZE_MAX, peer="liar"), PAUSE_S, 0.0)
+    assert brought * limits.REPORT_SIZE_MAX <= PER_PEER_MAX * REPORT_ROUGHLY
+    assert desk.add(routine("d1", size=limits.REPORT_SIZE_MAX), PAUSE_S, 0.0), "others have theirs"
+
+
+def test_all_devices_of_a_site_that_end_an_update_together_are_urgent() -> None:
+    desk = ReportDesk()
+    for n in range(PER_PEER_MAX):
+        desk.add(urgent(f"d{n}", peer="relay"), PAUSE_S, n / PER_PEER_MAX)
+    assert len(desk.take(desk.due_at)) == PER_PEER_MAX
+    desk.answered()
+    assert desk.add(urgent("late", peer="relay"), PAUSE_S, 60.0)
+    assert desk.due_at == 60.0 + URGENT_S
