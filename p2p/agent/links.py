@@ -204,9 +204,13 @@ class PeerLinks:
         self._cut(lambda link: self._revoked(link.stream.identity.certificate))
 
     def silence(self) -> None:
-        """Have no peers any more, for good: none is kept, taken or dialled."""
+        """Have no peers any more: none is kept, taken or dialled."""
         self._silent = True
         self._cut(lambda link: True)
+
+    def speak(self) -> None:
+        """Peers are kept and taken again, and dialled as they are `found`."""
+        self._silent = False
 
     def _cut(self, which: Callable[[Link], bool]) -> None:
         for link in [link for link in self._links.values() if which(link)]:

@@ -2,7 +2,8 @@
 
 The list is read with the metadata and kept by `p2p.trust.Revocations`; here what it says takes effect. A
 device that is revoked itself has no peers any more and goes on alone, with what it runs and the origin:
-its own software is none of its neighbours' business, and a false revocation must not stop updates.
+its own software is none of its neighbours' business, and a false revocation must not stop updates. When the
+offline keys have taken that back, it has peers again.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 class Revoking:
-    """`certificate`: this device's own. `silenced` is called once, when it is found to be revoked."""
+    """`certificate`: this device's own. `silenced` is told when it is found to be revoked, or no more."""
 
     def __init__(
         self,
@@ -31,7 +32,7 @@ class Revoking:
         certificate: Digest,
         driver: SwarmDriver,
         links: PeerLinks,
-        silenced: Callable[[], None],
+        silenced: Callable[[bool], None],
     ) -> None:
         self.register = register
         self._certificate = certificate
@@ -63,15 +64,20 @@ class Revoking:
         self._heeded = register.taken
         self._driver.feed(e.Barred(register.devices))
         self._links.cut_revoked()
-        if self.own is not None and not self._silent:
-            self._silent = True
+        if (self.own is not None) == self._silent:
+            return
+        self._silent = not self._silent
+        if self.own is None:
+            log.warning("this device is not revoked any more: it has peers again")
+            self._links.speak()
+        else:
             log.error(
                 "this device is revoked (%s): it has no peers any more and updates alone; if that is a"
                 " mistake, remove its key and certificate and enrol it again",
                 self.own.reason.value,
             )
             self._links.silence()
-            self._silenced()
+        self._silenced(self._silent)
 
     def facts(self) -> dict[str, Any]:
         """For the status file."""

@@ -30,7 +30,7 @@ from p2p.adapters.tls import TlsTransport
 from p2p.agent.asking import Asking
 from p2p.agent.budget import ProcessorBudget, RateBudget
 from p2p.agent.conditions import ConditionsWatch
-from p2p.agent.discovering import discovery_sources
+from p2p.agent.discovering import Discovering, discovery_sources
 from p2p.agent.driver import SwarmDriver
 from p2p.agent.imported import ImportedBundle
 from p2p.agent.links import PeerLinks
@@ -50,7 +50,7 @@ from p2p.errors import (
     TrustError,
 )
 from p2p.install import Release
-from p2p.ports import PeerAddress
+from p2p.ports import Discovery, PeerAddress
 from p2p.swarm import Policy, SwarmNode
 from p2p.swarm import events as e
 from p2p.swarm.conditions import Conditions
@@ -201,9 +201,9 @@ class Agent:
             revoked=self._is_revoked,
         )
         self._driver.links = self._links
-        self._discovery = trio.CancelScope()
+        self._discovering = Discovering()
         self._revoking = Revoking(
-            self._revocations, identity.certificate, self._driver, self._links, self._discovery.cancel
+            self._revocations, identity.certificate, self._driver, self._links, self._discovering.silence
         )
         self._updates = Updates(
             config,
@@ -250,7 +250,7 @@ class Agent:
         await nursery.start(self._driver.run)
         self._revoking.heed()
         await nursery.start(self._links.serve)
-        nursery.start_soon(self._discover)
+        nursery.start_soon(self._discovering.run, self._sources, self._found)
         if self._config.swarm.wan or self._config.swarm.lookout:
             await nursery.start(partial(self._reporting.check_in_always, once=once))
         if self._config.swarm.wan:
@@ -442,13 +442,9 @@ class Agent:
         if not self._revoking.is_out(address.device):
             self._links.found(address)
 
-    async def _discover(self) -> None:
-        """Announce this device and look for peers, until it may have none."""
-        with self._discovery:
-            async with trio.open_nursery() as nursery:
-                port, site = self._transport.port, self._credentials.identity.site
-                for source in discovery_sources(self._config, site, port, self._reporting.roster):
-                    nursery.start_soon(source.run, self._found)
+    def _sources(self) -> list[Discovery]:
+        site = self._credentials.identity.site
+        return discovery_sources(self._config, site, self._transport.port, self._reporting.roster)
 
     def _raise_floor(self, release: Release) -> None:
         self._floors.raise_to(release.product, release.counter)

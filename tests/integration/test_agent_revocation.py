@@ -28,7 +28,7 @@ from p2p.cli.bundle import progress_bar
 from p2p.content.revocation import Reason, Revocation
 from p2p.errors import PeerError, RevokedError
 from p2p.swarm import messages as m
-from p2p.trust.revocations import NAME
+from p2p.trust.revocations import NAME, RevocationList
 from tests.support.fleet import Device, FleetRig, RunningAgent, flip, until
 from tests.support.hostile_origin import Answer, HostileOrigin, Request
 from tests.support.puppet import Puppet
@@ -258,6 +258,24 @@ async def test_a_device_that_was_enrolled_again_is_a_peer_again(
             await together(a, b)
             assert not a.links.admits(old)
             assert b.agent._revoking.own is None
+
+
+async def test_a_device_whose_revocation_the_offline_keys_took_back_has_peers_again_without_a_restart(
+    fleet: FleetRig, origin: HostileOrigin
+) -> None:
+    one = fleet.device("one", origin=origin.url, holds="2.0")
+    wronged = fleet.device("wronged", origin=origin.url, peers=(one,), holds="2.0")
+    revoke(fleet, wronged)
+    async with one.running() as a, wronged.running() as b:
+        await knows(a, wronged)
+        await knows(b, wronged)
+        await until(lambda: not b.links.devices, "it is alone")
+        for run in (a, b):
+            agent, root = run.agent, run.agent._trust.versions["root"]
+            taken_back = RevocationList(1, root + 1, frozenset({"ab" * 32}), ())
+            assert agent._revocations.learn(taken_back, 0.0)
+            agent._revoking.heed()
+        await together(a, b)
 
 
 @pytest.mark.parametrize("fault", ["flipped-part", "flipped-role", "absent-part"])
