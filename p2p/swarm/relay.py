@@ -13,6 +13,7 @@ the reports of others are gathered (`report_desk`).
 from __future__ import annotations
 
 from p2p.content import limits
+from p2p.content.report import UNSUPPORTED
 from p2p.swarm import events as e
 from p2p.swarm import messages as m
 from p2p.swarm.context import Context
@@ -58,6 +59,8 @@ class Relay:
         """By which number it has it."""
         self._last = 0
         self._tried: set[str] = set()
+        self._unsupported = False
+        """One of them said that the coordinator takes no reports of others."""
         self._passed: dict[tuple[str, int], tuple[str, int]] = {}
         """By peer and number: whose report that is, and by which number of theirs."""
         self._held: dict[str, list[tuple[str, m.Report]]] = {}
@@ -75,6 +78,7 @@ class Relay:
     def made(self, report: e.ReportMade) -> None:
         """Have a peer hand this in."""
         self._own, self._with, self._number, self._tried = report, None, None, set()
+        self._unsupported = False
         for device in [d for d, at in self._refused.items() if self._context.now - at >= REFUSED_S]:
             del self._refused[device]
             self._takes.pop(device, None)
@@ -160,7 +164,10 @@ class Relay:
             if whose[0] in context.peers:
                 context.send(whose[0], m.Reported(whose[1], message.result))
         elif own is not None and self._with == peer.device and self._number == message.number:
-            if message.result == NOBODY:
+            if message.result == UNSUPPORTED:  # or so it says: others may know better
+                self._unsupported = True
+                self._takes[peer.device], self._refused[peer.device] = False, context.now
+            if message.result in (NOBODY, UNSUPPORTED):
                 self._offer()
             else:
                 self._return(peer.device, message.result)
@@ -200,7 +207,7 @@ class Relay:
             else:
                 self._ask(device)
             return
-        self._return(None, NOBODY)
+        self._return(None, UNSUPPORTED if self._unsupported else NOBODY)
 
     def _refuse(self, device: str, message: m.Report) -> None:
         if device in self._context.peers:

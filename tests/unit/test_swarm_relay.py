@@ -116,6 +116,28 @@ def test_who_took_none_is_asked_again_when_its_coordinator_may_have_got_to(rider
     rider.taken("d2")
 
 
+def test_one_peers_word_that_the_coordinator_takes_none_is_not_believed_before_others_were_tried(
+    rider: Rider,
+) -> None:
+    rider.report()
+    rider.hear("d2", m.Reported(rider.taken("d2"), "unsupported"))
+    assert rider.returned == []
+    other, _ = rider.asked()
+    rider.hear(other, m.Reported(rider.taken(), "ok"))
+    assert rider.returned == [e.ReportReturned(1, other, "ok")]
+    rider.report(2)
+    assert rider.sent[-1].device == other, "who said so is not asked for a while"
+
+
+def test_it_is_when_nobody_takes_the_report(rider: Rider) -> None:
+    rider.report()
+    rider.hear("d2", m.Reported(rider.taken("d2"), "unsupported"))
+    for _ in range(TRIES_MAX - 1):
+        device, _ = rider.asked()
+        rider.hear(device, m.Reported(rider.taken(), NOBODY))
+    assert rider.returned == [e.ReportReturned(1, None, "unsupported")]
+
+
 def test_who_is_alone_or_asked_last_speaks_for_itself(rider: Rider) -> None:
     alone = Rider()
     alone.report()
