@@ -152,7 +152,8 @@ def updating(setting: Setting, curve: Curve, known_s: Floats, *, shared: bool = 
     asked = _priced(
         setting,
         polls=told,
-        check_ins=told * (1.0 - WITH_POLL),
+        check_ins=0.0,
+        bare=told * (1.0 - WITH_POLL),
         resumed=told * (known - kept),
         full=told * (1.0 - known),
     ).times(able)
@@ -271,17 +272,27 @@ def _priced(
     *,
     polls: float,
     check_ins: float,
+    bare: float = 0.0,
     resumed: Floats | float = 0.0,
     full: Floats | float = 0.0,
 ) -> Asked:
-    """What so many polls, check-ins and new connections (by their sessions) cost a device of each site."""
+    """What so many polls, check-ins and new connections (by their sessions) cost a device of each site.
+
+    `bare`: check-ins that ask for no roster, as the last is not old.
+    """
     costs = HttpCosts()
     (down, up, _), (resumed_down, resumed_up, _) = costs.connect(), costs.connect(resumed=True)
     poll_down, poll_up = _poll()
     check_in_down, check_in_up = _check_in(setting)
+    bare_down = costs.down(CHECKIN_DOWN)
+    bare_up = costs.up(CHECKIN_UP, answer=bare_down)
     return Asked(
-        polls * poll_down + check_ins * check_in_down + full * down + resumed * resumed_down,
-        polls * poll_up + check_ins * check_in_up + full * up + resumed * resumed_up,
+        polls * poll_down
+        + check_ins * check_in_down
+        + bare * bare_down
+        + full * down
+        + resumed * resumed_down,
+        polls * poll_up + check_ins * check_in_up + bare * bare_up + full * up + resumed * resumed_up,
     )
 
 

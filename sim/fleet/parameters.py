@@ -13,9 +13,10 @@ from typing import Any
 from p2p.errors import ContentError
 from sim.fleet.outcome import ModelError
 
-VERSION = 3
+VERSION = 4
 BYTE_TERMS = (
-    "payload", "requests", "index", "index rest", "fresh", "rest", "rest together", "alone", "devices",
+    "payload", "requests", "index", "index rest", "fresh", "fresh together", "rest", "rest together", "alone",
+    "devices",
 )  # fmt: skip
 TIME_TERMS = (
     "bound",

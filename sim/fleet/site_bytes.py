@@ -29,8 +29,9 @@ def terms(
     On the wire: `payload`, the frames, in so many `requests`; `index`, the indexes, one of the pack and
     one of the full pack where chunks of the image are exchanged (`index rest` where devices were at rest:
     several ask at one moment). Signed files, in sites that start with the order (`fresh`) or were at rest
-    (`rest`, and `rest together` where several ask at one moment), and of everybody who starts while all
-    others are away (`alone`). `devices`: for each device more than one. `alone` is None without sharing.
+    (`rest`), and more where several ask at one moment (`fresh together`, `rest together`), and of everybody
+    who starts while all others are away (`alone`). `devices`: for each device more than one. `alone` is
+    None without sharing.
     """
     devices = setting.devices
     costs, run = HttpCosts(), setting.policy.run_bytes
@@ -39,7 +40,12 @@ def terms(
     frames = np.maximum(payload - sizes, 0.0)
     index = np.asarray([float(costs.down(p.index)) for p in packs.packs])[pack]
     others: Floats = np.zeros(len(payload))
+    together = np.zeros(len(payload))
     if alone is not None:
+        began = devices.start_s - np.repeat(devices.least(devices.start_s), devices.sizes)
+        at_once = devices.total((began <= setting.policy.settle_s).astype(float)) > 1
+        # Of three two ask at one moment, whenever they started: when the image is there, and they restart.
+        together = np.where(at_once | (devices.sizes > 2), 1.0 - rest, 0.0)
         others = np.asarray(devices.sizes - 1.0)
         mixed = devices.least(devices.base.astype(float)) != devices.most(devices.base.astype(float))
         delta = np.asarray([p.base is not None for p in packs.packs])[pack]
@@ -51,6 +57,7 @@ def terms(
         "index": index * (1.0 - rest),
         "index rest": index * rest,
         "fresh": 1.0 - rest,
+        "fresh together": together,
         "rest": rest,
         "rest together": rest * (others > 0),
         "alone": np.zeros(len(payload)) if alone is None else alone,
