@@ -10,15 +10,18 @@ from __future__ import annotations
 from dataclasses import replace
 from random import Random
 
+from p2p.content.limits import KIB
 from p2p.swarm.allowance import DAY_S, DailyWindow
 from sim.scenario.model import (
     NO_BASE,
+    DeltaSpec,
     DeviceClass,
     Fault,
     FaultKind,
     Manner,
     Scenario,
     SiteGroup,
+    SyntheticRelease,
     Traffic,
     Uptime,
     Wan,
@@ -58,12 +61,21 @@ def awkward(scenario: Scenario, seed: int, carriers: str) -> Scenario:
     if rng.random() < 0.3:
         degree = rng.choice(DEGREES)
         sites = [replace(g, lan=replace(g.lan, degree_max=degree)) for g in sites]
+    classes = tuple(_class(rng, c, carrier=c.name == carriers) for c in scenario.classes)
+    releases = scenario.releases
+    if any(UNLISTED in c.bases for c in classes):
+        releases = tuple(_with_unlisted(rng, r) for r in releases if isinstance(r, SyntheticRelease))
     return replace(
-        scenario,
-        starts_of_day=starts_of_day,
-        sites=tuple(sites),
-        classes=tuple(_class(rng, c, carrier=c.name == carriers) for c in scenario.classes),
+        scenario, starts_of_day=starts_of_day, sites=tuple(sites), classes=classes, releases=releases
     )
+
+
+def _with_unlisted(rng: Random, release: SyntheticRelease) -> SyntheticRelease:
+    """What a peer's delta from the unlisted base comes to."""
+    share = rng.uniform(0.05, 0.3)
+    stored = min(release.size, max(32 * KIB, int(release.full_stored * share)))
+    patched = round(min(0.95, 1.3 * stored / release.full_stored), 3)
+    return replace(release, deltas=(*release.deltas, DeltaSpec(UNLISTED, stored, patched, published=False)))
 
 
 def _class(rng: Random, klass: DeviceClass, *, carrier: bool) -> DeviceClass:

@@ -247,9 +247,11 @@ def test_no_scheduler_is_an_error_that_says_so(tiny: Path, tmp_path: Path) -> No
 def test_the_command_survives_an_interrupt_and_resumes(tiny: Path, tmp_path: Path) -> None:
     """A real process, interrupted when the first run is on disk; the same command then ends the sweep."""
     runs = tmp_path / "runs"
+    # Whoever runs the tests in the background may have it ignore SIGINT, and what it starts inherits that.
+    program = "import signal; signal.signal(2, signal.default_int_handler); from p2p.cli import main; main()"
     command = [
-        sys.executable, "-c", "from p2p.cli import main; main()", "sim", "sweep", str(tiny),
-        "--seeds", "1-600", "--workers", "1", "--out", str(runs), "--json",
+        sys.executable, "-c", program, "sim", "sweep", str(tiny),
+        "--seeds", "1-200", "--workers", "1", "--out", str(runs), "--json",
     ]  # fmt: skip
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
@@ -263,10 +265,10 @@ def test_the_command_survives_an_interrupt_and_resumes(tiny: Path, tmp_path: Pat
     assert "the same command goes on" in errors
     assert "Traceback" not in errors
     kept = {path: path.read_bytes() for path in runs.rglob("*.run.json")}
-    assert 0 < len(kept) < 600
+    assert 0 < len(kept) < 200
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
     facts = json.loads(done.stdout)
-    assert facts["runs"] == 600
+    assert facts["runs"] == 200
     assert facts["kept_before"] == len(kept)
     assert all(path.read_bytes() == data for path, data in kept.items())
     assert not list(runs.rglob("*.tmp*"))
