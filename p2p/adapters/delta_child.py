@@ -50,8 +50,8 @@ def apply(head: dict[str, Any], view: bytes, stored: bytes) -> bytes:
 
 def confine() -> None:
     """Nothing is written to files and little is opened; what the codecs need is loaded before."""
-    import bsdiff4  # noqa: F401
-    import hdiffpatch  # noqa: F401
+    import bsdiff4  # noqa: F401  (loaded, not used)
+    import hdiffpatch  # noqa: F401  (loaded, not used)
 
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     resource.setrlimit(resource.RLIMIT_NOFILE, (DESCRIPTORS_MAX, DESCRIPTORS_MAX))

@@ -73,7 +73,7 @@ class DiskQuota:
             )
 
     def _is_slot(self, path: str) -> bool:
-        return os.path.abspath(path) in self._slots  # noqa: PTH100
+        return os.path.abspath(path) in self._slots  # noqa: PTH100 (links stay)
 
     def _named(self) -> int:
         total, left = 0, [str(self._directory)]

@@ -73,7 +73,7 @@ class Device:
         await self.deltas.use(self.making, e.UseDelta(TASK.image, NAME, 0, 0, 4, payload, "d9"))
         used = self.told.pop()
         assert used == e.DeltaUsed(TASK.image, 0, "d9", len(payload), used.verdict)  # type: ignore[union-attr]
-        return used.verdict  # type: ignore[union-attr, no-any-return]
+        return used.verdict  # type: ignore[union-attr, no-any-return]  # made by now
 
     @property
     def stored(self) -> list[int]:

@@ -46,7 +46,7 @@ def scenario(
         *faults, devices=1 + LATE, klass=klass, lan=THIN, release=release,
         phases=(Phase(0.25, 0.0), Phase(1.0, LATER_S)), policy=Policy(peer_deltas=mode),
     )  # fmt: skip
-    return replace(found, **changes)  # type: ignore[arg-type]
+    return replace(found, **changes)  # type: ignore[arg-type]  # any field
 
 
 def late_comers(subject: Scenario, seed: int = 3) -> RunOutcome:
