@@ -431,25 +431,40 @@ def test_a_file_system_that_fills_up_meanwhile_fails_at_the_reservation(small_di
 
 
 FORKS = """
-import os, sys
+import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, {root!r})
 from tests.unit.test_file_slots import DIGEST, NEW, slots_in
 
-def write():
+RUNS_ON = 20  # pieces that a child goes on writing after it said that it may be killed
+
+def write(say, told):
     writer = slots_in(Path({place!r})).open_writer("b", DIGEST, len(NEW))
-    for start, stop in list(writer.done.gaps(0, len(NEW))):
-        for at in range(start, stop, 512):
-            writer.write(at, NEW[at : min(at + 512, stop)])
-            writer.checkpoint()
+    pieces = [
+        (at, min(at + 512, stop))
+        for start, stop in writer.done.gaps(0, len(NEW))
+        for at in range(start, stop, 512)
+    ]
+    for number, (at, stop) in enumerate(pieces):
+        if number == told:
+            os.write(say, b".")
+        if number == told + RUNS_ON:
+            signal.pause()
+        writer.write(at, NEW[at:stop])
+        writer.checkpoint()
     assert writer.digest() == DIGEST
     writer.seal()
 
-while sys.stdin.readline():
+for told in map(int, iter(sys.stdin.readline, "")):
+    hear, say = os.pipe()
     pid = os.fork()
     if pid == 0:
-        write()
+        os.close(hear)
+        write(say, told)
         os._exit(0)
+    os.close(say)
+    os.read(hear, 1)  # nothing: it finished before
+    os.close(hear)
     print(pid, flush=True)
     sys.stdin.readline()  # not reaped before the parent is done with the pid
     print(os.waitpid(pid, 0)[1], flush=True)
@@ -467,13 +482,11 @@ def test_a_killed_writer_resumes_until_it_is_done(tmp_path: Path) -> None:
     ) as forks:
         assert forks.stdin is not None and forks.stdout is not None
         while slots_in(tmp_path).image_in("b") is None:
-            forks.stdin.write("go\n")
+            # Some of its work, then dead in the middle of whatever it does: it runs on until the
+            # signal comes, for 50 of 586 pieces at the most, so that it is killed eleven times.
+            forks.stdin.write(f"{rng.randint(1, 30)}\n")
             forks.stdin.flush()
-            pid = int(forks.stdout.readline())
-            if kills < 40:
-                # Some of its work, then dead in the middle of whatever it does.
-                threading.Event().wait(rng.uniform(0.001, 0.02))
-                os.kill(pid, signal.SIGKILL)
+            os.kill(int(forks.stdout.readline()), signal.SIGKILL)
             forks.stdin.write("wait\n")
             forks.stdin.flush()
             status = int(forks.stdout.readline())
