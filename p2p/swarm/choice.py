@@ -42,21 +42,25 @@ class Choice:
         self._alone = alone
         self._running = running
         self._idle_since: float | None = None
-        self._begun: dict[tuple[Digest, int], None] = {}
+        self._begun: dict[tuple[Digest, int], int] = {}
 
     @property
     def has_begun(self) -> bool:
         """Whether this node may have the beginning of a frame."""
         return bool(self._begun)
 
-    def note_begun(self, first: PieceKey) -> None:
-        """The first piece that a fetch did not bring: the beginning of its frame is kept."""
+    def note_begun(self, first: PieceKey, came: int) -> None:
+        """The first piece that a fetch did not bring: the beginning of its frame, `came` bytes, is kept."""
         pieces = self._image.maps[first[0]]
         frame = pieces[first[1]].frame
         self._begun.pop((first[0], frame), None)
-        self._begun[first[0], frame] = None
+        self._begun[first[0], frame] = came
         if len(self._begun) > REMNANTS_MAX:
             del self._begun[next(iter(self._begun))]
+
+    def beginning(self, pack: Digest, frame: int) -> int:
+        """How many bytes of a frame were kept of a fetch that broke off."""
+        return self._begun.get((pack, frame), 0)
 
     def next_run(self) -> Run | None:
         """The next run that is for this node, if any."""

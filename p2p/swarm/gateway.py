@@ -10,6 +10,7 @@ import math
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
+from p2p.content import limits
 from p2p.content.digests import Digest
 from p2p.swarm import messages as m
 from p2p.swarm.choice import CONFLICT_S, Choice, target_of
@@ -40,6 +41,9 @@ BREAK_S, ALIVE_S = 0.5, 1.5
 
 @dataclass(slots=True)
 class _Running:
+    """A fetch. `came`: bytes that are here of frames that are not whole; `told`: when, and `told_came` of how
+    many, the others were told last."""
+
     pack: Digest
     start: int
     stop: int
@@ -47,6 +51,8 @@ class _Running:
     since: float
     alive: float
     told: float
+    came: int
+    told_came: int
     moved: bool = False
     cancelled: bool = False
     keys: list[PieceKey] = field(default_factory=list)
@@ -113,22 +119,42 @@ class Gateway:
 
     def _give_way(self) -> None:
         """End what is fetched of a pack that is not the site's any more; what came of it is kept."""
+        late = self._passed_over()
+        if not late:
+            return
+        news = [running for running in late.values() if running.came != running.told_came]
+        if news:  # the plan is of what the others know as well
+            for running in news:
+                self._tell(running)
+            self._image.plan_anew()
+            late = self._passed_over()
+        for number, running in late.items():
+            running.cancelled = True
+            self._context.actions.append(CancelFetch(number))
+
+    def _passed_over(self) -> dict[int, _Running]:
+        """What is fetched of another pack than the plan's, and for the site."""
         image, plan = self._image, self._image.site.plan.pack
         if plan is None or self._alone:
-            return
-        for number, running in self._running.items():
-            repairs = running.pack == image.task.full_pack.index.sha256 and len(image.repair)
-            if running.pack != plan.index.sha256 and not (running.cancelled or repairs):
-                running.cancelled = True
-                self._context.actions.append(CancelFetch(number))
+            return {}
+        repaired = image.task.full_pack.index.sha256 if len(image.repair) else None
+        site = plan.index.sha256, repaired
+        return {n: r for n, r in self._running.items() if r.pack not in site and not r.cancelled}
 
     def progressed_by_peer(self) -> None:
         """A peer delivers again, so this node need not serve itself."""
         self._alone.over()
 
-    def progressed_by_wan(self) -> None:
+    def progressed_by_wan(self, pack: Digest | None, pieces: Collection[int]) -> None:
         """A frame of ours is whole: that is how long one takes, and who fetches for the site is not alone."""
         now = self._context.now
+        maps = self._image.maps
+        frame = maps[pack][min(pieces)].frame if pack in maps and pieces else -1
+        for running in self._running.values():
+            if running.pack == pack and running.start <= frame < running.stop:
+                size = maps[pack].index.frames[frame].stored_size
+                running.came, running.told_came = max(0, running.came - size), 0
+        self._note_told()
         if self._context.device in self._image.site.gateways:
             self._alone.over()
         self._alone.wan_delivers()
@@ -233,7 +259,7 @@ class Gateway:
             self._image.wan_blocked_until = min(self._image.wan_blocked_until, soon)
 
     def greet(self, device: str) -> None:
-        """Tell a newcomer what this node fetches."""
+        """Tell a newcomer what this node fetches, and as much of it as all others know."""
         for running in self._running.values():
             self._context.send(device, self._lease(running))
 
@@ -249,15 +275,16 @@ class Gateway:
             return
         now = self._context.now
         running.alive, running.moved = now, True
+        running.came += size
         self._rate.moved(size)
         self._moved_at, self._broken = now, False
         self._image.last_progress = now
         if now - running.told > self._context.policy.stall_s / RENEWALS:
-            running.told = now
-            self._context.broadcast(self._lease(running), self._image.task.image)
+            self._tell(running)
 
     def on_ended(self, fetch: int, error: str | None, wasted: int) -> None:
         running = self._running.pop(fetch)
+        self._note_told()
         context, image = self._context, self._image
         context.ledger.in_vain(wasted)
         self.dirty = image.replan = True
@@ -268,7 +295,7 @@ class Gateway:
         for key in unmade:
             image.wanted.again(key)
         if unmade and running.moved and error is not None:
-            self._choice.note_begun(unmade[0])
+            self._choice.note_begun(unmade[0], running.came)
         if error is None or (running.cancelled and context.now - running.alive <= context.policy.stall_s):
             if error is None:
                 self._failures = 0
@@ -310,7 +337,8 @@ class Gateway:
             self._rate.began()
         used = {r.lease for r in self._running.values()}
         lease = next(n for n in range(16) if n not in used)
-        running = _Running(pack, start, stop, lease, context.now, context.now, context.now)
+        now, came = context.now, self._choice.beginning(pack, start)
+        running = _Running(pack, start, stop, lease, now, now, now, came, came)
         pieces = image.maps[pack]
         for frame in range(start, stop):
             for n in pieces.of_frame(frame):
@@ -321,7 +349,7 @@ class Gateway:
                     image.wanted.open.pop(key, None)
         self._running[number] = running
         context.actions.append(Fetch(number, image.task.image, pack, start, stop))
-        context.broadcast(self._lease(running), image.task.image)
+        self._tell(running)
 
     def _settle_conflict(self, peer: Peer, message: m.Lease, *, greeting: bool) -> None:
         """Two leases on the same frames: both sides compute the same winner, the other yields.
@@ -364,5 +392,16 @@ class Gateway:
                         self._yielded += 1
                         self._context.actions.append(CancelFetch(number))
 
+    def _tell(self, running: _Running) -> None:
+        """Everybody who is at the image hears what is fetched, and how much of it is here."""
+        running.told, running.told_came = self._context.now, running.came
+        self._note_told()
+        self._context.broadcast(self._lease(running), self._image.task.image)
+
+    def _note_told(self) -> None:
+        self._image.site.coming = [(r.pack, r.told_came) for r in self._running.values()]
+
     def _lease(self, running: _Running) -> m.Lease:
-        return m.Lease(self._image.task.image, running.pack, running.lease, running.start, running.stop)
+        came = min(running.told_came, limits.LEASE_BYTES_MAX)
+        image = self._image.task.image
+        return m.Lease(image, running.pack, running.lease, running.start, running.stop, came)

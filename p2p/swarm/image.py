@@ -163,17 +163,21 @@ class ImageSwarm:
         if self.site.waits and now >= self.site.waits_until:
             self.replan = True
         if self.replan and self.site.ready:
-            self.replan = self.stale = False
-            self.planned_at = now
-            self._make_plan()
-            if not (self.complete or self.site.waits or self.wanted.filling):
-                self._follow(self._choose_route())
-            if self._full_index_needed():
-                self.indexes.need(self.task.full_pack)
+            self.plan_anew()
         if self.left or self.complete or self.reading_back or self.rechecking or self.given_up:
             return
         self.reading_back = True
         self.context.actions.append(ReadBack(self.task.image))
+
+    def plan_anew(self) -> None:
+        """Who fetches what for the site, and along which pack this node works."""
+        self.replan = self.stale = False
+        self.planned_at = self.context.now
+        self._make_plan()
+        if not (self.complete or self.site.waits or self.wanted.filling):
+            self._follow(self._choose_route())
+        if self._full_index_needed():
+            self.indexes.need(self.task.full_pack)
 
     def _make_plan(self) -> None:
         busy = self.hearsay.fetching()

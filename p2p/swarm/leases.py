@@ -74,6 +74,10 @@ class Leases:
         if not self._believes(remote):
             return False
         old.renewed = self._context.now
+        if message.came != old.came:
+            old.came = message.came
+            plan = self._image.site.plan.pack
+            self._image.replan |= plan is not None and plan.index.sha256 != old.pack
         return True
 
     def end(self, peer: Peer, remote: RemoteImage, slot: int) -> None:
@@ -101,7 +105,8 @@ class Leases:
             return False
         image.lessors[peer.device] = peer
         stop = image.indexes.run_stop(message.pack, message.start, message.stop)
-        remote.leases[message.slot] = LeaseState(message.pack, message.start, stop, now, now, now)
+        lease = LeaseState(message.pack, message.start, stop, now, now, now, message.came)
+        remote.leases[message.slot] = lease
         image.hearsay.touch(leases=True)
         image.stale |= peer.device not in image.site.gateways
         return True
@@ -122,6 +127,7 @@ class Leases:
                     continue
                 self._rate.brought(device, size, now - lease.progressed)
             lease.renewed = lease.progressed = self.brought_at = now
+            lease.came = 0
             brought = True
         return brought
 

@@ -145,7 +145,8 @@ class Piece(NamedTuple):
 class Lease(NamedTuple):
     """This node fetches frames `[start, stop)` of `pack` over its WAN; replaces its earlier lease `slot`.
 
-    An empty range ends the lease.
+    `came`: bytes of them that are here already, of frames that are not whole yet. An empty range ends
+    the lease.
     """
 
     image: Digest
@@ -153,6 +154,7 @@ class Lease(NamedTuple):
     slot: int
     start: int
     stop: int
+    came: int = 0
 
 
 class Peers(NamedTuple):

@@ -217,7 +217,7 @@ class SwarmNode:
                         pursuit.gateway.progressed_by_peer()
                         context.stirred = not pursuit.image.left
                     elif event.how is e.How.WAN:
-                        pursuit.gateway.progressed_by_wan()
+                        pursuit.gateway.progressed_by_wan(event.pack, event.pieces)
             case e.PieceSent():
                 self._on_piece_sent(event)
             case e.FetchProgress():

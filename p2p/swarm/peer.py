@@ -45,7 +45,7 @@ class LeaseState:
     """Frames `[start, stop)` of `pack` that a peer said it fetches.
 
     `began` is when it was first heard of, `renewed` the time of the last sign of life, `progressed` of the
-    last piece it served from it.
+    last piece it served from it. `came`: bytes that it said to have of frames that it does not serve yet.
     """
 
     pack: Digest
@@ -54,6 +54,7 @@ class LeaseState:
     began: float
     renewed: float
     progressed: float
+    came: int = 0
 
 
 @dataclass(slots=True)

@@ -45,7 +45,8 @@ class SiteView:
     `keeper`: who fetches indexes for those that only hear of each other. `known`: nobody has to be
     waited for, as this node needs nothing of the image. `spare`: so many gateways more than usual, as
     nothing has come of those that there are. `waits`: nothing is planned yet, as a peer that does not take
-    part yet may make a smaller pack possible; until `waits_until`.
+    part yet may make a smaller pack possible; until `waits_until`. `coming`: packs of which this node fetches
+    frames, with the bytes of those that are not whole that the others were told of.
     """
 
     def __init__(self, context: Context, task: ImageTask, hearsay: Hearsay, *, known: bool) -> None:
@@ -56,6 +57,7 @@ class SiteView:
         self.spare = 0
         self.waits = False
         self.waits_until = math.inf
+        self.coming: list[tuple[Digest, int]] = []
         self.ready_at: float | None = None
         self._hearsay = hearsay
         self._context = context
@@ -299,8 +301,8 @@ class SiteView:
     ) -> dict[Digest, int]:
         """Stored bytes of each pack that the site already has, by the furthest node's account.
 
-        Of a pack that is being fetched half of the rest counts as here. So much of it may be on its way,
-        and all nodes change their mind together: only for what is much less.
+        Of a pack that is being fetched the beginnings of frames count, and half of the rest. So much of it
+        may be on its way, and all nodes change their mind together: only for what is much less.
         """
         held: dict[Digest, int] = {}
         if len(self._task.packs) == 1:
@@ -316,5 +318,12 @@ class SiteView:
             if share or name in packs:
                 held[name] = pack.index.size + int(pack.frames.size * share)
             if name in fetched:
-                held[name] = (held.get(name, 0) + pack.wan_bytes) // 2
+                here = min(pack.wan_bytes, held.get(name, 0) + self._coming_of(name))
+                held[name] = (here + pack.wan_bytes) // 2
         return held
+
+    def _coming_of(self, pack: Digest) -> int:
+        """Bytes that devices of the site have of a pack's frames that are not whole, by their account."""
+        remotes = self._context.remotes(self._task.image)
+        leases = (x for _, r in remotes if not r.distrusted for x in r.leases.values() if x.pack == pack)
+        return sum(lease.came for lease in leases) + sum(came for name, came in self.coming if name == pack)

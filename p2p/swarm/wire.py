@@ -62,6 +62,7 @@ def encode(message: m.Message) -> list[Buffer]:
         case m.Lease():
             fields = [
                 m.Code.LEASE, message.image, message.pack, message.slot, message.start, message.stop,
+                message.came,
             ]  # fmt: skip
         case m.Peers():
             fields = [m.Code.PEERS, [list(p) for p in message.peers]]
@@ -147,8 +148,11 @@ def _decode_body(body: list[Any], payload: Buffer) -> m.Message:
             return m.Want(_request(request), _digest(image), _digest(pack), _piece(piece))
         case [m.Code.PIECE, request]:
             return m.Piece(_request(request), payload)
-        case [m.Code.LEASE, image, pack, slot, start, stop]:
-            return m.Lease(_digest(image), _digest(pack), _int(slot, 0, 15), _frame(start), _frame(stop))
+        case [m.Code.LEASE, image, pack, slot, start, stop, came]:
+            came = _int(came, 0, limits.LEASE_BYTES_MAX)
+            return m.Lease(
+                _digest(image), _digest(pack), _int(slot, 0, 15), _frame(start), _frame(stop), came
+            )
         case [m.Code.PEERS, list(peers)]:
             if len(peers) > limits.PEER_EXCHANGE_MAX:
                 raise LimitExceeded(f"peers: {len(peers)} addresses")

@@ -81,7 +81,8 @@ def _payload(message: m.Piece | m.Blob) -> int:
 
 
 def _lease(message: m.Lease) -> int:
-    return _PREFIXES + 2 * _DIGEST + _int(message.slot) + _int(message.start) + _int(message.stop)
+    numbers = message.slot, message.start, message.stop, message.came
+    return _PREFIXES + 2 * _DIGEST + sum(map(_int, numbers))
 
 
 def _have(message: m.Have) -> int:

@@ -226,7 +226,7 @@ async def test_a_hostile_revoked_device_gets_not_one_byte_however_often_it_dials
         assert isinstance(await hostile.receive(stream), m.Hello)
         revoke(fleet, hostile.device)
         await knows(a, hostile.device)
-        with trio.fail_after(5):
+        with trio.fail_after(60):
             try:
                 while await hostile.receive(stream) is not None:
                     pass

@@ -96,7 +96,7 @@ async def scripted(answer: Answer, context: ssl.SSLContext | None = None) -> Asy
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(accept)
-            with trio.fail_after(20):
+            with trio.fail_after(60):
                 yield server
             nursery.cancel_scope.cancel()
     finally:

@@ -10,7 +10,7 @@ from pathlib import Path
 from coordinator.app import Coordinator, ServeOptions, make_server
 from coordinator.publishing.repository import Repository
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 
 
 @contextlib.contextmanager

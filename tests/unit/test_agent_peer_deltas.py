@@ -257,16 +257,15 @@ async def test_on_battery_nothing_is_begun_and_the_peer_is_told(
 
 
 async def test_on_battery_many_are_told_at_the_same_time(
-    device: Device, monkeypatch: pytest.MonkeyPatch
+    device: Device, autojump_clock: trio.testing.MockClock
 ) -> None:
     """Whoever asks waits for `TURN_S`, not for those as well that asked before it, or for a patch."""
-    monkeypatch.setattr(peer_deltas, "TURN_S", 0.2)
     device.processor.on_battery(True)
     patches = Recomputing(device.told.append, MEMORY, device.processor, device.making_one)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(patches.make, device.made, e.Recompute(TASK.image, NAME, 0))
         await trio.testing.wait_all_tasks_blocked()
-        with trio.fail_after(1.0):
+        with trio.fail_after(1.5 * peer_deltas.TURN_S):
             async with trio.open_nursery() as asking:
                 for group in range(10):
                     asking.start_soon(device.deltas.make, device.made, MAKE._replace(group=group))

@@ -32,6 +32,7 @@ def addresses(count: int) -> list[list[object]]:
 
 
 PIECES, ENTRIES = limits.PIECES_PER_PACK_MAX, limits.INDEX_ENTRIES_MAX
+LEASED = limits.LEASE_BYTES_MAX
 
 TWINS: list[tuple[str, tuple[object, ...], tuple[object, ...], str]] = [
     ("hello.protocol", (0, 1 << 16, "s", 1, True), (0, (1 << 16) + 1, "s", 1, True), "not a number within"),
@@ -59,8 +60,9 @@ TWINS: list[tuple[str, tuple[object, ...], tuple[object, ...], str]] = [
      "have-more: 4097 pieces"),
     ("have-more piece", (9, A, B, [PIECES - 1]), (9, A, B, [PIECES]), "within"),
     ("want piece", (10, 0, A, B, PIECES - 1), (10, 0, A, B, PIECES), "within"),
-    ("lease slot", (12, A, B, 15, 0, 1), (12, A, B, 16, 0, 1), "within"),
-    ("lease stop", (12, A, B, 0, 0, ENTRIES), (12, A, B, 0, 0, ENTRIES + 1), "within"),
+    ("lease slot", (12, A, B, 15, 0, 1, 0), (12, A, B, 16, 0, 1, 0), "within"),
+    ("lease stop", (12, A, B, 0, 0, ENTRIES, 0), (12, A, B, 0, 0, ENTRIES + 1, 0), "within"),
+    ("lease came", (12, A, B, 0, 0, 1, LEASED), (12, A, B, 0, 0, 1, LEASED + 1), "within"),
     ("peers count", (13, addresses(limits.PEER_EXCHANGE_MAX)), (13, addresses(limits.PEER_EXCHANGE_MAX + 1)),
      "peers: 33 addresses"),
     ("peers host", (13, [["d", "fe80::1", 1]]), (13, [["d", "intranet", 1]]), "peers: not an address"),
