@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 from coordinator.api.answers import json_answer
 from coordinator.api.errors import ApiError
 from coordinator.api.limits import NonceMemory, RateLimit, read_body
+from coordinator.api.renewing import Renewing
 from coordinator.api.reports import Reports, decode_body, refusal
 from coordinator.api.signatures import WINDOW_S, SignedRequest, authenticate
 from coordinator.api.status import STATUS_BODY_MAX, Status
@@ -51,12 +52,14 @@ class DeviceApi:
     settings: Settings
     clock: Clock
     nonces: NonceMemory = field(init=False)
+    renewing: Renewing = field(init=False)
     checkins: RateLimit = field(default_factory=lambda: RateLimit(rate=0.25, burst=20))
     reported: RateLimit = field(default_factory=lambda: RateLimit(rate=0.25, burst=20))
     failures: RateLimit = field(default_factory=lambda: RateLimit(rate=0.5, burst=30))
 
     def __post_init__(self) -> None:
         self.nonces = NonceMemory(self.clock(), WINDOW_S)
+        self.renewing = Renewing(self.database, self.authority, self.settings.certificate_days)
 
     def router(self) -> APIRouter:
         router = APIRouter(prefix="/api/v1", tags=["devices"])
@@ -197,6 +200,8 @@ class DeviceApi:
             counted = {} if status.sequence is None else {"sequence": device.sequence}
             device.sequence = max(device.sequence, status.sequence or 0)
             roster = choose_roster(presence(session, device.site), device_id) if status.wants_roster else []
+            renews = self.renewing.wanted(device, status.certificate_until, now)
+        renewed = self.renewing.certificate_for(device_id, now) if renews else None
         return json_answer(
             request,
             {
@@ -212,6 +217,7 @@ class DeviceApi:
                 ],
                 "poll_s": self.settings.poll_s,
                 **counted,
+                **({} if renewed is None else {"certificate": renewed}),
             },
         )
 
@@ -227,10 +233,11 @@ class DeviceApi:
             _refuse_out(device)
         batch = decode_body(body, request.headers.get("content-encoding", "").strip().lower())
         try:
-            results = Reports(self.database, self._key_of, self.reported).take(batch, by, now)
+            taken = Reports(self.database, self._key_of, self.reported, self.renewing).take(batch, by, now)
         except ContentError as error:
             raise refusal(error) from error
-        return json_answer(request, {"results": results})
+        answer: dict[str, object] = {"results": list(taken.results)}
+        return json_answer(request, answer | ({"certificates": taken.renewed} if taken.renewed else {}))
 
     def _signer(self, request: Request, body: bytes, now: float) -> str:
         """The device that signed a request, as long as it does not ask too often."""

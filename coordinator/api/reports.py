@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, utils
 
 from coordinator.api.errors import ApiError
 from coordinator.api.limits import RateLimit
+from coordinator.api.renewing import Renewing
 from coordinator.api.signatures import WINDOW_S
 from coordinator.api.status import Status
 from coordinator.db.database import Database
@@ -33,18 +34,30 @@ __all__ = ["REPORT_AGE_MAX_S", "Reports", "decode_body"]
 
 
 @dataclass(frozen=True, slots=True)
+class Taken:
+    """What became of a batch: a word for each report; new certificates (PEM) by device."""
+
+    results: list[str] = field(default_factory=list)
+    renewed: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Reports:
     """Takes batches. `key_of`: a device id to its public key in PEM form, None if it is not enrolled."""
 
     database: Database
     key_of: Callable[[str], bytes | None]
     rate: RateLimit
+    renewing: Renewing
 
-    def take(self, body: bytes, by: str, now: float) -> list[str]:
+    def take(self, body: bytes, by: str, now: float) -> Taken:
         """What became of each report that `by` hands in; raises `ContentError` for what is no batch."""
-        return [self._take(line, by, now) for line in reports.split_batch(body)]
+        taken = Taken()
+        for line in reports.split_batch(body):
+            taken.results.append(self._take(line, by, now, taken.renewed))
+        return taken
 
-    def _take(self, line: bytes, by: str, now: float) -> str:
+    def _take(self, line: bytes, by: str, now: float, renewed: dict[str, str]) -> str:
         try:
             signature, document = reports.split(line)
             report = Report.parse(document)
@@ -62,9 +75,9 @@ class Reports:
             self.rate.check(report.device, now)
         except ApiError:
             return "rate"
-        return self._record(report, status, by, now)
+        return self._record(report, status, by, now, renewed)
 
-    def _record(self, report: Report, status: Status, by: str, now: float) -> str:
+    def _record(self, report: Report, status: Status, by: str, now: float, renewed: dict[str, str]) -> str:
         with self.database.note() as session:
             device = session.get(Device, report.device)
             if device is None:
@@ -93,6 +106,10 @@ class Reports:
                     body=status.to_json(),
                 ),
             )
+            renews = self.renewing.wanted(device, status.certificate_until, now)
+        certificate = self.renewing.certificate_for(report.device, now) if renews else None
+        if certificate is not None:
+            renewed[report.device] = certificate
         return reports.OK
 
 

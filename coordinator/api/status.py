@@ -42,6 +42,9 @@ class Status:
     revocations: int | None = None
     """The version of the revocation list that it knows."""
 
+    certificate_until: int | None = None
+    """When the certificate ends that it has; None: it does not take renewed ones in answers."""
+
     @classmethod
     def parse(cls, body: bytes) -> Status:
         """Raises `ContentError` naming the key."""
@@ -65,7 +68,8 @@ class Status:
             wants_roster=fields.boolean("roster", default=True),
             sequence=fields.integer("sequence", 0, SEQUENCE_MAX) if "sequence" in fields else None,
             quiet_s=fields.integer("quiet_s", 0, limits.REPORT_QUIET_MAX_S) if "quiet_s" in fields else 0,
-            revocations=fields.integer("revocations", 0, COUNT_MAX) if "revocations" in fields else None,
+            revocations=_optional_count(fields, "revocations"),
+            certificate_until=_optional_count(fields, "certificate_until"),
         )
 
     @property
@@ -87,6 +91,10 @@ class Status:
             "role": self.role,
             "revocations": self.revocations,
         }
+
+
+def _optional_count(fields: Fields, key: str) -> int | None:
+    return fields.integer(key, 0, COUNT_MAX) if key in fields else None
 
 
 def _digests(fields: Fields, key: str) -> dict[str, str]:

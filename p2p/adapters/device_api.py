@@ -28,7 +28,7 @@ from p2p.adapters.url import Url, parse_url
 from p2p.content import limits
 from p2p.content.digests import Digest
 from p2p.content.fields import Fields, dump_object, load_object
-from p2p.content.report import SEQUENCE_MAX
+from p2p.content.report import SEQUENCE_MAX, Report, split
 from p2p.errors import ContentError, OriginError
 
 COMPONENTS = ("@method", "@path", "content-digest")
@@ -78,6 +78,16 @@ class CheckinAnswer:
     roster: tuple[RosterEntry, ...]
     poll_s: int
     sequence: int | None = None
+    certificate: bytes | None = None
+    """A new one for this device (PEM, unverified), if it is time for that."""
+
+
+@dataclass(frozen=True, slots=True)
+class HandedIn:
+    """What became of a report: the coordinator's word; a new certificate (PEM) for its writer, or nothing."""
+
+    result: str
+    certificate: bytes = b""
 
 
 class DeviceApi:
@@ -128,7 +138,7 @@ class DeviceApi:
 
     async def hand_in(
         self, device: str, key: ec.EllipticCurvePrivateKey, reports: Sequence[bytes]
-    ) -> list[str]:
+    ) -> list[HandedIn]:
         """Hand in signed reports, as `device`; what became of each, in their order.
 
         Raises `CoordinatorRefusal` (status 404: it takes no batches), `OriginBusy` or `OriginError`.
@@ -138,10 +148,14 @@ class DeviceApi:
         def sign(url: Url, body: bytes) -> Headers:
             return [("Content-Encoding", "gzip"), *signature_headers(url, body, device, key, self.now())]
 
-        results = _read(await self._post("api/v1/reports", body, sign, "text/plain"), _results)
+        answer = await self._post("api/v1/reports", body, sign, "text/plain")
+        results, renewed = _read(answer, _results)
         if len(results) != len(reports):
             raise OriginError("protocol", f"{len(results)} results for {len(reports)} reports")
-        return results
+        return [
+            HandedIn(result, renewed.get(_writer(report), b""))
+            for result, report in zip(results, reports, strict=True)
+        ]
 
     async def _post(
         self, path: str, body: bytes, sign: Callable[[Url, bytes], Headers], kind: str = "application/json"
@@ -237,11 +251,26 @@ def _checkin_answer(answer: Fields) -> CheckinAnswer:
     entries = answer.objects("roster", length_max=limits.DISCOVERED_MAX)
     sequence = answer.integer("sequence", 0, SEQUENCE_MAX) if "sequence" in answer else None
     roster = tuple(_roster_entry(e) for e in entries)
-    return CheckinAnswer(roster, answer.integer("poll_s", 1, POLL_S_MAX), sequence)
+    renewed = None
+    if "certificate" in answer:
+        renewed = answer.text("certificate", length_max=limits.CERTIFICATE_SIZE_MAX).encode()
+    return CheckinAnswer(roster, answer.integer("poll_s", 1, POLL_S_MAX), sequence, renewed)
 
 
-def _results(answer: Fields) -> list[str]:
-    return list(answer.names("results", length_max=limits.REPORTS_PER_BATCH_MAX))
+def _results(answer: Fields) -> tuple[list[str], dict[str, bytes]]:
+    """What became of each report, and new certificates by device; one that is too long is left out."""
+    results = list(answer.names("results", length_max=limits.REPORTS_PER_BATCH_MAX))
+    found = answer.text_map("certificates") if "certificates" in answer else {}
+    renewed = {device: pem.encode() for device, pem in found.items()}
+    return results, {d: pem for d, pem in renewed.items() if len(pem) <= limits.CERTIFICATE_SIZE_MAX}
+
+
+def _writer(report: bytes) -> str:
+    """The device that wrote a report; none if it is not one."""
+    try:
+        return Report.parse(split(report)[1]).device
+    except ContentError:
+        return ""
 
 
 def _roster_entry(entry: Fields) -> RosterEntry:

@@ -16,7 +16,7 @@ from typing import Any
 
 import trio
 
-from p2p.adapters.device_api import CoordinatorRefusal, DeviceApi
+from p2p.adapters.device_api import CoordinatorRefusal, DeviceApi, HandedIn
 from p2p.adapters.identity import Credentials
 from p2p.adapters.reports import ReportCount, compact, signed_report
 from p2p.agent.driver import SwarmDriver
@@ -49,7 +49,8 @@ class _Given:
 
 
 class HandingIn:
-    """`pause_s` tells how long the site waits between two questions to the origin."""
+    """`pause_s` tells how long the site waits between two questions to the origin; `renewed` is given a new
+    certificate (unverified) that came with a peer's word."""
 
     def __init__(
         self,
@@ -58,12 +59,14 @@ class HandingIn:
         driver: SwarmDriver,
         count: ReportCount,
         pause_s: Callable[[], float],
+        renewed: Callable[[bytes], None],
     ) -> None:
         self._credentials = credentials
         self._api = api
         self._driver = driver
         self._count = count
         self._pause_s = pause_s
+        self._renewed = renewed
         self._desk = ReportDesk()
         self._more = trio.Event()
         self._polled = False
@@ -148,6 +151,8 @@ class HandingIn:
         if given is not None and given.sequence == action.sequence:
             given.result, given.device = action.result, action.device
             given.over.set()
+            if action.certificate:
+                self._renewed(action.certificate)
 
     def arrived(self, action: e.ReportArrived) -> None:
         """A report that a peer brings: it waits at the desk, if it is in one piece."""
@@ -157,16 +162,16 @@ class HandingIn:
             report = reports.Report.parse(document)
         except ContentError as error:
             log.info("a report of %s: %s", action.device, error.message)
-            self._answer(action.device, message.number, "bad-report")
+            self._answer(action.device, message.number, HandedIn("bad-report"))
             return
         if not message.hops and report.device != action.device:
-            self._answer(action.device, message.number, "bad-report")
+            self._answer(action.device, message.number, HandedIn("bad-report"))
             return
         brought = Brought(report.device, report.sequence, action.device, message)
         if self._desk.add(brought, self._pause_s(), trio.current_time()):
             self._more.set()
         else:
-            self._answer(action.device, message.number, NOBODY)
+            self._answer(action.device, message.number, HandedIn(NOBODY))
 
     # The desk
 
@@ -201,11 +206,11 @@ class HandingIn:
         except CoordinatorRefusal as error:
             if error.status in NO_SUCH_PATH:
                 log.info("the coordinator takes no reports by way of peers")
-                results = [reports.UNSUPPORTED] * len(batch)
+                results = [HandedIn(reports.UNSUPPORTED)] * len(batch)
                 self._unsupported_until = trio.current_time() + UNSUPPORTED_S
             elif error.reason == "revoked":  # of others the coordinator does hear
                 log.info("reports of peers: %s", error.message)
-                results = [NOBODY] * len(batch)
+                results = [HandedIn(NOBODY)] * len(batch)
             else:
                 self._failed(error)
                 return
@@ -222,8 +227,8 @@ class HandingIn:
         log.info("reports of peers: %s", error.message)
         self._desk.failed(trio.current_time(), random.random())
 
-    def _answer(self, device: str, number: int, result: str) -> None:
-        self._driver.feed(e.ReportHandedIn(device, number, result))
+    def _answer(self, device: str, number: int, said: HandedIn) -> None:
+        self._driver.feed(e.ReportHandedIn(device, number, said.result, said.certificate))
 
 
 async def first_of(*events: trio.Event) -> None:

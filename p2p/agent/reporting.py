@@ -25,6 +25,7 @@ from p2p.adapters.status import write_status
 from p2p.agent.driver import SwarmDriver
 from p2p.agent.handing_in import HandingIn, first_of
 from p2p.agent.metering import WanMeter
+from p2p.agent.renewing import Renewing
 from p2p.agent.revoking import Revoking
 from p2p.agent.updates import Updates
 from p2p.config import AgentConfig
@@ -65,6 +66,7 @@ class Reporting:
         meter: WanMeter | None,
         count: ReportCount,
         revoking: Revoking,
+        renewing: Renewing,
     ) -> None:
         self._config = config
         self._credentials = credentials
@@ -76,6 +78,7 @@ class Reporting:
         self._updates = updates
         self._meter = meter
         self._revoking = revoking
+        self._renewing = renewing
         self._written: dict[str, Any] | None = None
         self._left = False
         self._pace = CheckInPace()
@@ -86,7 +89,7 @@ class Reporting:
         kept = DirectoryBlobStore(config.device.state_dir / "roster")
         self.roster = RosterDiscovery(credentials.identity.device, kept)
         self.poll_s = config.coordinator.poll_s
-        self.handing_in = HandingIn(credentials, api, driver, count, lambda: self.poll_s)
+        self.handing_in = HandingIn(credentials, api, driver, count, lambda: self.poll_s, renewing.take)
 
     async def check_in_always(
         self, *, once: bool = False, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
@@ -186,6 +189,8 @@ class Reporting:
             # Who is out of the fleet stays so: a try each minute would only cost the link.
             return error.reason == "revoked"
         self.handing_in.checked_in(answer.sequence)
+        if answer.certificate is not None:
+            self._renewing.take(answer.certificate)
         self.poll_s = min(self.poll_s, answer.poll_s)
         self._roster_at = now if roster else self._roster_at
         if self._config.discovery.roster and roster:
@@ -221,6 +226,7 @@ class Reporting:
             "ledger": self._driver.node.ledger.to_json(),
             "role": self._role(),
             "revocations": self._revoking.register.version,
+            **self._renewing.asked_for(),
         }
         plan = self._installer.record.plan
         if self._installer.task is Task.REBOOT and plan is not None:

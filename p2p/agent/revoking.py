@@ -43,6 +43,12 @@ class Revoking:
         self._silent = False
         self._told = ""
 
+    def presents(self, certificate: Digest) -> None:
+        """This device has another certificate from now on."""
+        self._certificate = certificate
+        self._heeded = -1
+        self.heed()
+
     @property
     def own(self) -> Revocation | None:
         """The revocation of this device, if it is revoked."""

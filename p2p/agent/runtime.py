@@ -35,6 +35,7 @@ from p2p.agent.driver import SwarmDriver
 from p2p.agent.imported import ImportedBundle
 from p2p.agent.links import PeerLinks
 from p2p.agent.metering import meter_of
+from p2p.agent.renewing import Renewing
 from p2p.agent.reporting import Reporting
 from p2p.agent.revoking import Revoking
 from p2p.agent.updates import RebootPendingError, Updates, explain
@@ -226,6 +227,7 @@ class Agent:
             self._meter,
             ReportCount(DirectoryBlobStore(state / "reports")),
             self._revoking,
+            Renewing(config, self._credentials, self._transport, self._revoking, self._now),
         )
         self._asking = Asking(
             config,

@@ -36,9 +36,15 @@ def _check_certificate(config: AgentConfig) -> list[str]:
             f"the certificate is for site {identity.site}, network.site is {config.network.site}"
         )
     if credentials.not_after < time.time():
-        raise ConfigError("the certificate has expired", next_step="enrol this device again")
-    until = time.strftime("%Y-%m-%d", time.gmtime(credentials.not_after))
-    return [f"{identity.device}, site {identity.site}, until {until}"]
+        raise ConfigError(
+            "the certificate has expired: peers refuse this device",
+            next_step="let the agent reach the coordinator, which renews it with the next check-in; a device"
+            " without a WAN has to be enrolled again",
+        )
+    until, renewal = (
+        time.strftime("%Y-%m-%d", time.gmtime(at)) for at in (credentials.not_after, credentials.renew_at)
+    )
+    return [f"{identity.device}, site {identity.site}, until {until}, renewed from {renewal} on"]
 
 
 def _check_root(config: AgentConfig) -> list[str]:

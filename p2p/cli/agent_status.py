@@ -63,6 +63,7 @@ def gather_status(config: AgentConfig) -> dict[str, Any]:
         },
         "slots": slots,
         "revocations": revocation_facts_of(config),
+        "certificate": certificate_facts_of(config),
     }
 
 
@@ -87,6 +88,15 @@ def revocation_facts_of(config: AgentConfig) -> dict[str, Any] | None:
     return revocation_facts(revocations_of(config, read_only=True), credentials.identity.certificate)
 
 
+def certificate_facts_of(config: AgentConfig) -> dict[str, int] | None:
+    """When the certificate ends and is renewed, in seconds since 1970; None while there is none."""
+    try:
+        credentials = load_credentials(config.key_path, config.certificate_path, config.fleet_ca_path)
+    except ConfigError:
+        return None
+    return {"until": int(credentials.not_after), "renews_at": int(credentials.renew_at)}
+
+
 def show_status(facts: dict[str, Any]) -> None:
     """The same facts for people."""
     agent_facts: dict[str, Any] = facts["agent"] or {}
@@ -103,6 +113,7 @@ def show_status(facts: dict[str, Any]) -> None:
             *([("WAN", _wan_line(agent_facts["wan"]))] if agent_facts.get("wan") else []),
             ("boot", _boot_line(boot)),
             *([("revoked", _revoked_line(facts["revocations"]))] if facts["revocations"] else []),
+            *([("certificate", _certificate_line(facts["certificate"]))] if facts["certificate"] else []),
         ]
     )
     click.echo("slots")
@@ -172,6 +183,13 @@ def _wan_line(wan: dict[str, Any]) -> str:
 def _revoked_line(found: dict[str, Any]) -> str:
     own = f"THIS DEVICE ({found['own']['reason']}), and " if found["own"] else ""
     return f"{own}{found['known'] - bool(found['own'])} others, list version {found['version']}"
+
+
+def _certificate_line(found: dict[str, int]) -> str:
+    until, renewal = (time.strftime("%Y-%m-%d", time.gmtime(found[key])) for key in ("until", "renews_at"))
+    if found["until"] < time.time():
+        return f"HAS EXPIRED on {until}: peers refuse it; the next check-in renews it"
+    return f"until {until}, renewed from {renewal} on"
 
 
 def _boot_line(boot: dict[str, Any]) -> str:

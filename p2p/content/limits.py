@@ -91,6 +91,7 @@ DEVICE_API_ANSWER_MAX = 4 * MIB
 
 # Signed reports
 REPORT_SIZE_MAX = 16 * KIB  # one, with its signature
+CERTIFICATE_SIZE_MAX = 16 * KIB  # a device certificate in PEM, with the names of its groups
 REPORTS_PER_BATCH_MAX = 128
 REPORT_HOPS_MAX = 8  # peers that one goes through, after the first
 REPORT_BATCH_MAX = 1 * MIB  # a batch, decoded

@@ -218,10 +218,14 @@ class Report(NamedTuple):
 
 
 class Reported(NamedTuple):
-    """What the coordinator said of the report that the receiver gave with this number: a stable word."""
+    """What the coordinator said of the report that the receiver gave with this number: a stable word.
+
+    `certificate`: a new one for the device that wrote it (PEM, unverified), or nothing.
+    """
 
     number: int
     result: str
+    certificate: bytes = b""
 
 
 class Bye(NamedTuple):

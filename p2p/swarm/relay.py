@@ -94,7 +94,7 @@ class Relay:
     def handed_in(self, event: e.ReportHandedIn) -> None:
         """Tell a peer what became of its report."""
         if event.device in self._context.peers:
-            self._context.send(event.device, m.Reported(event.number, event.result))
+            self._context.send(event.device, m.Reported(event.number, event.result, event.certificate))
 
     # Peers
 
@@ -162,7 +162,7 @@ class Relay:
         whose = self._passed.pop((peer.device, message.number), None)
         if whose is not None:
             if whose[0] in context.peers:
-                context.send(whose[0], m.Reported(whose[1], message.result))
+                context.send(whose[0], message._replace(number=whose[1]))
         elif own is not None and self._with == peer.device and self._number == message.number:
             if message.result == UNSUPPORTED:  # or so it says: others may know better
                 self._unsupported = True
@@ -170,7 +170,7 @@ class Relay:
             if message.result in (NOBODY, UNSUPPORTED):
                 self._offer()
             else:
-                self._return(peer.device, message.result)
+                self._return(peer.device, message.result, message.certificate)
 
     def lost(self, device: str) -> None:
         """A peer is gone, perhaps with our report: which the coordinator takes but once."""
@@ -229,10 +229,10 @@ class Relay:
         self._last = (self._last + 1) & 0xFFFFFFFF
         return self._last
 
-    def _return(self, device: str | None, result: str) -> None:
+    def _return(self, device: str | None, result: str, certificate: bytes = b"") -> None:
         own, self._own, self._with, self._number = self._own, None, None, None
         if own is not None:
-            self._context.actions.append(e.ReportReturned(own.sequence, device, result))
+            self._context.actions.append(e.ReportReturned(own.sequence, device, result, certificate))
 
     def _doubted(self, device: str) -> bool:
         return self._context.now < self._doubts.get(device, (0.0, 0.0))[0]

@@ -38,11 +38,12 @@ class ReportWithdrawn(NamedTuple):
 
 
 class ReportHandedIn(NamedTuple):
-    """What the coordinator said of a peer's report (`ReportArrived`)."""
+    """What the coordinator said of a peer's report (`ReportArrived`); a new certificate for its writer."""
 
     device: str
     number: int
     result: str
+    certificate: bytes = b""
 
 
 # Actions
@@ -58,9 +59,11 @@ class ReportArrived(NamedTuple):
 class ReportReturned(NamedTuple):
     """What became of the local agent's report: the word of the peer that was to hand it in, unverified.
 
-    `device`: that peer; None: there is nobody to hand it in, so the agent does that itself.
+    `device`: that peer; None: there is nobody to hand it in, so the agent does that itself. `certificate`: a
+    new one for this device (PEM, unverified), or nothing.
     """
 
     sequence: int
     device: str | None
     result: str
+    certificate: bytes = b""

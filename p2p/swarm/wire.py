@@ -76,7 +76,7 @@ def encode(message: m.Message) -> list[Buffer]:
         case m.Report():
             fields = [m.Code.REPORT, message.number, message.urgent, message.hops, message.report]
         case m.Reported():
-            fields = [m.Code.REPORTED, message.number, message.result]
+            fields = [m.Code.REPORTED, message.number, message.result, message.certificate]
     header: bytes = msgpack.packb(fields, use_bin_type=True)
     head = PREFIX.pack(len(header), len(payload)) + header
     return [head, payload] if len(payload) else [head]
@@ -169,8 +169,10 @@ def _decode_body(body: list[Any], payload: Buffer) -> m.Message:
             if len(report) > limits.REPORT_SIZE_MAX:
                 raise LimitExceeded(f"report: {len(report)} bytes")
             return m.Report(_request(number), urgent, _int(hops, 0, limits.REPORT_HOPS_MAX), report)
-        case [m.Code.REPORTED, number, str(result)]:
-            return m.Reported(_request(number), check_name(result, "reported.result"))
+        case [m.Code.REPORTED, number, str(result), bytes(certificate)]:
+            if len(certificate) > limits.CERTIFICATE_SIZE_MAX:
+                raise LimitExceeded(f"reported: a certificate of {len(certificate)} bytes")
+            return m.Reported(_request(number), check_name(result, "reported.result"), certificate)
         case _:
             raise ContentError(f"message {body[0]}: unknown code or shape")
 

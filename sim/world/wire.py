@@ -133,7 +133,7 @@ SIZES: dict[type, Callable[[Any], int]] = {
     m.Hearsay: _hearsay,
     m.OriginAsked: lambda x: _PREFIXES + _int(x.timestamp_version) + _int(x.age),
     m.Report: lambda x: _PREFIXES + _int(x.number) + 2 + _bin(len(x.report)),
-    m.Reported: lambda x: _PREFIXES + _int(x.number) + _str(x.result),
+    m.Reported: lambda x: _PREFIXES + _int(x.number) + _str(x.result) + _bin(len(x.certificate)),
 }
 
 

@@ -48,6 +48,7 @@ MESSAGES: tuple[m.Message, ...] = (
     m.OriginAsked(1_700_000_000, 1800),
     m.Report(7, True, 2, b'AAAA {"device":"d1"}\n'),
     m.Reported(7, "ok"),
+    m.Reported(8, "ok", b"-----BEGIN CERTIFICATE-----"),
     m.Hearsay(IMAGE, ()),
     m.Hearsay(
         IMAGE,
@@ -79,6 +80,7 @@ REFUSED: tuple[dict[str, str], ...] = (
     {"header": _pack(1, 0, 0), "payload": "00", "why": "an announcement with a payload"},
     {"header": _pack(16), "payload": "", "why": "unknown code"},
     {"header": _pack(12, IMAGE, PACK, 0, 4, 6, 8_388_609), "payload": "", "why": "more came than is leased"},
+    {"header": _pack(26, 7, "ok", bytes(16_385)), "payload": "", "why": "a certificate that is too long"},
     {"header": _pack(25, -1, True, 0, b""), "payload": "", "why": "a report without a number"},
     {"header": _pack(25, 1, True, 9, b""), "payload": "", "why": "a report that went round for too long"},
     {"header": _pack(25, 1, True, 0, b"x" * 16_385), "payload": "", "why": "too long a report"},

@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -15,15 +16,19 @@ from cryptography.hazmat.primitives import serialization
 from fastapi import APIRouter
 
 from coordinator.api.device import DeviceApi as CoordinatorsApi
+from coordinator.api.renewing import Renewing
+from coordinator.api.reports import Reports, Taken
 from coordinator.app import Coordinator
 from coordinator.clock import wall_clock
 from coordinator.db.models import Device as Record
 from coordinator.db.models import LatestReport
-from p2p.adapters.device_api import DeviceApi
+from p2p.adapters.device_api import DeviceApi, HandedIn
 from p2p.adapters.durable import DirectoryBlobStore
 from p2p.adapters.reports import STEP, ReportCount, compact
+from p2p.adapters.tls import TlsTransport
 from p2p.content.report import OK, SEQUENCE_MAX
 from p2p.errors import StoreError
+from p2p.ports import PeerAddress
 from p2p.swarm import lookout, report_desk
 from p2p.trust import pace
 from tests.support.fleet import Device, FleetRig, RunningAgent, until
@@ -77,17 +82,28 @@ def served(fleet: FleetRig) -> Iterator[tuple[Coordinator, str]]:
 
 
 @asynccontextmanager
-async def depot(fleet: FleetRig, served: tuple[Coordinator, str]) -> AsyncIterator[Depot]:
+async def depot(
+    fleet: FleetRig, served: tuple[Coordinator, str], *, certificate_days_ago: int = 0
+) -> AsyncIterator[Depot]:
     coordinator, url = served
     devices: list[Device] = []
     for name in ("d1", "d2", "d3"):
         devices.append(fleet.device(name, coordinator=url, peers=tuple(devices), poll_s=POLL_S))
+        if certificate_days_ago:
+            age(devices[-1], certificate_days_ago)
         register(coordinator, devices[-1])
     async with AsyncExitStack() as stack:
         runs = {d.name: await stack.enter_async_context(d.running()) for d in devices}
         found = Depot(coordinator, runs)
         await found.met()
         yield found
+
+
+def age(device: Device, days: int) -> None:
+    """Its certificate of 30 days is from so long ago."""
+    key, when = device.credentials.key.public_key(), datetime.now(UTC) - timedelta(days=days)
+    aged = device.fleet.authority.issue(key, device.name, "depot", (), when, days=30)
+    device.config.certificate_path.write_bytes(aged.public_bytes(serialization.Encoding.PEM))
 
 
 def register(coordinator: Coordinator, device: Device) -> None:
@@ -128,12 +144,47 @@ async def test_riders_report_by_way_of_the_one_that_asks_for_all(
             assert count is not None and count.sequence >= 2
 
 
+async def test_a_certificate_is_renewed_by_way_of_the_one_that_hands_in(
+    fleet: FleetRig, served: tuple[Coordinator, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Peers that are connected stay so; who connects from then on sees the new one."""
+    take, wanted, handed_in = Reports.take, Renewing.wanted, list[str]()
+
+    def take_it(self: Reports, body: bytes, by: str, now: float) -> Taken:
+        handed_in.append(by)
+        try:
+            return take(self, body, by, now)
+        finally:
+            handed_in.pop()
+
+    monkeypatch.setattr(Reports, "take", take_it)
+    monkeypatch.setattr(Renewing, "wanted", lambda *given: bool(handed_in) and wanted(*given))
+    async with depot(fleet, served, certificate_days_ago=20) as site:
+
+        def renewed() -> list[RunningAgent]:
+            at_least = time.time() + 600 * 86_400
+            return [run for run in site.runs.values() if run.device.credentials.not_after > at_least]
+
+        await until(renewed, "one is renewed")
+        rider = renewed()[0]
+        assert all(len(run.node.peers) == 2 for run in site.runs.values())
+        found = rider.device.credentials.identity
+        assert rider.agent._revoking._certificate == found.certificate
+        visitor = TlsTransport(fleet.device("visitor").credentials, time.time, host="127.0.0.1")
+        try:
+            stream = await visitor.connect(PeerAddress("127.0.0.1", rider.device.port))
+            assert stream.identity.certificate == found.certificate
+            await stream.aclose()
+        finally:
+            visitor.close()
+
+
 async def test_a_device_whose_reports_are_dropped_goes_to_the_coordinator_itself(
     fleet: FleetRig, served: tuple[Coordinator, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dropped: list[int] = []
 
-    async def drop(self: DeviceApi, device: str, key: object, reports: list[bytes]) -> list[str]:
+    async def drop(self: DeviceApi, device: str, key: object, reports: list[bytes]) -> list[HandedIn]:
         dropped.append(len(reports))
         await trio.sleep_forever()
         raise AssertionError
@@ -157,8 +208,8 @@ async def test_who_says_that_it_handed_in_and_did_not_is_found_out(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    async def lie(self: DeviceApi, device: str, key: object, reports: list[bytes]) -> list[str]:
-        return [OK] * len(reports)
+    async def lie(self: DeviceApi, device: str, key: object, reports: list[bytes]) -> list[HandedIn]:
+        return [HandedIn(OK)] * len(reports)
 
     monkeypatch.setattr(DeviceApi, "hand_in", lie)
     with caplog.at_level(logging.WARNING):

@@ -9,7 +9,7 @@ import pytest
 import trio
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from p2p.adapters.device_api import CoordinatorRefusal
+from p2p.adapters.device_api import CoordinatorRefusal, HandedIn
 from p2p.adapters.reports import signed_report
 from p2p.agent.handing_in import UNABLE_S, HandingIn
 from p2p.content.report import OK, UNSUPPORTED
@@ -27,6 +27,7 @@ class Site:
 
     def __init__(self) -> None:
         self.fed: list[e.Event] = []
+        self.renewed: list[bytes] = []
         self.refusal: OriginError | None = None
         driver = SimpleNamespace(feed=self.fed.append, node=SimpleNamespace(speaks_for_itself=False))
         credentials: Any = SimpleNamespace(
@@ -35,12 +36,12 @@ class Site:
         api: Any = SimpleNamespace(hand_in=self._taken, now=lambda: 0.0)
         count: Any = None
         held: Any = driver
-        self.handing_in = HandingIn(credentials, api, held, count, lambda: PAUSE_S)
+        self.handing_in = HandingIn(credentials, api, held, count, lambda: PAUSE_S, self.renewed.append)
 
-    async def _taken(self, device: str, key: object, batch: list[bytes]) -> list[str]:
+    async def _taken(self, device: str, key: object, batch: list[bytes]) -> list[HandedIn]:
         if self.refusal is not None:
             raise self.refusal
-        return [OK] * len(batch)
+        return [HandedIn(OK)] * len(batch)
 
     def bring(self, sequence: int) -> None:
         line = signed_report(ec.generate_private_key(ec.SECP256R1()), "d1", sequence, 0.0, {"state": "idle"})

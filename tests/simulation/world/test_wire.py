@@ -37,7 +37,7 @@ _MESSAGES = st.one_of(
     st.builds(m.Bye, _names),
     st.builds(m.OriginAsked, st.integers(0, 1 << 53), st.integers(0, 65535)),
     st.builds(m.Report, _requests, st.booleans(), st.integers(0, 8), st.binary(max_size=300)),
-    st.builds(m.Reported, _requests, _names),
+    st.builds(m.Reported, _requests, _names, st.binary(max_size=70_000)),
     st.builds(m.Hearsay, _digests, st.lists(_claims, max_size=20).map(tuple)),
 )
 

@@ -1,0 +1,158 @@
+"""A certificate that is said to be this device's next one: what is taken, and what changes nothing."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from coordinator.publishing.authority import FleetAuthority
+from p2p.adapters.files import SYSTEM_FILES, Files
+from p2p.adapters.identity import Credentials, load_credentials, make_key
+from p2p.agent.renewing import Renewing
+from p2p.content.digests import Digest, sha256
+
+NOW = datetime(2026, 6, 1, tzinfo=UTC)
+
+
+@dataclass
+class Device:
+    """A device with a certificate of 30 days, with what its agent was told to present."""
+
+    authority: FleetAuthority
+    config: Any
+    renewing: Renewing
+    now: datetime
+    used: list[Credentials]
+    presented: list[Digest]
+
+    def certificate(self, *, days: int = 30, **changed: Any) -> bytes:
+        """One that is issued now."""
+        key = self.renewing.credentials.key.public_key()
+        given: dict[str, Any] = {"key": key, "device": "d1", "site": "depot", "groups": ()} | changed
+        authority = given.pop("authority", self.authority)
+        found = authority.issue(**given, now=self.now, days=days)
+        return bytes(found.public_bytes(serialization.Encoding.PEM))
+
+    @property
+    def kept(self) -> bytes:
+        return bytes(self.config.certificate_path.read_bytes())
+
+
+@pytest.fixture
+def device(tmp_path: Path) -> Device:
+    return make(tmp_path, SYSTEM_FILES)
+
+
+def new_authority(directory: Path) -> FleetAuthority:
+    (directory / "ca").mkdir(parents=True)
+    return FleetAuthority.create(directory, None, "test", NOW)
+
+
+def make(directory: Path, files: Files) -> Device:
+    authority = new_authority(directory)
+    config: Any = SimpleNamespace(
+        key_path=directory / "key.pem",
+        certificate_path=directory / "certificate.pem",
+        fleet_ca_path=directory / "ca.pem",
+    )
+    key = make_key(config.key_path)
+    first = authority.issue(key.public_key(), "d1", "depot", (), NOW, 30)
+    config.certificate_path.write_bytes(first.public_bytes(serialization.Encoding.PEM))
+    used: list[Credentials] = []
+    presented: list[Digest] = []
+    transport: Any = SimpleNamespace(use=used.append)
+    revoking: Any = SimpleNamespace(presents=presented.append)
+    credentials = load_credentials(config.key_path, config.certificate_path, config.fleet_ca_path)
+    renewing = Renewing(config, credentials, transport, revoking, lambda: found.now.timestamp(), files=files)
+    found = Device(authority, config, renewing, NOW, used, presented)
+    return found
+
+
+def test_it_is_asked_for_from_the_middle_of_its_life_on(device: Device) -> None:
+    assert device.renewing.asked_for() == {}
+    device.now += timedelta(days=14)  # one that is issued is dated back by a day
+    assert device.renewing.asked_for() == {}
+    device.now += timedelta(days=1)
+    end = int((NOW + timedelta(days=30)).timestamp())
+    assert device.renewing.asked_for() == {"certificate_until": end}
+    device.renewing.take(device.certificate())
+    assert device.renewing.asked_for() == {}
+
+
+def test_a_new_one_is_kept_and_presented(device: Device) -> None:
+    device.now += timedelta(days=20)
+    renewed = device.certificate(groups=("pilots",))
+    device.renewing.take(renewed)
+    assert device.kept == renewed
+    (used,) = device.used
+    assert used == device.renewing.credentials
+    assert used.not_after == (NOW + timedelta(days=50)).timestamp()
+    assert used.identity.groups == frozenset({"pilots"})
+    assert device.presented == [used.identity.certificate]
+
+
+def test_what_is_no_certificate_for_this_device_changes_nothing(
+    device: Device, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    held = device.kept
+    device.now += timedelta(days=20)
+    stranger = new_authority(tmp_path / "other")
+    another = ec.generate_private_key(ec.SECP256R1()).public_key()
+    good = device.certificate()
+    refused = {
+        "garbage": b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+        "nothing": b"",
+        "two of them": good + good,
+        "another key": device.certificate(key=another),
+        "another device": device.certificate(device="d2"),
+        "another site": device.certificate(site="harbour"),
+        "another CA": device.certificate(authority=stranger),
+    }
+    for what, pem in refused.items():
+        caplog.clear()
+        with caplog.at_level(logging.WARNING):
+            device.renewing.take(pem)
+        assert "was not taken" in caplog.text, what
+        assert "until 2026-07-01" in caplog.text, "what is kept"
+        assert (device.kept, device.used, device.presented) == (held, [], []), what
+
+
+def test_an_older_one_that_somebody_kept_is_not_gone_back_to(device: Device) -> None:
+    first = device.kept
+    device.now += timedelta(days=20)
+    second = device.certificate()
+    device.renewing.take(second)
+    device.renewing.take(first)
+    device.renewing.take(device.certificate(days=5))
+    device.renewing.take(second)
+    assert device.kept == second
+    assert len(device.used) == 1
+
+
+def test_a_full_disk_keeps_the_old_one(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    class Full:
+        """Files that cannot be written."""
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(SYSTEM_FILES, name)
+
+        def rename(self, source: str, target: str) -> None:
+            raise OSError(28, "No space left on device")
+
+    files: Any = Full()
+    device = make(tmp_path, files)
+    held = sha256(device.kept)
+    device.now += timedelta(days=20)
+    with caplog.at_level(logging.WARNING):
+        device.renewing.take(device.certificate())
+    assert "No space left on device" in caplog.text
+    assert (sha256(device.kept), device.used) == (held, [])
+    assert device.renewing.asked_for(), "and goes on asking"
