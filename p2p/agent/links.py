@@ -53,6 +53,8 @@ Answer = Callable[[Serve], m.Message]
 class Link:
     """One connection. `answer` reads a piece only when its turn to be sent has come.
 
+    Pieces let all other messages pass: on a slow network those would wait for seconds behind megabytes that
+    were asked for, and nothing of what they say (who fetches what, who is done) would be true any more.
     While `backlog` is full, nothing more is read. `watch` runs beside `read` and `write`, which it ends
     when the far end neither gives nor takes.
     """
@@ -66,7 +68,8 @@ class Link:
         self._answer = answer
         self._lan = lan
         self._backlog = backlog
-        self._queue: deque[m.Message | Serve] = deque()
+        self._queue: deque[m.Message] = deque()
+        self._pieces: deque[Serve] = deque()
         self._more = trio.Event()
         self._reading, self._writing = Patience(), Patience()
         self.scope = trio.CancelScope()
@@ -74,14 +77,17 @@ class Link:
         self.banned = False
 
     def send(self, message: m.Message | Serve) -> None:
-        """Queue a message."""
+        """Queue a message, or a piece behind all messages."""
         if self.closing:
             return
-        if len(self._queue) >= QUEUE_MAX:
+        if len(self._queue) + len(self._pieces) >= QUEUE_MAX:
             log.info("peer %s reads too slowly, closing", self.device)
             self.scope.cancel()
             return
-        self._queue.append(message)
+        if isinstance(message, Serve):
+            self._pieces.append(message)
+        else:
+            self._queue.append(message)
         self._more.set()
 
     def close(self, reason: str) -> None:
@@ -89,6 +95,7 @@ class Link:
         if self.closing:
             return
         self._queue.clear()
+        self._pieces.clear()
         self.send(m.Bye(reason))
         self.closing = True
         self.scope.deadline = min(self.scope.deadline, trio.current_time() + BYE_S)
@@ -100,15 +107,19 @@ class Link:
         """
         with self._writing as patience:
             while True:
-                while self._queue:
+                while self._queue or self._pieces:
                     parts: list[Buffer] = []
                     answers: list[int] = []
                     size = 0
-                    while self._queue and size < BUFFER and len(parts) < 64:
-                        message = self._queue.popleft()
-                        if isinstance(message, Serve):
-                            message = self._answer(message)
+                    while (self._queue or self._pieces) and size < BUFFER and len(parts) < 64:
+                        if not self._queue:
+                            message = self._answer(self._pieces.popleft())
                             answers.append(len(message.payload) if isinstance(message, m.Piece) else 0)
+                            if not isinstance(message, m.Piece):
+                                self._queue.append(message)  # behind what the node says of it
+                                continue
+                        else:
+                            message = self._queue.popleft()
                         encoded = wire.encode(message)
                         parts += encoded
                         size += sum(len(p) for p in encoded)

@@ -1,9 +1,9 @@
 """Fluid flows over shared links: max-min fair rates by progressive filling.
 
-A flow is a queue of items that cross its links one after the other; it has a rate while anything is
-queued. Rates change only where they must: when a flow starts or ends or a link changes, once per
-instant, for the links and flows that are connected with it (Bertsekas and Gallager, Data Networks,
-6.5.2). An item counts as carried, in whole bytes, when it is through, or when its flow is cut.
+A flow is a queue of items that cross its links one after the other (some pass those that wait); it has a
+rate while anything is queued. Rates change only where they must: when a flow starts or ends or a link
+changes, once per instant, for the links and flows that are connected with it (Bertsekas and Gallager, Data
+Networks, 6.5.2). An item counts as carried, in whole bytes, when it is through, or when its flow is cut.
 A link that stands twice in a flow's path is crossed twice (one medium that both ends share). Not for
 delay, order or overhead (`network`).
 """
@@ -48,7 +48,9 @@ class Link:
 class Flow:
     """One sender's queue to one receiver over `path`. `cap`: what it can use at most, bytes per second."""
 
-    __slots__ = ("bounds", "cap", "done", "generation", "items", "left", "path", "rate", "since", "size")
+    __slots__ = (
+        "ahead", "bounds", "cap", "done", "generation", "items", "left", "path", "rate", "since", "size",
+    )  # fmt: skip
 
     def __init__(self, path: tuple[Link, ...], cap: float = 0.0) -> None:
         self.path = path
@@ -57,6 +59,8 @@ class Flow:
         """What it may use at most for different reasons, once there is more than one."""
         self.items: list[tuple[int, Callable[..., object] | None, tuple[Any, ...]]] = []
         """A list, as most flows of a world are empty, and a queue is short."""
+        self.ahead = 0
+        """So many items, those that follow the one under way, have passed others."""
         self.rate = 0.0
         self.size = 0
         """Bytes of the first item."""
@@ -84,6 +88,14 @@ class Flows:
         self.recomputed = 0
         """Flows whose rate was worked out, over all recomputations."""
 
+    def pass_on(self, flow: Flow, size: int, call: Callable[..., object] | None, *arguments: Any) -> None:
+        """As `push`, but it passes all that is queued, except for what is under way and has passed, too."""
+        if not flow.items:
+            self.push(flow, size, call, *arguments)
+            return
+        flow.ahead += 1
+        flow.items.insert(flow.ahead, (size, call, arguments))
+
     def push(self, flow: Flow, size: int, call: Callable[..., object] | None, *arguments: Any) -> None:
         """Queue `size` bytes; `call(*arguments)` when the last of them has crossed."""
         flow.items.append((size, call, arguments))
@@ -101,6 +113,7 @@ class Flows:
         crossed = min(flow.size, max(0, int(flow.size - flow.left + _EPSILON)))
         self._carry(flow, crossed)
         flow.items.clear()
+        flow.ahead = 0
         self._leave(flow)
         return crossed
 
@@ -166,6 +179,7 @@ class Flows:
         if flow.generation != generation:
             return
         size, call, arguments = flow.items.pop(0)
+        flow.ahead = max(0, flow.ahead - 1)
         self._carry(flow, size)
         if flow.items:
             self._begin(flow)

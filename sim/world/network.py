@@ -1,8 +1,9 @@
 """Local networks and the connections between devices, with everything that crosses them.
 
 Pieces and blobs are flows from the sender's to the receiver's links; small messages take their delay
-and are only counted. Each direction of a connection delivers in order. Which devices can reach one
-another follows from where they are, from partitions, and from who bans whom.
+and are only counted. Each direction of a connection delivers in order, but that pieces that are not under way
+let all else pass (as in `p2p.agent.links`). Which devices can reach one another follows from where they
+are, from partitions, and from who bans whom.
 """
 
 from __future__ import annotations
@@ -132,9 +133,10 @@ class Connection:
         kernel.note(way.pair, key_of(message, size))
         if kernel.heard:
             kernel.tell(f"{way.sender.name}>{target} {label(message)}")
+        queue = self.flows.push if type(message) is m.Piece else self.flows.pass_on
         if size >= FLOW_MIN:
             wire = on_tls(size)
-            self.flows.push(way.flow, wire, self._crossed, way, message, sent, arguments)
+            queue(way.flow, wire, self._crossed, way, message, sent, arguments)
             return wire
         if way.burst_at == now:
             wire = size
@@ -142,7 +144,7 @@ class Connection:
             wire = size + RECORD_OVERHEAD + PACKET * (1 + size // SEGMENT)
             way.burst_at = now
         if way.flow.items:
-            self.flows.push(way.flow, wire, self._crossed, way, message, sent, arguments)
+            queue(way.flow, wire, self._crossed, way, message, sent, arguments)
             return wire
         way.sender.local.small += wire
         arrival = now + way.delay + wire / way.rate

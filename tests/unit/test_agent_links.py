@@ -583,5 +583,36 @@ async def test_an_answer_has_been_sent_when_the_socket_has_taken_it_and_not_befo
     assert sent == [(pytest.approx(10), 1000), (pytest.approx(10), 0)]
 
 
+async def test_messages_pass_the_pieces_that_wait(autojump_clock: MockClock) -> None:
+    """Behind megabytes on a slow network, word of who fetches what would be true no more."""
+
+    class Slow(MemoryPeerStream):
+        async def send(self, *parts: Buffer) -> None:
+            await trio.sleep(sum(len(p) for p in parts) / 100_000)
+            await super().send(*parts)
+
+    ours, theirs = memory_stream_pair()
+    image = Digest(bytes(32))
+    link = Link(
+        Slow(ours, identity("b")), "a", lambda serve: m.Piece(serve.request, bytes(300_000)),
+        RateBudget(None), Backlog(1 << 30),
+    )  # fmt: skip
+    far = Link(MemoryPeerStream(theirs, identity("a")), "a", _nothing, RateBudget(None), Backlog(1 << 30))
+    came: list[tuple[str, float]] = []
+    async with trio.open_nursery() as nursery:
+        for number in range(3):
+            link.send(Serve("b", number, image, image, number))
+        nursery.start_soon(link.write, lambda size: None)
+        nursery.start_soon(far.read, lambda said: came.append((type(said).__name__, trio.current_time())))
+        started = trio.current_time()
+        await trio.sleep(1)
+        link.send(m.Lease(image, image, 0, 0, 1))
+        link.send(m.Leave(image))
+        await trio.sleep(15)
+        nursery.cancel_scope.cancel()
+    assert [name for name, _ in came] == ["Piece", "Lease", "Leave", "Piece", "Piece"]
+    assert came[1][1] - started < 7  # with the next piece, of 3 s
+
+
 def _nothing(serve: Serve) -> m.Message:
     raise AssertionError(serve)

@@ -45,6 +45,11 @@ def test_pinned_seeds_of_awkward_sites(batch: int, faults: bool) -> None:
         (1071, True),
         # After a restart two segments did not find each other, as the roster was forgotten.
         (50000001, False),
+        # Word of leases and of their ends waited behind pieces on a slow network: two fetched the same.
+        (70000318, False),
+        # And the site's budget was divided among too few for seconds.
+        (70000462, False),
+        (70000554, False),
     ],
 )
 def test_awkward_sites_that_went_wrong(seed: int, faults: bool) -> None:

@@ -112,3 +112,42 @@ def test_a_shared_medium_is_crossed_twice() -> None:
     kernel.run(100.0)
     assert ends == [2.0]
     assert air.carried == 200
+
+
+def test_what_passes_waits_only_for_what_is_under_way_and_has_passed_too() -> None:
+    kernel = Kernel(1)
+    flows = Flows(kernel)
+    flow = Flow((Link("l", 100.0),))
+    ends: list[tuple[str, float]] = []
+
+    def end(name: str) -> None:
+        ends.append((name, kernel.now))
+
+    for name in ("one", "two", "three"):
+        flows.push(flow, 100, end, name)
+    kernel.at(0.5, flows.pass_on, flow, 10, end, "first")
+    kernel.at(0.6, flows.pass_on, flow, 10, end, "second")
+    kernel.at(1.15, flows.pass_on, flow, 10, end, "third")  # "second" is under way
+    kernel.run(100.0)
+    names = [name for name, _ in ends]
+    assert names == ["one", "first", "second", "third", "two", "three"]
+    assert [at for _, at in ends] == pytest.approx([1.0, 1.1, 1.2, 1.3, 2.3, 3.3])
+    flows.pass_on(flow, 100, end, "alone")
+    kernel.run(200.0)
+    assert ends[-1][0] == "alone"
+
+
+def test_after_a_cut_nothing_has_passed() -> None:
+    kernel = Kernel(1)
+    flows = Flows(kernel)
+    flow = Flow((Link("l", 100.0),))
+    ends: list[str] = []
+    flows.push(flow, 100, ends.append, "one")
+    flows.pass_on(flow, 10, ends.append, "passes")
+    kernel.at(0.5, flows.cut, flow)
+    kernel.run(1.0)
+    for name in ("two", "three"):
+        flows.push(flow, 100, ends.append, name)
+    flows.pass_on(flow, 10, ends.append, "passes again")
+    kernel.run(100.0)
+    assert ends == ["two", "passes again", "three"]
