@@ -195,6 +195,8 @@ class SwarmDriver:
             log.warning("cannot serve piece %d: %s", action.piece, error)
             data = None
         if data is None:
+            if image is not None:
+                self.feed(e.Unreadable(action.image, action.pack, action.piece))
             return m.Refuse(action.request, m.Refusal.FAILED)
         self._served_at = trio.current_time()
         return m.Piece(action.request, data)

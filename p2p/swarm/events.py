@@ -244,6 +244,14 @@ class Damaged(NamedTuple):
     ranges: tuple[tuple[int, int], ...]
 
 
+class Unreadable(NamedTuple):
+    """A piece that this node serves cannot be read, or is not what it was: fed before it is refused."""
+
+    image: Digest
+    pack: Digest
+    piece: int
+
+
 class ImageVerified(NamedTuple):
     """The whole image was read back and has its signed digest."""
 
@@ -338,6 +346,7 @@ Event = (
     | Rejected
     | BaseDamaged
     | Damaged
+    | Unreadable
     | ImageVerified
     | ReadBackFailed
     | Recomputed

@@ -276,10 +276,7 @@ class ImageSwarm:
         pieces = self.indexes.opened(name, data)
         if pieces is None:
             return
-        have: set[int] = set()
-        if self.done:
-            have.update(p.number for p in pieces.pieces if not p.is_patch and self.wanted.is_done(p))
-        self.serves[name] = have
+        self.serves[name] = set(self._chunks_done(pieces)) if self.done else set()
         self._check_claims(name, pieces)
         self.context.actions.append(Route(self.task.image, name, pieces.index))
         self._tell_all(name)
@@ -289,6 +286,9 @@ class ImageSwarm:
                 self.context.actions.append(Recheck(self.task.image, name))
         self.replan = True
         self.wanted.renew()
+
+    def _chunks_done(self, pieces: PieceMap) -> Iterator[int]:
+        return (p.number for p in pieces.pieces if not p.is_patch and self.wanted.is_done(p))
 
     def _check_claims(self, name: Digest, pieces: PieceMap) -> None:
         """What peers said of a pack before its index was known can be judged now."""
@@ -421,10 +421,31 @@ class ImageSwarm:
             self.given_up = True
             self.context.actions.append(GiveUp(self.task.image, self._read_back_wrong, self._mended))
             return
+        self._recheck()
+
+    def _recheck(self) -> None:
         self.rechecking = self.replan = True  # the full pack's index is needed now
         full = self.task.full_pack.index.sha256
         if full in self.maps:
             self.context.actions.append(Recheck(self.task.image, full))
+
+    def unreadable(self, pack: Digest, number: int) -> None:
+        """A piece is not right where it stands. What was copied of a base nobody has verified: none of the
+        chunks is offered until all were looked at, rather than refused one by one. What is complete was.
+        """
+        piece = self.maps[pack][number] if pack in self.maps else None
+        if piece is None or number not in self.serves.get(pack, ()):
+            return
+        alone = self.complete or piece.is_patch
+        for name, served in self.serves.items():
+            doubtful = {n for n in served if not self.maps[name][n].is_patch} if not alone else set()
+            if name == pack:
+                doubtful.add(number)
+            if doubtful:
+                served -= doubtful
+                self._tell_all(name)
+        if not alone and not self.rechecking:
+            self._recheck()
 
     def damaged(self, ranges: tuple[tuple[int, int], ...]) -> None:
         """These ranges are not done after all; the full pack mends them."""
@@ -441,7 +462,8 @@ class ImageSwarm:
                     self.serves.get(name, set()).discard(n)
         if was_complete:
             self.announce()
-        for name in self.serves:
+        for name, served in self.serves.items():
+            served.update(self._chunks_done(self.maps[name]))
             self._tell_all(name)
         self.replan = True
         self.wanted.renew()

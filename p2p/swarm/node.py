@@ -325,6 +325,9 @@ class SwarmNode:
                 if found := self._pursuits.get(event.image):
                     found.image.damaged(event.ranges)
                     found.gateway.dirty = True
+            case e.Unreadable():
+                if found := self._pursuits.get(event.image):
+                    found.image.unreadable(event.pack, event.piece)
             case e.ImageVerified():
                 if found := self._pursuits.get(event.image):
                     found.image.verified()

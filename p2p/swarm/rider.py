@@ -141,11 +141,15 @@ class Rider:
             remote.conduct.busy += 1
             if remote.conduct.busy > BUSY_MAX:
                 self._strike(peer, remote)
-        else:
+        elif remote.has(key):  # what it has taken back since, it has been struck for
             self._image.holders.lost(remote, key[0], (key[1],))
             self._strike(peer, remote)
         self._image.wanted.due[peer.device] = None
         self._image.wanted.again(key)
+
+    def on_taken_back(self, peer: Peer, remote: RemoteImage) -> None:
+        """A peer has less than it said: once or twice that is damage it has found, then a game."""
+        self._strike(peer, remote)
 
     def on_rejected(self, key: PieceKey) -> None:
         """The bytes were wrong; the node bans the peer, here only the piece is wanted again."""

@@ -30,6 +30,8 @@ class PieceServer:
             return
         message, held = self._device.answer(action)
         payload = message.payload if type(message) is m.Piece else b""
+        if not payload and action.image in self._device.images:
+            self._device.feed(e.Unreadable(action.image, action.pack, action.piece))
         if self._world.observer is not None and payload:
             self._world.observer.served(self._device, action, payload[0] == 0, held)
         self._device.give(

@@ -50,6 +50,9 @@ def test_pinned_seeds_of_awkward_sites(batch: int, faults: bool) -> None:
         # And the site's budget was divided among too few for seconds.
         (70000462, False),
         (70000554, False),
+        # Who had copied of a damaged base refused what it had offered, and was passed over in all.
+        (70000005, True),
+        (70000135, True),
     ],
 )
 def test_awkward_sites_that_went_wrong(seed: int, faults: bool) -> None:
