@@ -342,6 +342,9 @@ class SwarmDriver:
                 self._disconnect(action)
             case e.WanShared():
                 self._wan.divide(action.among)
+            case e.Fellows():
+                if self.links is not None:
+                    self.links.prefer(action.devices)
             case e.PeerAddresses():
                 for device, host, port in action.peers:
                     self._found(PeerAddress(host, port, "exchange", device))

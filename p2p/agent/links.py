@@ -256,6 +256,11 @@ class PeerLinks:
         else:
             self._begin(address)
 
+    def prefer(self, devices: tuple[str, ...]) -> None:
+        """Keep connections to these before others."""
+        self._neighbours.prefer(devices)
+        self._look_again()
+
     @property
     def _is_crowded(self) -> bool:
         return len(self._dialling) >= DIALLED_PART * self._links_max

@@ -149,6 +149,12 @@ class PeerAddresses(NamedTuple):
     peers: tuple[tuple[str, str, int], ...]
 
 
+class Fellows(NamedTuple):
+    """Devices to be connected with before others, the first named first. Replaces the last."""
+
+    devices: tuple[str, ...]
+
+
 class WanShared(NamedTuple):
     """So many devices of the site fetch over its WAN now, as far as this node knows, itself included.
 
@@ -180,5 +186,6 @@ Action = (
     | UseDelta
     | GiveUp
     | PeerAddresses
+    | Fellows
     | WanShared
 )

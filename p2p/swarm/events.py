@@ -16,6 +16,7 @@ from p2p.content.manifest import PackRef
 from p2p.swarm.actions import Action as Action
 from p2p.swarm.actions import CancelFetch as CancelFetch
 from p2p.swarm.actions import Disconnect as Disconnect
+from p2p.swarm.actions import Fellows as Fellows
 from p2p.swarm.actions import Fetch as Fetch
 from p2p.swarm.actions import FetchObject as FetchObject
 from p2p.swarm.actions import GiveUp as GiveUp

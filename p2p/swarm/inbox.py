@@ -15,6 +15,7 @@ from p2p.content.digests import Digest
 from p2p.swarm import events as e
 from p2p.swarm import messages as m
 from p2p.swarm.context import Context
+from p2p.swarm.fellows import Fellows
 from p2p.swarm.lookout import Lookout
 from p2p.swarm.objects import ObjectExchange
 from p2p.swarm.peer import Asked, Peer, RemoteImage
@@ -34,8 +35,10 @@ class Inbox:
         pursuits: Pursuits,
         lookout: Lookout,
         relay: Relay,
+        fellows: Fellows,
     ) -> None:
         self._context = context
+        self._fellows = fellows
         self._lookout = lookout
         self._relay = relay
         self._objects = objects
@@ -80,7 +83,11 @@ class Inbox:
 
     def _on_hearsay(self, peer: Peer, message: m.Hearsay) -> None:
         pursuit = self._pursuits.get(message.image)
-        if pursuit is not None and pursuit.image.heard_of(peer, message):
+        if pursuit is None:
+            return
+        if not pursuit.image.complete:
+            self._fellows.named(peer, message.image, [claim.device for claim in message.claims])
+        if pursuit.image.heard_of(peer, message):
             pursuit.gateway.dirty = True
             pursuit.gateway.yield_to_far()
 
@@ -123,7 +130,7 @@ class Inbox:
         known = tuple(
             (other.device, other.host, other.hello.port)
             for other in reversed(self._context.peers.values())
-            if other is not peer and other.hello is not None and other.hello.port and _is_global(other.host)
+            if other is not peer and other.hello is not None and other.is_addressed
         )
         if known:
             self._context.send(peer.device, m.Peers(known[: limits.PEER_EXCHANGE_MAX]))
@@ -149,6 +156,8 @@ class Inbox:
                     pursuit.making.greet(peer.device)
                 pursuit.image.tell_haves(peer.device)
                 pursuit.image.entered(peer, remote)
+        elif joined:
+            self._fellows.joined(peer.device, message.image)
 
     def _on_leave(self, peer: Peer, message: m.Leave) -> None:
         image = message.image
@@ -295,8 +304,3 @@ class Inbox:
             asking.on_refuse(peer, asked, message.reason)
         else:
             asking.on_piece(peer, asked, message)
-
-
-def _is_global(host: str) -> bool:
-    """Whether an address means the same to another node (one with a zone, RFC 4007, does not)."""
-    return bool(host) and "%" not in host

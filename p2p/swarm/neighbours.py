@@ -6,7 +6,8 @@ dial it, and who comes earlier in the order displaces who comes last. So it does
 node hears of whom first: a segment whose devices would be enough for each other does not fill up with them,
 and what comes of it is a pseudo-random graph over all, which is connected almost surely (each node with
 its k nearest by random distances, k well over the logarithm of their number). Where there are few devices
-everybody keeps everybody. Not for whom to tell what (`announcements`, `hearsay`).
+everybody keeps everybody. Fellows (`fellows`) come before all others, for a part of the connections. Not
+for whom to tell what (`announcements`, `hearsay`).
 
 A device could choose a name that is near to another's, at a fleet that lets it; so what a node believes
 never depends on how many of its neighbours say it.
@@ -31,6 +32,8 @@ class Neighbours:
         self._order: list[tuple[bytes, str]] = []
         self._known: dict[str, bytes] = {}
         self._failed: set[str] = set()
+        self._preferred: tuple[str, ...] = ()
+        self._fellows: set[str] = set()
         self._last: tuple[bytes, str] | None = None
         """Of those that are dialled; None: to be found out."""
 
@@ -38,8 +41,8 @@ class Neighbours:
         """Somebody names a device."""
         if device in self._known or device == self._device:
             return
+        self._known[device] = pair_order(self._device, device, b"neighbours\0")
         place = self._place(device)
-        self._known[device] = place
         insort(self._order, (place, device))
         if self._last is not None and ((place, device) < self._last or self._last is self._order[-2]):
             self._last = None  # it comes before, or there may be room for one more
@@ -52,7 +55,25 @@ class Neighbours:
         if new:
             self._failed.add(device)
             self._last = None
+            self._choose_fellows()
         return new
+
+    def knows(self, device: str) -> bool:
+        """Whether it has heard of a device."""
+        return device in self._known
+
+    def prefer(self, devices: tuple[str, ...]) -> None:
+        """These come before all others from now on, as far as they have room (a third) and can be reached."""
+        self._preferred = devices
+        self._choose_fellows()
+
+    def _choose_fellows(self) -> None:
+        able = [d for d in self._preferred if d not in self._failed and d != self._device]
+        fellows = set(able[: max(1, self._most // 3)])
+        if fellows != self._fellows:
+            self._fellows = fellows
+            self._order = sorted((self._place(d), d) for d in self._known)
+            self._last = None
 
     def _forget_one(self) -> None:
         """The last of those that cannot be reached, if any: names that lead nowhere crowd out nobody."""
@@ -69,13 +90,13 @@ class Neighbours:
         if device in self._failed:
             self._failed.discard(device)
             self._last = None
+            self._choose_fellows()
 
     def wants(self, device: str) -> bool:
         """Whether this node dials a device that it has heard of."""
         if len(self._known) <= self._most:
             return True
-        place = self._known.get(device)
-        return place is not None and (place, device) <= self._last_wanted()
+        return device in self._known and (self._place(device), device) <= self._last_wanted()
 
     def wanted(self) -> set[str]:
         """All whom it dials, of those that it has heard of."""
@@ -101,6 +122,8 @@ class Neighbours:
         return last if last is not None and self._place(newcomer) < self._place(last) else None
 
     def _place(self, device: str) -> bytes:
+        if device in self._fellows:
+            return b""
         return self._known.get(device) or pair_order(self._device, device, b"neighbours\0")
 
 

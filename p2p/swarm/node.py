@@ -14,6 +14,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from p2p.content import limits
 from p2p.content.digests import Digest
 from p2p.content.manifest import PackRef
 from p2p.content.pieces import PieceMap, open_index
@@ -21,6 +22,7 @@ from p2p.swarm import at_hand
 from p2p.swarm import events as e
 from p2p.swarm import messages as m
 from p2p.swarm.context import Context, Rng
+from p2p.swarm.fellows import Fellows
 from p2p.swarm.inbox import Inbox
 from p2p.swarm.ledger import Ledger
 from p2p.swarm.lookout import Lookout
@@ -55,7 +57,8 @@ class SwarmNode:
     those need of them while there is a WAN: the full pack's index, without which nobody can be served.
     `recomputes`: it may make patches anew for peers (`recomputing`). `divides`: it says among how many the
     site's WAN is divided (`WanShared`), for a budget that the devices of the site have together.
-    `open_index`: many nodes of one process may share what they open.
+    `open_index`: many nodes of one process may share what they open. `links_max`: so many peers
+    its driver keeps.
     """
 
     def __init__(
@@ -73,6 +76,7 @@ class SwarmNode:
         recomputes: bool = False,
         open_index: Callable[[bytes], PieceMap] = open_index,
         divides: bool = False,
+        links_max: int = limits.PEERS_MAX,
     ) -> None:
         self._context = Context(
             device,
@@ -90,7 +94,10 @@ class SwarmNode:
         self._pursuits = Pursuits(self._context, self._objects)
         self._lookout = Lookout(self._context)
         self._relay = Relay(self._context, self._lookout)
-        self._inbox = Inbox(self._context, self._objects, self._pursuits, self._lookout, self._relay)
+        self._fellows = Fellows(self._context, links_max)
+        self._inbox = Inbox(
+            self._context, self._objects, self._pursuits, self._lookout, self._relay, self._fellows
+        )
         self.port = port
         self._housekeeping_at: float | None = None
         self._settled = False
@@ -178,6 +185,8 @@ class SwarmNode:
                     earliest = due
             if (making := pursuit.recomputing) is not None and making.due_at < math.inf:
                 earliest = making.due_at if earliest is None else min(earliest, making.due_at)
+        if (due := self._fellows.due_at) < math.inf:
+            earliest = due if earliest is None else min(earliest, due)
         if not self._settled and self._pursuits.all and (due := self._context.settles_at) is not None:
             return due if earliest is None else min(due, earliest)
         return earliest
@@ -303,6 +312,7 @@ class SwarmNode:
                     offered.making.tell()
             case e.Drop():
                 if event.image in self._pursuits:
+                    self._fellows.over(event.image)
                     self._pursuits.put_down(event.image)
                     self._context.broadcast(m.Leave(event.image))
             case e.AtHand():
@@ -409,6 +419,8 @@ class SwarmNode:
         if not self._settled and context.settled:
             self._settled = True
             self._pursuits.changed()
+        if context.now >= self._fellows.due_at:
+            self._fellows.step(self._pursuits.get)
         if objects.busy:
             objects.step()
         for pursuit in self._pursuits.all:

@@ -163,6 +163,11 @@ class Peer:
             found = self.images[image] = RemoteImage()
         return found
 
+    @property
+    def is_addressed(self) -> bool:
+        """Whether others can be told where it is (an address with a zone, RFC 4007, is of no use to them)."""
+        return bool(self.host and self.hello is not None and self.hello.port) and "%" not in self.host
+
     def claim(self, remote: RemoteImage, pack: Digest, bitmap: bytearray) -> bool:
         """Remember the bitmap of an unknown pack; False if that is more than a peer may make us keep."""
         old = remote.claims.get(pack)

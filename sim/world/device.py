@@ -138,6 +138,7 @@ class Device:
             e.UseDelta: self.deltas.use,
             e.GiveUp: self._give_up,
             e.PeerAddresses: self._peer_addresses,
+            e.Fellows: self._fellows,
             e.WanShared: self.fetcher.divide,
         }
 
@@ -168,6 +169,7 @@ class Device:
             wan=self.reaches_wan, carrier=self.klass.carrier, recomputes=self.klass.recompute_rate > 0,
             open_index=world.open_index, divides=self.site.budget > 0,
             weight=Conditions(metered=self.klass.metered).weight(WEIGHT),
+            links_max=self.site.lan.degree_max,
         )  # fmt: skip
         if world.observer is not None:
             world.observer.started(self)
@@ -374,6 +376,10 @@ class Device:
 
     def _peer_addresses(self, action: e.PeerAddresses) -> None:
         self.site.heard_of(self, [device for device, _, _ in action.peers])
+
+    def _fellows(self, action: e.Fellows) -> None:
+        self.neighbours.prefer(action.devices)
+        self.site.heard_of(self, [d for d in action.devices if self.neighbours.knows(d)])
 
     # What the node says
 

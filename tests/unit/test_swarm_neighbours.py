@@ -149,3 +149,45 @@ def test_names_that_lead_nowhere_are_forgotten_before_a_device_that_is_there() -
     assert node.wants(real)
     assert real in node.wanted()
     assert len(node._known) == KNOWN_MAX
+
+
+def full(device: str, most: int, others: int) -> tuple[Neighbours, list[str]]:
+    """A node that has heard of many, and these from the first to the last in its order."""
+    node = Neighbours(device, most)
+    names = [f"d{n}" for n in range(others)]
+    for name in names:
+        node.heard(name)
+    return node, sorted(names, key=lambda d: pair_order(device, d, b"neighbours\0"))
+
+
+def test_fellows_come_before_all_others_for_a_third_of_the_connections() -> None:
+    node, order = full("me", 6, 40)
+    *_, one, two, three = order
+    assert not node.wants(one)
+    node.prefer((one, two, three))
+    assert node.wanted() == {one, two, *order[:2]}
+    assert node.wants(one)
+    assert not node.wants(three)
+    assert node.displaced(one, order[:6]) == order[5]
+    assert node.displaced(order[0], [one, two]) is None
+    node.prefer(())
+    assert node.wanted() == set(order[:4])
+
+
+def test_a_fellow_that_cannot_be_reached_leaves_its_place_to_the_next() -> None:
+    node, order = full("me", 6, 40)
+    *_, ghost, two, three = order
+    node.prefer((ghost, two, three))
+    node.failed(ghost)
+    assert {two, three} <= node.wanted()
+    node.met(ghost)
+    assert {ghost, two} <= node.wanted()
+    assert three not in node.wanted()
+
+
+def test_a_fellow_may_be_heard_of_later_than_that_it_is_one() -> None:
+    node, _ = full("me", 6, 40)
+    node.prefer(("late", "me"))
+    assert "late" not in node.wanted()
+    node.heard("late")
+    assert "late" in node.wanted()

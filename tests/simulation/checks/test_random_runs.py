@@ -53,6 +53,9 @@ def test_pinned_seeds_of_awkward_sites(batch: int, faults: bool) -> None:
         # Who had copied of a damaged base refused what it had offered, and was passed over in all.
         (70000005, True),
         (70000135, True),
+        # Those of a phase were not connected with each other, and nobody between them was at the image.
+        (70000028, False),
+        (70000466, False),
     ],
 )
 def test_awkward_sites_that_went_wrong(seed: int, faults: bool) -> None:
