@@ -39,6 +39,7 @@ class Context:
     `wan`: this node may fetch for its site; `reachable`: and where not, signed documents for itself at least.
     `carrier`: it takes what it has to sites that have no WAN.
     `recomputes`: it may spend processor time on patches for its peers.
+    `divides`: the devices of its site divide the WAN among those that fetch.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Context:
         weight: int,
         carrier: bool = False,
         recomputes: bool = False,
+        divides: bool = False,
         open_index: Callable[[bytes], PieceMap],
     ) -> None:
         self.device = device
@@ -63,6 +65,7 @@ class Context:
         self.weight = weight
         self.carrier = carrier
         self.recomputes = recomputes
+        self.divides = divides
         self.ledger = Ledger()
         self.window = Window(policy)
         self.peers: dict[str, Peer] = {}

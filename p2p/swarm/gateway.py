@@ -290,7 +290,7 @@ class Gateway:
         self.dirty = image.replan = True
         image.flush(at_once=True)  # what the lease brought must be known before it ends
         ended = m.Lease(image.task.image, running.pack, running.lease, 0, 0)
-        context.broadcast(ended, image.task.image)
+        self._broadcast(ended)
         unmade = [key for key in running.keys if image.wanted.fetching.pop(key, None) is not None]
         for key in unmade:
             image.wanted.again(key)
@@ -396,7 +396,11 @@ class Gateway:
         """Everybody who is at the image hears what is fetched, and how much of it is here."""
         running.told, running.told_came = self._context.now, running.came
         self._note_told()
-        self._context.broadcast(self._lease(running), self._image.task.image)
+        self._broadcast(self._lease(running))
+
+    def _broadcast(self, lease: m.Lease) -> None:
+        """To those at the image; where the site's WAN is divided, to all: it is, whatever they fetch."""
+        self._context.broadcast(lease, None if self._context.divides else lease.image)
 
     def _note_told(self) -> None:
         self._image.site.coming = [(r.pack, r.told_came) for r in self._running.values()]

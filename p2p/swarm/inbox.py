@@ -78,7 +78,10 @@ class Inbox:
 
     def _on_lease(self, peer: Peer, message: m.Lease) -> None:
         remote = self._remote(peer, message.image)
-        if pursuit := self._pursuits.get(message.image):
+        pursuit = self._pursuits.get(message.image)
+        holds = pursuit is None and message.start < message.stop
+        peer.leases_abroad(message.image, message.slot, self._context.now if holds else None)
+        if pursuit is not None:
             self._context.stirred = pursuit.gateway.on_lease(peer, remote, message)
 
     def _on_hearsay(self, peer: Peer, message: m.Hearsay) -> None:

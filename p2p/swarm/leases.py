@@ -18,7 +18,7 @@ from p2p.swarm.announcements import CROWD
 from p2p.swarm.context import Context
 from p2p.swarm.image import ImageSwarm
 from p2p.swarm.peer import LeaseState, Peer, RemoteImage
-from p2p.swarm.policy import penalty_s
+from p2p.swarm.policy import Policy, penalty_s
 from p2p.swarm.remnants import REMNANTS_MAX
 from p2p.swarm.wan_rate import WanRate
 
@@ -219,6 +219,11 @@ class Leases:
         known = self._rate.slowest(other_min=SLOWER * least)
         return self._context.policy.stall_s + largest / (known / SLOWER if known is not None else least)
 
+    @staticmethod
+    def silence_s(policy: Policy) -> float:
+        """For how long a lease holds of which nothing is heard."""
+        return policy.stall_s * (1 + 1 / RENEWALS) + GIVES_UP_S
+
     # Inside
 
     def _believes(self, remote: RemoteImage) -> bool:
@@ -237,7 +242,7 @@ class Leases:
         if peer.in_flight:
             asked_s = now - min((asked.at for _, asked in peer.waiting()), default=now)
             behind_s = max(2 * context.window.answer_s, min(asked_s, context.policy.request_s))
-        allowed_s = context.policy.stall_s * (1 + 1 / RENEWALS) + GIVES_UP_S + behind_s
+        allowed_s = self.silence_s(context.policy) + behind_s
         return silent_s > allowed_s or idle_s > self.patience(lease.pack, lease.start, lease.stop)
 
     def _note_begun(self, device: str, remote: RemoteImage, lease: LeaseState) -> None:

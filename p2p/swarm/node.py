@@ -22,6 +22,7 @@ from p2p.swarm import at_hand
 from p2p.swarm import events as e
 from p2p.swarm import messages as m
 from p2p.swarm.context import Context, Rng
+from p2p.swarm.division import Division
 from p2p.swarm.fellows import Fellows
 from p2p.swarm.inbox import Inbox
 from p2p.swarm.ledger import Ledger
@@ -87,6 +88,7 @@ class SwarmNode:
             weight=weight,
             carrier=carrier,
             recomputes=recomputes,
+            divides=divides,
             open_index=open_index,
         )
         self._context.reachable = wan
@@ -101,8 +103,7 @@ class SwarmNode:
         self.port = port
         self._housekeeping_at: float | None = None
         self._settled = False
-        self._divides = divides
-        self._among = 1
+        self._division = Division(self._context, self._pursuits)
 
     @property
     def ledger(self) -> Ledger:
@@ -448,22 +449,11 @@ class SwarmNode:
             objects.step()
         if context.closing:
             self._part()
-        if self._divides:
-            self._divide()
+        if context.divides:
+            self._division.step()
         if due or self._housekeeping_at is None:
             busy = objects.busy or self._pursuits.unsettled
             self._housekeeping_at = context.now + self._interval() if busy else None
-
-    def _divide(self) -> None:
-        """This node is counted in also while it fetches nothing, so that it begins with its part.
-
-        Who does not know of each other take more than their parts together until a lease has come through.
-        """
-        others = {device for pursuit in self._pursuits.all for device in pursuit.gateway.fetchers()}
-        among = 1 + len(others)
-        if among != self._among:
-            self._among = among
-            self._context.actions.append(e.WanShared(among))
 
     def _interval(self) -> float:
         """Until the next look at deadlines: sooner where this node fetches, or is about to."""

@@ -57,6 +57,10 @@ class LeaseState:
     came: int = 0
 
 
+LEASES_ABROAD_MAX = 32
+"""Leases of one peer on images that this node is not at."""
+
+
 @dataclass(slots=True)
 class Conduct:
     """How a device kept its promises about one image; outlives its connections.
@@ -129,7 +133,8 @@ class Peer:
 
     `serving`: requests of its own that are being answered; `served_at`: when the last answer had been sent.
 
-    `parted_for`: why this node parted with it, or what the peer said when it did.
+    `parted_for`: why this node parted with it, or what the peer said when it did. `abroad`: its leases on
+    images that this node is not at, by slot, and when each was last heard of.
     """
 
     device: str
@@ -150,6 +155,7 @@ class Peer:
     abandoned: int = 0
     paused_until: float = 0.0
     parted_for: str | None = None
+    abroad: dict[tuple[Digest, int], float] = field(default_factory=dict)
 
     @property
     def at_fault(self) -> bool:
@@ -162,6 +168,14 @@ class Peer:
         if found is None:
             found = self.images[image] = RemoteImage()
         return found
+
+    def leases_abroad(self, image: Digest, slot: int, heard_at: float | None) -> None:
+        """It fetches for an image that this node is not at, as of `heard_at`; None: no more."""
+        self.abroad.pop((image, slot), None)
+        if heard_at is not None:
+            if len(self.abroad) >= LEASES_ABROAD_MAX:
+                del self.abroad[next(iter(self.abroad))]
+            self.abroad[image, slot] = heard_at
 
     @property
     def is_addressed(self) -> bool:

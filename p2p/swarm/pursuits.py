@@ -99,6 +99,9 @@ class Pursuits:
         pursuit.gateway.cancel_all()
         for peer in self._context.peers.values():
             pursuit.rider.peer_lost(peer)
+            if (remote := peer.images.get(image)) is not None:
+                for slot, lease in remote.leases.items():
+                    peer.leases_abroad(image, slot, lease.renewed)
 
     def changed(self) -> None:
         """Somebody came, went or told something that plans depend on."""

@@ -56,6 +56,8 @@ def test_pinned_seeds_of_awkward_sites(batch: int, faults: bool) -> None:
         # Those of a phase were not connected with each other, and nobody between them was at the image.
         (70000028, False),
         (70000466, False),
+        # A device that had gone on to the next image was not told what others still fetched of the last.
+        (70000344, False),
     ],
 )
 def test_awkward_sites_that_went_wrong(seed: int, faults: bool) -> None:
