@@ -16,10 +16,11 @@ from dataclasses import dataclass, field
 
 from p2p.content import limits
 from p2p.content.digests import Digest
+from p2p.content.pieces import PieceMap
 from p2p.swarm import messages as m
 from p2p.swarm.context import Context
 from p2p.swarm.neighbours import pair_order
-from p2p.swarm.peer import Peer
+from p2p.swarm.peer import Peer, RemoteImage
 from p2p.swarm.plan import Participant
 from p2p.swarm.policy import penalty_s
 
@@ -88,6 +89,8 @@ class Hearsay:
         self.changed_at = context.now
         self.void_until = 0.0
         self.doubts = 0
+        self.maps: Mapping[Digest, PieceMap] = {}
+        """The packs whose index is here."""
         self._context = context
         self._image = image
         self._far: dict[str, Far] = {}
@@ -256,11 +259,9 @@ class Hearsay:
         context = self._context
         found = context.members(self._image).get(who.device)
         if found is not None:
-            if not found[1].leases:
+            pack, spans = self._on_the_way(*found)
+            if pack is None:
                 return self._plain_claim(who)
-            leases = list(found[1].leases.values())[: limits.CLAIM_LEASES_MAX]
-            pack: Digest | None = leases[0].pack
-            spans = tuple(sorted((x.start, x.stop) for x in leases if x.pack == pack))
             return m.Claim(who.device, 0, who.base, who.wan, who.weight, who.complete, pack, spans)
         far = self._far.get(who.device)
         if far is None or who.device in context.peers:
@@ -268,6 +269,24 @@ class Hearsay:
         age = max(1, round(10 * (context.now - far.known_at)))
         pack = far.pack if far.leases else None
         return m.Claim(who.device, age, who.base, who.wan, who.weight, who.complete, pack, far.leases)
+
+    def _on_the_way(
+        self, peer: Peer, remote: RemoteImage
+    ) -> tuple[Digest | None, tuple[tuple[int, int], ...]]:
+        """What a peer fetches, and what it is just giving this node: on a slow network that takes long, and
+        who is further away would take it for lost.
+        """
+        keys = [a.piece for _, a in peer.waiting() if a.piece is not None] if peer.in_flight else []
+        packs = [lease.pack for lease in remote.leases.values()] + [k[0] for k in keys if k[0] in self.maps]
+        if not packs:
+            return None, ()
+        pack = packs[0]
+        spans = [(lease.start, lease.stop) for lease in remote.leases.values() if lease.pack == pack]
+        coming = {self.maps[pack][n].frame for name, n in keys if name == pack and name in self.maps}
+        for frame in sorted(coming):
+            if not any(start <= frame < stop for start, stop in spans):
+                spans.append((frame, frame + 1))
+        return pack, tuple(sorted(spans[: limits.CLAIM_LEASES_MAX]))
 
     def _plain_claim(self, who: Participant) -> m.Claim:
         """Of a peer that fetches nothing: the same each time, until it says something else of itself."""

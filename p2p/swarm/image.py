@@ -66,7 +66,7 @@ class ImageSwarm:
         self.hearsay = Hearsay(context, task.image)
         self.site = SiteView(context, task, self.hearsay, known=complete)
         self.indexes = Indexes(context, objects, task, self.site, self.hearsay)
-        self.maps = self.indexes.maps
+        self.maps = self.hearsay.maps = self.indexes.maps
         self.holders = Holders(self.maps)
         self.wanted = Wanted(
             context, task, maps=self.maps, done=self.done, repair=self.repair, holders=self.holders

@@ -167,7 +167,7 @@ class Claim(NamedTuple):
     """What the sender of a `Hearsay` knows of another device, which fetches or comes next.
 
     `age`: tenths of a second since somebody was connected to it; 0: the sender is. `leases`: frames
-    `[start, stop)` of `pack` that it fetches.
+    `[start, stop)` of `pack` that it fetches, or that the sender is waiting for from it.
     """
 
     device: str

@@ -58,6 +58,8 @@ def test_pinned_seeds_of_awkward_sites(batch: int, faults: bool) -> None:
         (70000466, False),
         # A device that had gone on to the next image was not told what others still fetched of the last.
         (70000344, False),
+        # Large patches took seconds to come to those between: who was further away fetched them again.
+        (70000523, False),
     ],
 )
 def test_awkward_sites_that_went_wrong(seed: int, faults: bool) -> None:
