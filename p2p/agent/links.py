@@ -27,6 +27,7 @@ from p2p.swarm import messages as m
 from p2p.swarm import wire
 from p2p.swarm.events import PeerConnected, PeerLost, PieceSent, Received, Serve
 from p2p.swarm.neighbours import KNOWN_MAX, Neighbours
+from p2p.swarm.parts import PARTS, Assembly, in_parts
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +71,10 @@ class Link:
         self._backlog = backlog
         self._queue: deque[m.Message] = deque()
         self._pieces: deque[Serve] = deque()
+        self._rest: deque[m.Part | m.Piece] = deque()
+        self._size = 0
+        self._in_parts = False
+        self._assembly = Assembly()
         self._more = trio.Event()
         self._reading, self._writing = Patience(), Patience()
         self.scope = trio.CancelScope()
@@ -96,6 +101,7 @@ class Link:
             return
         self._queue.clear()
         self._pieces.clear()
+        self._rest.clear()
         self.send(m.Bye(reason))
         self.closing = True
         self.scope.deadline = min(self.scope.deadline, trio.current_time() + BYE_S)
@@ -107,22 +113,17 @@ class Link:
         """
         with self._writing as patience:
             while True:
-                while self._queue or self._pieces:
+                while self._waiting:
                     parts: list[Buffer] = []
                     answers: list[int] = []
-                    size = 0
-                    while (self._queue or self._pieces) and size < BUFFER and len(parts) < 64:
-                        if not self._queue:
-                            message = self._answer(self._pieces.popleft())
-                            answers.append(len(message.payload) if isinstance(message, m.Piece) else 0)
-                            if not isinstance(message, m.Piece):
-                                self._queue.append(message)  # behind what the node says of it
-                                continue
-                        else:
-                            message = self._queue.popleft()
-                        encoded = wire.encode(message)
-                        parts += encoded
-                        size += sum(len(p) for p in encoded)
+                    size, is_part = 0, False
+                    while self._waiting and size < BUFFER and len(parts) < 64 and not is_part:
+                        message = self._next(answers)
+                        if message is not None:
+                            is_part = isinstance(message, m.Part)  # so little is sent at once
+                            encoded = wire.encode(message)
+                            parts += encoded
+                            size += sum(len(p) for p in encoded)
                     await self._lan.spend(size)
                     patience.begin()
                     await self.stream.send(*joined(parts))
@@ -133,6 +134,27 @@ class Link:
                     return
                 self._more = trio.Event()
                 await self._more.wait()
+
+    @property
+    def _waiting(self) -> bool:
+        return bool(self._queue or self._rest or self._pieces)
+
+    def _next(self, answers: list[int]) -> m.Message | None:
+        """What is sent next, if that is known yet; `answers`: sizes of those to a `Serve`, once complete."""
+        if self._queue:
+            return self._queue.popleft()
+        if not self._rest:
+            answer = self._answer(self._pieces.popleft())
+            if not isinstance(answer, m.Piece):
+                answers.append(0)
+                self._queue.append(answer)  # behind what the node says of it
+                return None
+            self._size = len(answer.payload)
+            self._rest.extend(in_parts(answer) if self._in_parts else [answer])
+        message = self._rest.popleft()
+        if isinstance(message, m.Piece):
+            answers.append(self._size)
+        return message
 
     async def read(self, received: Callable[[m.Message], None]) -> None:
         """Decode messages until the end of the stream; raises `ContentError`, `PeerError`, `TooSlowError`."""
@@ -145,7 +167,16 @@ class Link:
                 header = await reader.exactly(header_length)
                 payload = await reader.exactly(payload_length) if payload_length else b""
                 patience.end()
-                received(wire.decode(header, payload))
+                message = wire.decode(header, payload)
+                if isinstance(message, m.Piece):
+                    message = self._assembly.whole(message)
+                elif isinstance(message, m.Part):
+                    self._assembly.part(message)
+                elif isinstance(message, m.MetadataWant) and message.name == PARTS:
+                    self._in_parts = True
+                received(message)
+                if isinstance(message, m.Part):
+                    self._backlog.blocks.give(payload)  # it was copied
                 if self._backlog.full:
                     await self._backlog.room()
 

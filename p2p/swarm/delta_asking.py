@@ -243,6 +243,7 @@ class DeltaAsking:
                 if self._lacking(pieces, pieces.groups[group]) < LEAST:
                     self._give_up(group)
                     continue
+                context.take_parts(peer)
                 request = peer.ask(Asked(context.now, image=image.task.image, delta=group))
                 maker.asked[group] = request
                 self._asked[group] = device

@@ -18,6 +18,7 @@ from p2p.swarm.context import Context
 from p2p.swarm.fellows import Fellows
 from p2p.swarm.lookout import Lookout
 from p2p.swarm.objects import ObjectExchange
+from p2p.swarm.parts import PARTS
 from p2p.swarm.peer import Asked, Peer, RemoteImage
 from p2p.swarm.plan import Participant
 from p2p.swarm.pursuits import Pursuit, Pursuits
@@ -56,6 +57,7 @@ class Inbox:
             m.HaveMore: self._on_have_more,
             m.Want: self._on_want,
             m.Piece: self._on_answer,
+            m.Part: self._on_part,
             m.Lease: self._on_lease,
             m.Peers: self._on_peers,
             m.Bye: self._on_bye,
@@ -270,6 +272,8 @@ class Inbox:
         if asked.delta is not None:
             self._on_delta(peer, asked, message)
             return
+        if asked.metadata == PARTS:
+            return  # it was said, not asked
         if asked.metadata == PROBE:
             self._relay.answered(peer.device, isinstance(message, m.Blob))
             return
@@ -294,6 +298,19 @@ class Inbox:
                 pursuit.gateway.dirty = True
         else:
             pursuit.rider.on_piece(peer, asked, message)
+
+    def _on_part(self, peer: Peer, message: m.Part) -> None:
+        """Of an answer that is on its way: that is no silence."""
+        context = self._context
+        context.stirred = False
+        asked = peer.asked.get(message.request)
+        if asked is None or (asked.piece is None and asked.delta is None):
+            context.disconnect(peer.device, "protocol")
+            return
+        pursuit = self._pursuits.get(asked.image) if asked.image is not None else None
+        arriving = peer.arriving(message.request, len(message.payload), context.now, context.policy)
+        if arriving and pursuit is not None:
+            pursuit.image.last_progress = context.now
 
     def _on_delta(self, peer: Peer, asked: Asked, message: m.Piece | m.Blob | m.Refuse) -> None:
         """A peer's answer to a request for a delta."""

@@ -35,6 +35,7 @@ class Code(IntEnum):
     ORIGIN_ASKED = 16
     REPORT = 25
     REPORTED = 26
+    PART = 30
 
 
 class Refusal(StrEnum):
@@ -139,6 +140,14 @@ class Piece(NamedTuple):
     """A piece: the stored bytes of a patch frame, or the raw bytes of a chunk."""
 
     request: int
+    payload: Buffer
+
+
+class Part(NamedTuple):
+    """A part of the `total` bytes that the answer to a request has; a `Piece` brings the rest (`parts`)."""
+
+    request: int
+    total: int
     payload: Buffer
 
 
@@ -247,6 +256,7 @@ Message = (
     | HaveMore
     | Want
     | Piece
+    | Part
     | Lease
     | Peers
     | Bye

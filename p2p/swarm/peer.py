@@ -19,6 +19,9 @@ CLAIM_COST = 512
 RATE_MIN, RATE_EXPECTED = 16 * KIB, 512 * KIB
 """Bytes per second that a slow peer is waited for with, and one that has not answered anything yet."""
 
+TRICKLE = 4 * KIB
+"""Bytes per second: parts of an answer that come more slowly are no sign of life."""
+
 PieceKey = tuple[Digest, int]
 """A piece of any pack: (index digest, piece number)."""
 
@@ -27,7 +30,8 @@ PieceKey = tuple[Digest, int]
 class Asked:
     """A request that waits for its one answer. Exactly one of the four subjects is set.
 
-    `delta`: the number of the group of chunks that a peer delta is to make.
+    `delta`: the number of the group of chunks that a peer delta is to make. `arrived`: bytes of the answer,
+    where it comes in parts, `arrives_from`: since when they may have been on their way.
     """
 
     at: float
@@ -38,6 +42,8 @@ class Asked:
     metadata: str | None = None
     delta: int | None = None
     abandoned: bool = False
+    arrived: int = 0
+    arrives_from: float = 0.0
 
 
 @dataclass(slots=True)
@@ -134,7 +140,8 @@ class Peer:
     `serving`: requests of its own that are being answered; `served_at`: when the last answer had been sent.
 
     `parted_for`: why this node parted with it, or what the peer said when it did. `abroad`: its leases on
-    images that this node is not at, by slot, and when each was last heard of.
+    images that this node is not at, by slot, and when each was last heard of. `in_parts`: it was told that
+    this node takes parts.
     """
 
     device: str
@@ -155,6 +162,7 @@ class Peer:
     abandoned: int = 0
     paused_until: float = 0.0
     parted_for: str | None = None
+    in_parts: bool = False
     abroad: dict[tuple[Digest, int], float] = field(default_factory=dict)
 
     @property
@@ -240,6 +248,22 @@ class Peer:
         """Seconds until it has answered what is in flight and `size` bytes more, as far as is known."""
         rate = max(self.rate, RATE_MIN) if self.rate else RATE_EXPECTED
         return size * (self.in_flight + 1) / rate
+
+    def arriving(self, number: int, size: int, now: float, policy: Policy) -> bool:
+        """`size` bytes of an answer have come; whether that is a sign of life: a trickle is none."""
+        asked = self.asked[number]
+        if not asked.arrived:
+            asked.arrives_from = max(asked.at, self.answered_at)
+        asked.arrived += size
+        late_s = now - asked.arrives_from - policy.request_s
+        if asked.abandoned or asked.arrived < late_s * TRICKLE:
+            return False
+        self.answered_at = now
+        return True
+
+    def is_coming(self, asked: Asked) -> bool:
+        """Whether an answer, or one that was asked for before it, is arriving in parts."""
+        return any(a.arrived and a.at <= asked.at and not a.abandoned for a in self.asked.values())
 
     def waiting(self) -> Iterator[tuple[int, Asked]]:
         """Requests that were neither answered nor given up."""

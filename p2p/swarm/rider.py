@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from p2p.content import limits
 from p2p.swarm import messages as m
 from p2p.swarm.context import Context
 from p2p.swarm.events import Store
@@ -94,6 +95,8 @@ class Rider:
         piece = image.maps[key[0]].pieces[key[1]]
         image.wanted.open.pop(key, None)
         remote.useful.pop(key, None)
+        if piece.wire_size > limits.PARTS_FROM:
+            self._context.take_parts(peer)
         request = peer.ask(Asked(self._context.now, piece.wire_size, image.task.image, key))
         image.wanted.in_flight.setdefault(key, []).append((peer.device, request))
         self._flying[peer.device, request] = piece.wire_size
@@ -173,7 +176,7 @@ class Rider:
                 heard_at = context.now if peer.serving else peer.served_at  # requests wait behind our answers
                 silence = context.now - max(asked.at, peer.answered_at, heard_at)
                 patience = policy.request_s + 2 * max(peer.answers_in(asked.size), context.window.answer_s)
-                if silence > patience or age > WITHHELD * patience:
+                if silence > patience or (age > WITHHELD * patience and not peer.is_coming(asked)):
                     context.abandon(peer, number)
                     self._forget(peer, key)
                     self._late(peer, key)

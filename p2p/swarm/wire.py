@@ -1,7 +1,7 @@
 """The wire codec: messages to bytes and back, with every size checked first.
 
 A message is an 8-byte prefix (two big-endian unsigned 32-bit numbers: header length, payload
-length), a msgpack header `[code, field…]` and, for `Blob` and `Piece` only, the raw payload. The
+length), a msgpack header `[code, field…]` and, for `Blob`, `Piece` and `Part` only, the raw payload. The
 payload is never packed or copied: encoding returns the parts, and a reader receives it straight
 into a buffer of its own. No I/O happens here.
 """
@@ -59,6 +59,8 @@ def encode(message: m.Message) -> list[Buffer]:
             fields = [m.Code.WANT, message.request, message.image, message.pack, message.piece]
         case m.Piece():
             fields, payload = [m.Code.PIECE, message.request], message.payload
+        case m.Part():
+            fields, payload = [m.Code.PART, message.request, message.total], message.payload
         case m.Lease():
             fields = [
                 m.Code.LEASE, message.image, message.pack, message.slot, message.start, message.stop,
@@ -111,7 +113,7 @@ def decode(header: Buffer, payload: Buffer) -> m.Message:
         raise ContentError("message: not a list that begins with a code")
     if len(header) > limits.MESSAGE_HEADER_MAX and body[0] != m.Code.HAVE:
         raise LimitExceeded(f"message: header of {len(header)} bytes")
-    if len(payload) and body[0] not in (m.Code.BLOB, m.Code.PIECE):
+    if len(payload) and body[0] not in (m.Code.BLOB, m.Code.PIECE, m.Code.PART):
         raise ContentError(f"message {body[0]}: carries a payload")
     return _decode_body(body, payload)
 
@@ -148,6 +150,8 @@ def _decode_body(body: list[Any], payload: Buffer) -> m.Message:
             return m.Want(_request(request), _digest(image), _digest(pack), _piece(piece))
         case [m.Code.PIECE, request]:
             return m.Piece(_request(request), payload)
+        case [m.Code.PART, request, total]:
+            return m.Part(_request(request), _int(total, 0, limits.MESSAGE_PAYLOAD_MAX), payload)
         case [m.Code.LEASE, image, pack, slot, start, stop, came]:
             came = _int(came, 0, limits.LEASE_BYTES_MAX)
             return m.Lease(

@@ -12,7 +12,9 @@ from collections.abc import Callable
 from math import sqrt
 from typing import Protocol
 
+from p2p.content.limits import PARTS_FROM
 from p2p.swarm import messages as m
+from p2p.swarm.parts import PARTS, in_parts
 from sim.scenario.model import Lan, LanKind
 from sim.world.flows import Flow, Flows, Link
 from sim.world.kernel import Kernel
@@ -82,7 +84,18 @@ class LocalNet:
 class _Direction:
     """From one end of a connection to the other."""
 
-    __slots__ = ("batch", "burst_at", "delay", "flow", "last", "pair", "rate", "receiver", "sender")
+    __slots__ = (
+        "batch",
+        "burst_at",
+        "delay",
+        "flow",
+        "in_parts",
+        "last",
+        "pair",
+        "rate",
+        "receiver",
+        "sender",
+    )
 
     def __init__(self, sender: Node, receiver: Node, delay: float) -> None:
         self.sender = sender
@@ -99,6 +112,8 @@ class _Direction:
         """Small messages that arrive at that time, together."""
         self.pair = sender.number << 24 | receiver.number
         self.burst_at = float("-inf")
+        self.in_parts = False
+        """The receiver takes large pieces in parts (`p2p.swarm.parts`)."""
 
 
 class Connection:
@@ -134,10 +149,19 @@ class Connection:
         if kernel.heard:
             kernel.tell(f"{way.sender.name}>{target} {label(message)}")
         queue = self.flows.push if type(message) is m.Piece else self.flows.pass_on
+        if type(message) is m.MetadataWant and message.name == PARTS:
+            self._to[way.sender.name].in_parts = True
         if size >= FLOW_MIN:
-            wire = on_tls(size)
-            queue(way.flow, wire, self._crossed, way, message, sent, arguments)
-            return wire
+            wire = 0
+            if type(message) is m.Piece and way.in_parts and size > PARTS_FROM:
+                *parts, rest = in_parts(message)
+                for part in parts:
+                    wire += (crosses := on_tls(SIZES[m.Part](part)))
+                    queue(way.flow, crosses, self._crossed, way, part, None, ())
+                size = SIZES[m.Piece](rest)
+            last = on_tls(size)
+            queue(way.flow, last, self._crossed, way, message, sent, arguments)
+            return wire + last
         if way.burst_at == now:
             wire = size
         else:

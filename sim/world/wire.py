@@ -118,6 +118,7 @@ SIZES: dict[type, Callable[[Any], int]] = {
     m.HaveMore: _have_more,
     m.Want: _want,
     m.Piece: _payload,
+    m.Part: lambda x: _PREFIXES + _int(x.request) + _int(x.total) + len(x.payload),
     m.Blob: _payload,
     m.Lease: _lease,
     m.Have: _have,

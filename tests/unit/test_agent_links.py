@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field
@@ -16,12 +17,13 @@ from p2p.agent.links import BYE_S, QUEUE_MAX, Link, PeerLinks
 from p2p.agent.storing import WAITING_BYTES, Backlog
 from p2p.content import limits
 from p2p.content.digests import Buffer, Digest, sha256
-from p2p.errors import PeerError
+from p2p.errors import ContentError, PeerError
 from p2p.ports import PeerAddress, PeerIdentity, PeerStream
 from p2p.swarm import messages as m
 from p2p.swarm import wire
 from p2p.swarm.events import PeerConnected, PeerLost, Received, Serve
 from p2p.swarm.neighbours import pair_order
+from p2p.swarm.parts import PARTS
 
 
 def identity(device: str, site: str = "depot") -> PeerIdentity:
@@ -612,6 +614,56 @@ async def test_messages_pass_the_pieces_that_wait(autojump_clock: MockClock) -> 
         nursery.cancel_scope.cancel()
     assert [name for name, _ in came] == ["Piece", "Lease", "Leave", "Piece", "Piece"]
     assert came[1][1] - started < 7  # with the next piece, of 3 s
+
+
+@pytest.mark.parametrize("takes_parts", [True, False])
+async def test_a_large_piece_comes_in_parts_to_who_takes_them_and_messages_come_between(
+    autojump_clock: MockClock, takes_parts: bool
+) -> None:
+    class Slow(MemoryPeerStream):
+        async def send(self, *parts: Buffer) -> None:
+            await trio.sleep(sum(len(p) for p in parts) / 100_000)
+            await super().send(*parts)
+
+    ours, theirs = memory_stream_pair()
+    image, payload = Digest(bytes(32)), random.Random(1).randbytes(1_000_000)
+    link = Link(
+        Slow(ours, identity("b")), "a", lambda serve: m.Piece(serve.request, payload),
+        RateBudget(None), Backlog(1 << 30),
+    )  # fmt: skip
+    far = Link(MemoryPeerStream(theirs, identity("a")), "a", _nothing, RateBudget(None), Backlog(1 << 30))
+    came: list[m.Message] = []
+    sent: list[int] = []
+    if takes_parts:
+        far.send(m.MetadataWant(1, PARTS))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(far.write, lambda size: None)
+        nursery.start_soon(link.read, lambda message: None)
+        nursery.start_soon(far.read, came.append)
+        await trio.testing.wait_all_tasks_blocked()
+        link.send(Serve("b", 7, image, image, 0))
+        nursery.start_soon(link.write, sent.append)
+        await trio.sleep(1)
+        link.send(m.Leave(image))
+        await trio.sleep(4)
+        assert (m.Leave(image) in came) is takes_parts
+        await trio.sleep(15)
+        nursery.cancel_scope.cancel()
+    pieces = [message for message in came if isinstance(message, m.Piece)]
+    assert [(piece.request, bytes(piece.payload)) for piece in pieces] == [(7, payload)]
+    assert any(isinstance(message, m.Part) for message in came) is takes_parts
+    assert sent == [len(payload)]
+
+
+async def test_parts_that_do_not_fit_together_end_the_link(autojump_clock: MockClock) -> None:
+    ours, theirs = memory_stream_pair()
+    link = Link(MemoryPeerStream(ours, identity("b")), "a", _nothing, RateBudget(None), Backlog(1 << 30))
+    far = MemoryPeerStream(theirs, identity("a"))
+    async with trio.open_nursery() as nursery:
+        part, rest = m.Part(1, 900_000, bytes(100_000)), m.Piece(1, bytes(100_000))
+        nursery.start_soon(far.send, *wire.encode(part), *wire.encode(rest))
+        with pytest.raises(ContentError):
+            await link.read(lambda message: None)
 
 
 def _nothing(serve: Serve) -> m.Message:

@@ -100,7 +100,8 @@ def test_a_payload_length_is_checked_before_anything_is_read(length: int) -> Non
 def test_only_answers_carry_a_payload() -> None:
     for message in (m.Blob(1, b"x"), m.Piece(1, b"x")):
         assert decode(header(int(m.Code[type(message).__name__.upper()]), 1), b"x") == message
-    for code in set(m.Code) - {m.Code.BLOB, m.Code.PIECE}:
+    assert decode(header(int(m.Code.PART), 1, 9), b"x") == m.Part(1, 9, b"x")
+    for code in set(m.Code) - {m.Code.BLOB, m.Code.PIECE, m.Code.PART}:
         with pytest.raises(ContentError, match=f"message {code.value}: carries a payload"):
             decode(header(int(code), 1), b"x")
 

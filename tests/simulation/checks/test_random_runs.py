@@ -60,6 +60,10 @@ def test_pinned_seeds_of_awkward_sites(batch: int, faults: bool) -> None:
         (70000344, False),
         # Large patches took seconds to come to those between: who was further away fetched them again.
         (70000523, False),
+        # A network slower than the WAN: a piece of megabytes was silence, and held up word of leases.
+        (30000333, False),
+        (50000061, False),
+        (50000061, True),
     ],
 )
 def test_awkward_sites_that_went_wrong(seed: int, faults: bool) -> None:

@@ -32,6 +32,7 @@ _MESSAGES = st.one_of(
     st.builds(m.HaveMore, _digests, _digests, st.lists(_pieces, max_size=300).map(tuple)),
     st.builds(m.Want, _requests, _digests, _digests, _pieces),
     st.builds(m.Piece, _requests, st.binary(max_size=300)),
+    st.builds(m.Part, _requests, st.integers(0, 8 << 20), st.binary(max_size=300)),
     st.builds(m.Lease, _digests, _digests, st.integers(0, 15), _pieces, _pieces, st.integers(0, 8 * MIB)),
     st.builds(m.Peers, st.lists(st.tuples(_names, _names, st.integers(0, 65535)), max_size=32).map(tuple)),
     st.builds(m.Bye, _names),
