@@ -57,11 +57,8 @@ DELEGATIONS_MAX = 32
 # Swarm
 MESSAGE_HEADER_MAX = 64 * KIB
 MESSAGE_PAYLOAD_MAX = STORED_FRAME_MAX
-PARTS_FROM, PART_SIZE, PART_SIZE_MIN = (
-    256 * KIB,
-    128 * KIB,
-    16 * KIB,
-)  # larger pieces come in parts of this size
+PARTS_FROM = 256 * KIB  # larger pieces come in parts
+PART_SIZE, PART_SIZE_MIN = 128 * KIB, 16 * KIB  # of this size; the least that is taken
 OBJECT_SIZE_MAX = 4 * MIB  # small objects that peers pass on: metadata, manifests, orders, indexes
 PEERS_MAX = 64
 PEER_EXCHANGE_MAX = 32
