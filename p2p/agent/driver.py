@@ -33,6 +33,7 @@ from p2p.ports import BlobStore, Origin, PeerAddress
 from p2p.swarm import SwarmNode, departure
 from p2p.swarm import events as e
 from p2p.swarm import messages as m
+from p2p.swarm.cost import USUAL, Weights
 from p2p.trust import Doubts
 
 log = logging.getLogger(__name__)
@@ -65,6 +66,7 @@ class SwarmDriver:
         imported: ImportedBundle,
         recompute_memory: int | None = None,
         processor: ProcessorBudget | None = None,
+        weights: Weights = USUAL,
     ) -> None:
         self.node = node
         self.links: PeerLinks | None = None
@@ -95,7 +97,7 @@ class SwarmDriver:
         )  # fmt: skip
         self.filling = Filling(
             imported, feed=self.feed, failed=self._failed, is_current=self._is_current, start=self._start,
-            patching=self._patching,
+            patching=self._patching, weights=weights,
         )  # fmt: skip
         self._syncing = trio.CapacityLimiter(1)
         self._nursery: trio.Nursery | None = None

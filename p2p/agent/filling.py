@@ -20,6 +20,7 @@ from p2p.agent.salvage import salvage
 from p2p.content.digests import Digest
 from p2p.errors import LocalError
 from p2p.swarm import events as e
+from p2p.swarm.cost import USUAL, Weights, looking_pays
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +37,7 @@ class Filling:
         is_current: Callable[[LocalImage], bool],
         start: Callable[..., None],
         patching: trio.CapacityLimiter,
+        weights: Weights = USUAL,
     ) -> None:
         self._imported = imported
         self._feed = feed
@@ -43,6 +45,7 @@ class Filling:
         self._is_current = is_current
         self._start = start
         self._patching = patching
+        self._weights = weights
         self._filling: set[LocalImage] = set()
         self._more: set[LocalImage] = set()
         """Of these more was imported while they were filled."""
@@ -113,7 +116,7 @@ class Filling:
                 await self._take(image, image.local_steps(pack))
                 if image.is_at_hand(pack):
                     await self._take(image, image.imported_steps(pack), limiter=self._patching)
-                if image.is_strange and image.maps[pack].index.base is None:
+                if image.is_strange and image.maps[pack].index.base is None and self._looks(image):
                     await self._take(image, salvage(image, pack), limiter=self._patching)
         except LocalError as error:
             self._failed(image, error)
@@ -125,6 +128,11 @@ class Filling:
             self._feed(e.Filled(image.task.image))
             for pack in list(image.maps):  # of which it was told meanwhile; more of them may come
                 await self.local(image, pack)
+
+    def _looks(self, image: LocalImage) -> bool:
+        """Whether it pays to look through what the device runs."""
+        lacking = image.task.size - sum(stop - start for start, stop in image.done)
+        return looking_pays(image.base_size, lacking, self._weights)
 
     async def _take(self, image: LocalImage, steps: Any, limiter: trio.CapacityLimiter | None = None) -> None:
         while self._is_current(image):

@@ -166,6 +166,7 @@ class Agent:
                 fallback_s=config.swarm.fallback_s,
                 gateways_max=config.swarm.gateways_max,
                 peer_deltas=config.swarm.peer_deltas,
+                cost=config.cost,
             ),
             wan=config.swarm.wan,
             closed=self._meter is not None and not self._meter.open,
@@ -191,6 +192,7 @@ class Agent:
             processor=self._processor,
             held=lambda digest: self._trust.held(digest) or self._imported.object(digest),
             imported=self._imported,
+            weights=config.cost,
         )
         self._links = PeerLinks(
             identity.device,

@@ -7,6 +7,7 @@ from datetime import tzinfo
 from pathlib import Path
 
 from p2p.swarm.allowance import DailyWindow
+from p2p.swarm.cost import USUAL, Weights
 from p2p.swarm.policy import PeerDeltas
 
 
@@ -161,7 +162,7 @@ class SwarmConfig:
 
 @dataclass(frozen=True, slots=True)
 class AgentConfig:
-    """All of it. `slots` maps payload names to their places."""
+    """All of it. `slots` maps payload names to their places; `cost`: what the site plan weighs by."""
 
     device: DeviceConfig
     coordinator: CoordinatorConfig
@@ -174,6 +175,7 @@ class AgentConfig:
     health: HealthConfig
     budgets: BudgetsConfig
     swarm: SwarmConfig
+    cost: Weights = USUAL
 
     @property
     def key_path(self) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tomllib
 from pathlib import Path
 
+from p2p.config.cost import read_weights
 from p2p.config.model import (
     AgentConfig,
     BootConfig,
@@ -159,7 +160,23 @@ def _read(root: Table) -> AgentConfig | None:
             swarm.choice("peer_deltas", tuple(p.value for p in PeerDeltas), default=_POLICY.peer_deltas.value)
         ),
     )
-    for table in (device, coordinator, origin, trust, network, discovery, boot, health, budgets, swarm, root):
+    cost = root.table("cost")
+    weights = read_weights(cost)
+    tables = (
+        device,
+        coordinator,
+        origin,
+        trust,
+        network,
+        discovery,
+        boot,
+        health,
+        budgets,
+        swarm,
+        cost,
+        root,
+    )
+    for table in tables:
         table.finish()
     return AgentConfig(
         device_config,
@@ -173,6 +190,7 @@ def _read(root: Table) -> AgentConfig | None:
         health_config,
         budgets_config,
         swarm_config,
+        weights,
     )
 
 

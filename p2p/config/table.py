@@ -233,7 +233,7 @@ class Table:
     def size(self, key: str, low: int = 1) -> int:
         least = f" (at least {low})" if low > 1 else ""
         what = f"bytes{least}: a number or text such as '500MB', '2GB', '64MiB'; absent for no limit"
-        return self._amount(key, what, _size, low, 1 << 60)
+        return self._amount(key, what, size_of_text, low, 1 << 60)
 
     def windows(self, key: str) -> tuple[DailyWindow, ...]:
         return self._each(key, "a list of daily windows such as '22:00-05:00'", _window)
@@ -352,7 +352,8 @@ def _is_address(value: str) -> bool:
     return True
 
 
-def _size(value: str) -> float | None:
+def size_of_text(value: str) -> float | None:
+    """Bytes, of text such as `2GB`; None if it is none."""
     match = _AMOUNT.fullmatch(value.strip())
     unit = _UNITS.get(match[2].lower()) if match else None
     return float(match[1]) * unit if match and unit else None
@@ -364,9 +365,9 @@ def _rate(value: str) -> float | None:
         return None
     bits = re.fullmatch(r"(.*?)(k|M|G)?bit", amount.strip())
     if bits:
-        size = _size(f"{bits[1]}{bits[2] or ''}B")
+        size = size_of_text(f"{bits[1]}{bits[2] or ''}B")
         return None if size is None else size / 8
-    return _size(amount)
+    return size_of_text(amount)
 
 
 def _window(value: str) -> DailyWindow | None:

@@ -15,6 +15,7 @@ from p2p.content.index import Frame
 from p2p.content.manifest import PackRef
 from p2p.content.pieces import PieceMap
 from p2p.swarm.context import Context
+from p2p.swarm.cost import cost, fetched
 from p2p.swarm.image import ImageSwarm
 from p2p.swarm.leases import Leases
 from p2p.swarm.peer import PieceKey
@@ -83,15 +84,18 @@ class Choice:
         return self._run_of(name, image.maps[name], selfish=True)
 
     def _own_pack(self) -> PackRef:
-        """What this node fetches if it counts on nobody: of the packs for it, what least is left of.
+        """What this node fetches if it counts on nobody: of the packs for it, what costs least from here on.
 
         Of its own pack there may be nothing left that the base can make, and the rest is the full pack's.
         """
         task = self._image.task
         own = task.pack_for(task.base) if task.base is not None else None
-        if own is None or not 0 < self._left_of(own) < self._left_of(task.full_pack):
+        if own is None or not (left := self._left_of(own)):
             return task.full_pack
-        return own
+        weights, made = self._context.policy.cost, self._image.left
+        patches = cost(fetched(left, made, patches=True), weights)
+        whole = cost(fetched(self._left_of(task.full_pack), made, patches=False), weights)
+        return own if patches < whole else task.full_pack
 
     def _left_of(self, pack: PackRef) -> int:
         """Stored bytes of a pack that are still to come, were nothing taken from peers."""

@@ -17,10 +17,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from p2p.content.digests import Digest
-from p2p.content.limits import KIB, PEER_DELTAS_PER_PEER_MAX
+from p2p.content.limits import PEER_DELTAS_PER_PEER_MAX
 from p2p.content.pieces import PieceMap
 from p2p.swarm import messages as m
 from p2p.swarm.context import Context
+from p2p.swarm.cost import delta_pays_from
 from p2p.swarm.events import DeltaUsed, UseDelta, Verdict
 from p2p.swarm.image import ImageSwarm
 from p2p.swarm.peer import Asked, Peer
@@ -41,9 +42,6 @@ good."""
 
 ASKED_MAX = 4
 """So many groups are asked for or being applied at once, whoever makes them: each may take megabytes."""
-
-LEAST = 16 * KIB
-"""Where a group lacks less than this, its chunks cost less than the processor time of two devices."""
 
 
 @dataclass(slots=True)
@@ -71,6 +69,8 @@ class DeltaAsking:
         self.route: Digest | None = None
         self._image = image
         self._context: Context = image.context
+        self._least = delta_pays_from(self._context.policy.cost)
+        """Where a group lacks less, its chunks cost less than the processor time of two devices."""
         self._makers: dict[str, _Maker] = {}
         self._open: dict[int, None] | None = None
         self._asked: dict[int, str] = {}
@@ -222,7 +222,7 @@ class DeltaAsking:
         for group, numbers in enumerate(pieces.groups):
             if group in self._without or group in self._using:
                 continue
-            if self._lacking(pieces, numbers) >= LEAST:
+            if self._lacking(pieces, numbers) >= self._least:
                 self._open[group] = None
         self._image.wanted.hold(self._keys(self._open))
 
@@ -240,7 +240,7 @@ class DeltaAsking:
                 own = (group for group in self._open if group % count == place)
                 group = next(own, next(reversed(self._open)))
                 del self._open[group]
-                if self._lacking(pieces, pieces.groups[group]) < LEAST:
+                if self._lacking(pieces, pieces.groups[group]) < self._least:
                     self._give_up(group)
                     continue
                 context.take_parts(peer)

@@ -20,6 +20,7 @@ from p2p.content.pieces import PieceMap
 from p2p.swarm import messages as m
 from p2p.swarm.announcements import Announcements
 from p2p.swarm.context import Context
+from p2p.swarm.cost import patches_pay
 from p2p.swarm.events import GiveUp, How, ImageTask, ReadBack, Recheck, Route, Stored
 from p2p.swarm.hearsay import Hearsay
 from p2p.swarm.holders import Holders
@@ -218,7 +219,7 @@ class ImageSwarm:
         if planned is not None:
             usable = planned.base is None or planned.base == task.base
             return planned if usable else task.full_pack
-        if own is not None:
+        if own is not None and patches_pay(own.frames.size, task.size, self.context.policy.cost):
             name = own.index.sha256
             remotes = [r for _, r in self.context.remotes(task.image)]
             if any(r.has_all(name) for r in remotes):

@@ -1,7 +1,7 @@
 """The site plan: a pure function of what all nodes of a site have told.
 
-Which pack crosses the WAN (the cheapest by which any present node with WAN can make the image), who
-could fetch it (the candidates), and in which order they do (weighted rendezvous hashing, so that
+Which pack crosses the WAN (the cheapest for all, by `cost`, by which any present node with WAN can make the
+image), who could fetch it (the candidates), and in which order they do (weighted rendezvous hashing, so that
 nodes that know the same members agree without an election, and the loss of one moves only its own
 share; Thaler & Ravishankar 1998, weights after Schindelhauer & Schomaker 2005).
 """
@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from p2p.content.digests import Digest
 from p2p.content.manifest import PackRef
+from p2p.swarm.cost import USUAL, Effort, Weights, chunks_of_peers, cost, fetched, patches_of_peers
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,24 +42,51 @@ class SitePlan:
 
 
 def make_plan(
-    packs: Sequence[PackRef], participants: Iterable[Participant], held: Mapping[Digest, int]
+    packs: Sequence[PackRef],
+    participants: Iterable[Participant],
+    held: Mapping[Digest, int],
+    size: int = 0,
+    weights: Weights = USUAL,
 ) -> SitePlan:
-    """The cheapest way for the site. `held`: stored bytes of a pack (by index digest) it already has."""
+    """The cheapest way for the site. `held`: stored bytes of a pack (by index digest) it already has; `size`:
+    of the image."""
     members = sorted(participants, key=lambda p: p.device)
     if any(p.complete for p in members):
         return SitePlan(None)
     online = [p for p in members if p.wan]
     fetchers = [p for p in online if p.weight > 0] or online
-    best: tuple[int, bytes] | None = None
+    best: tuple[float, bytes] | None = None
+    bases = Counter(p.base for p in members)
     plan = SitePlan(None)
     for pack in packs:
         able = tuple(p.device for p in fetchers if pack.base is None or p.base == pack.base)
         if not able:
             continue
-        cost = (max(0, pack.wan_bytes - held.get(pack.index.sha256, 0)), pack.index.sha256)
-        if best is None or cost < best:
-            best, plan = cost, SitePlan(pack, able)
+        name = pack.index.sha256
+        left = max(0, pack.wan_bytes - held.get(name, 0))
+        alike = bases[pack.base] if pack.base is not None else 0
+        dear = cost(_site_effort(pack, left, size, alike, len(members)), weights), name
+        if best is None or dear < best:
+            best, plan = dear, SitePlan(pack, able)
     return plan
+
+
+def _site_effort(pack: PackRef, left: int, size: int, alike: int, among: int) -> Effort:
+    """What it takes to have `left` bytes of a pack cross the WAN and the image reach all of a site.
+
+    `alike` of `among` devices have the base of the pack: they take its patches from each other, the others
+    take the image as chunks, as if nothing of it stood in their bases.
+    """
+    patches = pack.base is not None
+    wan = fetched(left, size, patches=patches)
+    riders = max(0, alike - 1) if patches else 0
+    patched, whole = patches_of_peers(pack.frames.size, size), chunks_of_peers(size)
+    chunked = among - 1 - riders
+    return Effort(
+        wan.wan,
+        riders * patched.lan + chunked * whole.lan,
+        wan.cpu_s + riders * patched.cpu_s + chunked * whole.cpu_s,
+    )
 
 
 def rank(

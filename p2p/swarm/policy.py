@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from p2p.content.limits import KIB, MIB
+from p2p.swarm.cost import USUAL, Weights
 
 
 class PeerDeltas(StrEnum):
@@ -49,6 +50,7 @@ class Policy:
     - `have_batch_s`: news of pieces is gathered for this long.
     - `peer_deltas`: when a node asks peers for deltas that nobody signed (`delta_asking`), and makes them, if
       it may spend the processor time at all (`Context.recomputes`).
+    - `cost`: what bytes of the LAN, processor time and energy are worth, where there is more than one way.
     - `penalty_s`: how long a node that stalled is not a gateway, and one that broke `strikes_max` promises
       is not believed; twice as long each time, up to an hour.
     """
@@ -87,6 +89,7 @@ class Policy:
     serve_queue_max: int = 48
     piece_estimate: int = 128 * KIB
     peer_deltas: PeerDeltas = PeerDeltas.UNPUBLISHED
+    cost: Weights = USUAL
 
 
 def penalty_s(policy: Policy, times: int) -> float:

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 
 from p2p.content.digests import Digest
 from p2p.swarm.context import Context
+from p2p.swarm.cost import patches_pay
 from p2p.swarm.events import Recompute, Recomputed
 from p2p.swarm.image import ImageSwarm
 from p2p.swarm.peer import PieceKey
@@ -89,11 +90,14 @@ class Recomputing:
         return any(p is not None and not p.complete and p.base == self._image.task.base for p in said)
 
     def _lacking(self, name: Digest) -> Iterator[PieceKey]:
-        """Patches that nobody here serves."""
+        """Patches that nobody here serves, and that are worth the time."""
         serves, count = self._image.serves.get(name, ()), self._image.holders.count
+        weights = self._context.policy.cost
         for piece in self._image.maps[name].pieces:
             key = (name, piece.number)
-            if piece.is_patch and piece.number not in serves and key not in self._failed and not count(key):
+            if not piece.is_patch or piece.number in serves or key in self._failed or count(key):
+                continue
+            if patches_pay(piece.wire_size, piece.target_length, weights, anew=True):
                 yield key
 
     def _next(self, name: Digest) -> PieceKey | None:

@@ -157,8 +157,9 @@ class SiteView:
         stalled = {p.device for p, r in context.remotes(image) if r.conduct.stalled_until > context.now}
         if (participants, outsiders, held, stalled) != self._basis:
             self._basis = participants, outsiders, held, stalled
-            self.plan = make_plan(ways, participants, held)
-            best = make_plan(ways, participants + outsiders, held) if outsiders else self.plan
+            rule = held, self._task.size, context.policy.cost
+            self.plan = make_plan(ways, participants, *rule)
+            best = make_plan(ways, participants + outsiders, *rule) if outsiders else self.plan
             self.waits = best.pack != self.plan.pack
             if self.waits:
                 self.plan = SitePlan(None)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection
 from itertools import pairwise
 from pathlib import Path
 
+from p2p.config.cost import read_weights
 from p2p.config.table import Problems, Table
 from p2p.content.limits import CHUNK_SIZE_MAX, IMAGE_SIZE_MAX, KIB
 from p2p.errors import ConfigError, SlipstreamError
@@ -108,7 +109,8 @@ class _Reader:
         self._check_sites(site_tables, sites, {c.name for c in classes})
         orders = self._orders(releases, duration_s)
         faults = self._faults(sites, duration_s)
-        origin, polling, policy, expect = (root.table(n) for n in ("origin", "polling", "policy", "expect"))
+        names = "origin", "polling", "policy", "cost", "expect"
+        origin, polling, policy, cost, expect = (root.table(n) for n in names)
         scenario = Scenario(
             name=root.name("name") if root.has("name") else name,
             description=root.text("description", default="") or "",
@@ -128,11 +130,12 @@ class _Reader:
                 at_rest=polling.boolean("at_rest", default=False),
                 lookout=polling.boolean("lookout", default=True),
             ),
-            policy=_policy(policy),
+            policy=dataclasses.replace(_policy(policy), cost=read_weights(cost)),
             expect=self._expect(expect),
             starts_of_day=self._starts_of_day,
         )
-        for table in (*release_tables, *class_tables, *site_tables, origin, polling, policy, expect, root):
+        others = origin, polling, policy, cost, expect, root
+        for table in (*release_tables, *class_tables, *site_tables, *others):
             table.finish()
         return scenario
 
@@ -287,6 +290,8 @@ def _policy(table: Table) -> Policy:
     found: dict[str, float | int | PeerDeltas] = {}
     default = Policy()
     for field in dataclasses.fields(Policy):
+        if field.name == "cost":
+            continue  # a table of its own
         standard = getattr(default, field.name)
         if isinstance(standard, float):
             found[field.name] = duration(table, field.name, standard)

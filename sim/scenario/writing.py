@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
+from p2p.swarm.cost import Weights
 from p2p.swarm.policy import Policy
 from sim.scenario.model import (
     DeviceClass,
@@ -41,6 +42,8 @@ _UPTIME = {"on_mean_s": "on", "off_mean_s": "off", "start_spread_s": "start_spre
 _CLASS = {"patch_rate": "patch_rate", "recompute_rate": "recompute_rate", "has_wan": "has_wan",
           "metered": "metered", "clock_error_s": "clock_error", "healthy": "healthy", "reboot_s": "reboot",
           "carrier": "carrier"}  # fmt: skip
+_POLICY = {f.name: f.name for f in dataclasses.fields(Policy) if f.name != "cost"}
+_COST = {f.name: f.name for f in dataclasses.fields(Weights)}
 _FAULT = {"kind": "kind", "where": "where", "at_s": "at", "length_s": "length",
           "who": "who", "count": "count", "factor": "factor", "manner": "manner",
           "every_s": "every", "until_s": "until"}  # fmt: skip
@@ -71,7 +74,8 @@ def scenario_text(scenario: Scenario) -> str:
             scenario.polling,
             {"every_s": "every", "jitter": "jitter", "at_rest": "at_rest", "lookout": "lookout"},
         ),
-        "policy": _changed(scenario.policy, {f.name: f.name for f in dataclasses.fields(Policy)}),
+        "policy": _changed(scenario.policy, _POLICY),
+        "cost": _changed(scenario.policy.cost, _COST),
         "expect": _changed(
             scenario.expect,
             {

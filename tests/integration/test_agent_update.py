@@ -109,6 +109,20 @@ async def test_a_device_with_content_that_nobody_knows_fetches_only_what_it_has_
     assert sum(ledger[key] for key in ("base", "patched", "chunks", "zero")) == len(IMAGES["2.0"])
 
 
+async def test_a_base_is_not_looked_through_where_processor_time_is_dear(fleet: FleetRig) -> None:
+    fleet.order("2.0")
+    async with HostileOrigin(fleet.repository.directory).serving() as origin:
+        device = fleet.device("d1", origin=origin.url)
+        strange = bytearray(IMAGES["2.0"])
+        strange[300 * KIB : 300 * KIB] = b"put in by hand" * 99
+        device.slot("a").write_bytes(strange)
+        device.configure(origin=origin.url, extra="[cost]\ncpu_hour = 1e12")
+        assert await device.once() is None
+    full = fleet.pack("2.0", None)
+    assert origin.sent[f"objects/{full.frames.sha256.hex()}"] == full.frames.size
+    assert device.running_version() == "2.0"
+
+
 async def test_a_damaged_base_without_wan_is_mended_by_peers(fleet: FleetRig) -> None:
     fleet.order("2.0")
     async with HostileOrigin(fleet.repository.directory).serving() as origin:

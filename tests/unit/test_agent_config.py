@@ -11,6 +11,7 @@ import pytest
 from p2p.config import AgentConfig, Endpoint, parse_config, read_config
 from p2p.errors import ConfigError
 from p2p.swarm.allowance import DailyWindow
+from p2p.swarm.cost import Weights
 
 HERE = Path("/etc/slipstream")
 SMALL = """\
@@ -137,6 +138,10 @@ RECOMPUTES = '[budgets]\nrecompute_memory = "512MiB"\n'
         ('[budgets]\nwan_windows = ["22-05"]', "line 14: budgets.wan_windows must be a list of daily"),
         ('[budgets]\nwan_windows = ["22:00-24:00"]', "line 14: budgets.wan_windows must be a list of daily"),
         ('[budgets]\nwan_windows = ["05:00-05:00"]', "line 14: budgets.wan_windows must be a list of daily"),
+        ("[cost]\nlan_gb = -1", "line 14: cost.lan_gb must be what it is worth in bytes over the WAN"),
+        ('[cost]\ncpu_hour = "much"', "line 14: cost.cpu_hour must be what it is worth in bytes over"),
+        ("[cost]\nenergy_kwh = true", "line 14: cost.energy_kwh must be what it is worth in bytes over"),
+        ("[cost]\nwan = 1", "line 14: cost.wan is unknown"),
         ('[budgets]\nwan_month_max = 0', "line 14: budgets.wan_month_max must be bytes"),
         ('[budgets]\nwan_month_max = "2 GB/s"', "line 14: budgets.wan_month_max must be bytes"),
         ('[budgets]\ndisk_max = "1MiB"', "line 14: budgets.disk_max must be bytes (at least 16777216)"),
@@ -175,6 +180,9 @@ def test_a_wrong_value_is_told_with_what_is_allowed(addition: str, fault: str) -
         ("[budgets]\nwan_metered = true", ("budgets.wan_metered", True)),
         ("[budgets]\nwan_gives_way = true", ("budgets.wan_gives_way", True)),
         ("[budgets]\nlan_rate_max = 1000", ("budgets.lan_rate_max", 1000)),
+        ('[cost]\nlan_gb = "10MB"', ("cost", Weights(lan_gb=1e7))),
+        ("[cost]\ncpu_hour = 0.5\nenergy_kwh = 2", ("cost", Weights(cpu_hour=0.5, energy_kwh=2.0))),
+        ("[cost]", ("cost", Weights(100.0, 3.7, 0.0))),
         ('[budgets]\nwan_month_max = "2GB"', ("budgets.wan_month_max", 2_000_000_000)),
         (
             '[budgets]\nwan_windows = ["22:00-5:30", "12:00 - 13:00"]',

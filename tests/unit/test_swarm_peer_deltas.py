@@ -13,6 +13,7 @@ from p2p.swarm import delta_asking
 from p2p.swarm import events as e
 from p2p.swarm import messages as m
 from p2p.swarm.context import Rng
+from p2p.swarm.cost import USUAL, Weights
 from p2p.swarm.delta_making import SPARE, delta_name, delta_pack
 from p2p.swarm.node import SwarmNode
 from p2p.swarm.policy import PeerDeltas, Policy
@@ -69,11 +70,12 @@ class Bench:
 def bench(
     *, base: Digest | None = BASE, complete: bool = False, makes: bool = True,
     mode: PeerDeltas = PeerDeltas.UNPUBLISHED, release: Release = RELEASE, wan: bool = False,
-    rng: Rng | None = None,
+    rng: Rng | None = None, weights: Weights = USUAL,
 ) -> Bench:  # fmt: skip
     policy = Policy(
-        peer_deltas=mode, settle_s=1.0 if wan else 0.0, settle_silent_s=0.0, gather_s=0.0, join_s=0.0
-    )
+        peer_deltas=mode, settle_s=1.0 if wan else 0.0, settle_silent_s=0.0, gather_s=0.0, join_s=0.0,
+        cost=weights,
+    )  # fmt: skip
     node = SwarmNode(
         device="me",
         site="depot",
@@ -216,7 +218,7 @@ def test_a_base_that_is_written_over_is_taken_back() -> None:
 # Asking
 
 
-def asker(**changes: PeerDeltas | Digest | None) -> Bench:
+def asker(**changes: PeerDeltas | Digest | Weights | None) -> Bench:
     """A node that has the full pack's index already, from a peer that has gone."""
     found = settled(bench(makes=False, **changes))  # type: ignore[arg-type]
     found.join("first", None, complete=False, deltas=False)
@@ -230,6 +232,12 @@ def test_chunks_are_held_back_while_a_maker_answers() -> None:
     actions = asker().join("d1")
     assert [w.piece for _, w in delta_wants(actions)] == [0, 1]
     assert chunk_wants(actions) == []
+
+
+def test_where_processor_time_is_dear_chunks_come_at_once() -> None:
+    actions = asker(weights=Weights(cpu_hour=1e6)).join("d1")
+    assert delta_wants(actions) == []
+    assert chunk_wants(actions)
 
 
 @pytest.mark.parametrize(

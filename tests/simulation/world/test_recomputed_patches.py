@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from p2p.swarm import events as e
+from p2p.swarm.cost import Weights
+from p2p.swarm.policy import Policy
 from sim.checks.checked import run_checked
 from sim.outcome import RunOutcome
 from sim.scenario.model import DeviceClass, Fault, FaultKind, Lan, LanKind, Phase, Scenario, Who
@@ -66,6 +70,14 @@ def test_processor_time_is_spent_where_the_network_is_thin(lan: Lan, some: bool)
     made = Made()
     run(scenario(2e6, lan=lan), 3, observer=made)
     assert bool(made.count) is some
+
+
+def test_processor_time_that_is_dear_is_not_spent() -> None:
+    made = Made()
+    policy = Policy(cost=Weights(cpu_hour=1e6))
+    outcome = run(replace(scenario(2e6), policy=policy), 3, observer=made)
+    assert {d.state for d in outcome.devices} == {"committed"}
+    assert made.count == 0
 
 
 def test_those_who_can_share_the_work() -> None:

@@ -39,7 +39,8 @@ TABLES = [
     "", "[[release]]", "[[release]]\n[[release.delta]]", "[[release]]\nrepository = 'x'", "[[class]]",
     "[[class]]\n[class.uptime]", "[[class]]\n[class.storage]", "[[site]]", "[[site]]\n[site.lan]",
     "[[site]]\n[site.wan]", "[[site]]\n[[site.wan.outage]]", "[[site]]\n[[site.wan.traffic]]",
-    "[[site]]\n[[site.stop]]", "[[order]]", "[[order]]\n[[order.phase]]", "[origin]", "[polling]", "[expect]",
+    "[[site]]\n[[site.stop]]", "[[order]]", "[[order]]\n[[order.phase]]", "[origin]", "[polling]", "[cost]",
+    "[expect]",
 ]  # fmt: skip
 
 

@@ -255,7 +255,9 @@ ADDED = [
     ("[polling]\nevery = 0", "polling.every must be a time of more than 0"),
     ("[polling]\nat_rest = 1", "polling.at_rest must be true or false"),
     ("[origin]\ncapacity = 0", "origin.capacity must be above 0"),
-    ("[trains]\nx = 1", "trains is unknown (allowed: class, description, duration, expect, fault"),
+    ("[trains]\nx = 1", "trains is unknown (allowed: class, cost, description, duration, expect, fault"),
+    ("[cost]\nlan_gb = -1", "cost.lan_gb must be what it is worth in bytes over the WAN"),
+    ("[cost]\nlan = 1", "cost.lan is unknown (allowed: cpu_hour, energy_kwh, lan_gb)"),
 ]  # fmt: skip
 
 

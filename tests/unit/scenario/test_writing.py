@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from p2p.swarm.cost import Weights
 from p2p.swarm.policy import PeerDeltas, Policy
 from sim.scenario import library
 from sim.scenario.fault_tables import KEYS
@@ -53,8 +54,8 @@ def test_the_policy_survives() -> None:
     changed = {
         f.name: getattr(Policy(), f.name) + 1 if f.name != "settle_s" else 0.1
         for f in dataclasses.fields(Policy)
-        if f.name != "peer_deltas"
-    } | {"peer_deltas": PeerDeltas.THIN_LAN}
+        if f.name not in ("peer_deltas", "cost")
+    } | {"peer_deltas": PeerDeltas.THIN_LAN, "cost": Weights(1e7, 0.0, 2.5)}
     scenario = dataclasses.replace(read(SMALL), policy=Policy(**changed))
     assert again(scenario) == scenario
 
