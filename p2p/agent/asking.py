@@ -27,6 +27,7 @@ from p2p.swarm import events as e
 from p2p.swarm.lookout import WORD_S
 from p2p.trust import (
     Decision,
+    Question,
     ReleaseFloors,
     TrustClient,
     release_despite_expiry,
@@ -207,18 +208,18 @@ class Asking:
         self._excepted = False
         known = self._trust.versions.get("timestamp", 0)
         source = MetadataSource(self._driver, self._origin, self._imported, wan=wan, known=known)
-        floor = self._floors.get(device.product)
-        question = self._trust, self._member, device.product, device.hardware, time.time()
-        revoked = self._revoking.register
+        floor, revoked = self._floors.get(device.product), self._revoking.register
+        question = Question(self._member, device.product, device.hardware, floor, revocations=revoked)
+        now = time.time()
         try:
-            steps = release_for(*question, floor=floor, revocations=revoked)
+            steps = release_for(self._trust, question, now)
             decision = await run_async(steps, source.answer)
         except (TrustError, OriginError) as refused:
             if not source.expired and getattr(refused, "reason", "") != "expired":
                 raise
             again = MetadataSource(self._driver, self._origin, self._imported, wan=wan, known=known)
             try:
-                lenient = release_despite_expiry(*question, floor=floor, revocations=revoked)
+                lenient = release_despite_expiry(self._trust, question, now)
                 decision = await run_async(lenient, again.answer)
             except TrustError as error:
                 same = error.reason == "expired" and isinstance(refused, TrustError)

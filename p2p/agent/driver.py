@@ -19,10 +19,11 @@ import trio
 from p2p.agent.budget import ProcessorBudget, RateBudget
 from p2p.agent.fetch import FrameFetch
 from p2p.agent.filling import Filling
-from p2p.agent.images import LocalImage, ReadBackError
+from p2p.agent.images import LocalImage
 from p2p.agent.imported import ImportedBundle
 from p2p.agent.links import PeerLinks
 from p2p.agent.peer_deltas import PeerDeltas
+from p2p.agent.rechecking import ReadBackError
 from p2p.agent.recomputing import Recomputing
 from p2p.agent.small_objects import SmallObjects
 from p2p.agent.storing import Storing

@@ -2,14 +2,13 @@
 
 A `LocalImage` is the only place where unverified bytes are opened: a frame from the origin or a
 piece from a peer comes in, and either verified bytes are in the slot or an error names whose fault
-it is. Peers are served from the slot; only the stored bytes of patches, which are in no slot, are
-kept in a spool file until the image is dropped. Calls block; the driver decides on which thread.
+it is. Peers are served from the slot; the stored bytes of patches, which are in no slot, are kept apart
+(`p2p.agent.patches`). Calls block; the driver decides on which thread.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import logging
 import threading
 from collections.abc import Callable, Iterator
@@ -17,17 +16,18 @@ from functools import partial
 from pathlib import Path
 
 from p2p.adapters.disk_quota import DiskQuota
+from p2p.agent.patches import KeptPatches
+from p2p.agent.rechecking import wrong_ranges
 from p2p.agent.spool import Spool
 from p2p.content import limits
 from p2p.content.digests import Buffer, Digest, sha256, verify
-from p2p.content.index import Copy, Frame, PackIndex, Patch
-from p2p.content.intervals import IntervalSet
+from p2p.content.index import Copy, PackIndex, Patch
 from p2p.content.pieces import PieceMap
 from p2p.delta import apply_delta, decompress, read_view, unpack_data
 from p2p.delta.rebuild import check_frame
 from p2p.errors import ContentError, LocalError, StoreError
 from p2p.ports import ImageReader, SlotWriter
-from p2p.swarm.events import BaseDamaged, GiveUp, How, ImageTask, Stored
+from p2p.swarm.events import BaseDamaged, How, ImageTask, Stored
 from p2p.swarm.remnants import Remnants
 
 log = logging.getLogger(__name__)
@@ -38,32 +38,6 @@ _ZEROS = bytes(limits.MIB)
 
 class BaseDamagedError(LocalError):
     """The base does not give the bytes that the index promises for a target range."""
-
-
-class ReadBackError(LocalError):
-    """What was written does not read back as the image, and to go on would not change that."""
-
-    @classmethod
-    def persistent(cls, given_up: GiveUp) -> ReadBackError:
-        """Mending did not help."""
-        meanwhile = (
-            f"although {given_up.mended} bytes of it were made anew"
-            if given_up.mended
-            else "although each of its chunks, read alone, was right"
-        )
-        return cls(
-            f"image {given_up.image.hex()[:12]} was read back wrong {given_up.read_backs} times, {meanwhile}",
-            next_step="check this device's storage and memory, then `slipstream agent unblock`",
-        )
-
-    @classmethod
-    def contradiction(cls, image: Digest) -> ReadBackError:
-        """All parts have their signed digests, the whole has not: no device can make this image."""
-        return cls(
-            f"the release contradicts itself: every chunk of image {image.hex()[:12]} has its signed digest,"
-            " the whole has another",
-            next_step="publish a corrected release under a new version",
-        )
 
 
 class LocalImage:
@@ -88,9 +62,7 @@ class LocalImage:
         self._reader: ImageReader | None = reader or writer
         self._base = base
         self.spool = Spool(spool, quota)
-        self._kept: dict[tuple[Digest, int], Digest] = {}
-        self._at_hand: dict[Digest, Callable[[int, int], bytes]] = {}
-        self._kept_at_hand: set[tuple[Digest, int]] = set()
+        self._patches = KeptPatches(self.spool)
         self._checked: set[tuple[Digest, int]] = set()
         self._unsynced = 0
         self._lock = threading.Lock()
@@ -150,11 +122,11 @@ class LocalImage:
 
     def attach(self, pack: Digest, read: Callable[[int, int], bytes]) -> None:
         """Stored frames of a pack are on this device: `read(offset, length)` gives them, unverified."""
-        self._at_hand[pack] = read
+        self._patches.attach(pack, read)
 
     def is_at_hand(self, pack: Digest) -> bool:
         """Whether stored frames of a pack were attached."""
-        return pack in self._at_hand
+        return self._patches.is_at_hand(pack)
 
     def imported_steps(self, pack: Digest) -> Iterator[Stored | BaseDamaged]:
         """Make the frames of an attached pack that are not done, step by step.
@@ -167,18 +139,17 @@ class LocalImage:
             start, stop = frame.target_offset, frame.target_offset + frame.target_length
             done = self.is_done(start, stop)
             first = pieces.of_frame(frame.number)[0]
-            if done and (not isinstance(frame.entry, Patch) or (pack, first) in self._kept):
+            if done and (not isinstance(frame.entry, Patch) or self._patches.has(pack, first)):
                 continue
             try:
-                stored = self._at_hand[pack](frame.stored_offset, frame.stored_size)
+                stored = self._patches.read_at_hand(pack, frame)
                 check_frame(frame, stored)
             except (ContentError, StoreError) as error:
                 log.warning("imported frame %d: %s", frame.number, error.message)
                 continue
             if done:
                 numbers = tuple(pieces.of_frame(frame.number))
-                self._kept[pack, numbers[0]] = sha256(stored)
-                self._kept_at_hand.add((pack, numbers[0]))
+                self._patches.keep_at_hand(pack, numbers[0], stored)
                 yield Stored(self.task.image, start, stop, How.IMPORTED, pack, numbers, kept=True)
                 continue
             try:
@@ -273,21 +244,8 @@ class LocalImage:
         """
         if self._writer is None:
             return ()
-        bad, whole, covered = IntervalSet(), hashlib.sha256(), 0
-        for start, stop, number in _parts(self.maps[pack]):
-            if not self._writer.done.covers(start, stop):
-                continue
-            data = self._writer.read(start, stop - start)
-            whole.update(data)
-            covered += len(data)
-            if number is None:
-                right = memoryview(_ZEROS)[: len(data)] == data
-            elif not (right := sha256(data) == self.maps[pack][number].digest):
-                self._checked.discard((pack, number))
-            if not right:
-                bad.add(start, stop)
-        if not bad and covered == self.task.size and whole.digest() != self.task.image:
-            raise ReadBackError.contradiction(self.task.image)
+        bad, wrong = wrong_ranges(self.maps[pack], self._writer, self.task)
+        self._checked.difference_update((pack, number) for number in wrong)
         with self._lock:
             for start, stop in bad:
                 self._writer.forget(start, stop)
@@ -307,11 +265,7 @@ class LocalImage:
         piece = pieces[number]
         key = (pack, number)
         if piece.is_patch:
-            expected = self._kept.get(key)
-            if expected is None:
-                return None
-            stored = self._stored_patch(key, pieces.index.frames[piece.frame])
-            return stored if stored is not None and sha256(stored) == expected else None
+            return self._patches.read(pack, number, pieces.index.frames[piece.frame])
         if self._reader is None:
             return None
         data = self._reader.read(piece.target_offset, piece.target_length)
@@ -345,7 +299,7 @@ class LocalImage:
     def keep_patch(self, pack: Digest, number: int, stored: bytes) -> bool:
         """Keep a patch that was made anew, to be served; whether that was possible."""
         frame = self.maps[pack].index.frames[self.maps[pack][number].frame]
-        return self._keep(pack, number, frame.stored_offset, stored)
+        return self._patches.keep(pack, number, frame, stored)
 
     @property
     def base(self) -> ImageReader | None:
@@ -401,8 +355,7 @@ class LocalImage:
         with contextlib.suppress(LocalError):
             self.checkpoint()
         self._closed = True
-        self.spool.close()
-        self._kept.clear()
+        self._patches.close()
         with self._writing:  # nor is a file closed under a thread that writes to it
             for closable in (self._writer, self._reader, self._base):
                 close = getattr(closable, "close", None)
@@ -410,15 +363,6 @@ class LocalImage:
                     close()
 
     # Inside
-
-    def _stored_patch(self, key: tuple[Digest, int], frame: Frame) -> bytes | None:
-        """A patch that was kept: in the spool, or where it was imported to (if it is still there)."""
-        if key not in self._kept_at_hand:
-            return self.spool.read(key[0], frame.stored_offset, frame.stored_size)
-        try:
-            return self._at_hand[key[0]](frame.stored_offset, frame.stored_size)
-        except (ContentError, StoreError):
-            return None
 
     def _store_patch(self, pack: Digest, number: int, stored: Buffer, how: How, device: str | None) -> Stored:
         piece = self.maps[pack][number]
@@ -437,22 +381,12 @@ class LocalImage:
             raise BaseDamagedError(f"base range of piece {number}: {error}") from error
         self._write(piece.target_offset, output)
         if how is How.IMPORTED:
-            self._kept[pack, number] = sha256(stored)
-            self._kept_at_hand.add((pack, number))
-            kept = True
+            kept = self._patches.keep_at_hand(pack, number, stored)
         else:
-            kept = self._keep(pack, number, frame.stored_offset, stored)
+            kept = self._patches.keep(pack, number, frame, stored)
         return Stored(
             self.task.image, piece.target_offset, piece.target_stop, how, pack, (number,), kept, device
         )
-
-    def _keep(self, pack: Digest, number: int, offset: int, stored: Buffer) -> bool:
-        """Spool a patch for peers; where that cannot be, this node does not serve it."""
-        if not self.spool.keep(pack, offset, stored):
-            return False
-        self._kept[pack, number] = sha256(stored)
-        self._kept_at_hand.discard((pack, number))
-        return True
 
     def _copy(self, offset: int, start: int, stop: int) -> bool:
         assert self._base is not None
@@ -481,15 +415,3 @@ class _Base:
 
     def read(self, offset: int, length: int) -> bytes:
         return self._image.read_of(self._base, offset, length)
-
-
-def _parts(pieces: PieceMap) -> list[tuple[int, int, int | None]]:
-    """All of a full pack's image, in order, as `(start, stop, piece)`; zeros are no piece, and in steps."""
-    parts: list[tuple[int, int, int | None]] = [
-        (p.target_offset, p.target_stop, p.number) for p in pieces.pieces
-    ]
-    for local in pieces.index.local_entries:
-        end = local.target_offset + local.entry.length
-        steps = range(local.target_offset, end, len(_ZEROS))
-        parts += [(start, min(start + len(_ZEROS), end), None) for start in steps]
-    return sorted(parts)

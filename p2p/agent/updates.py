@@ -22,7 +22,8 @@ from p2p.adapters.health import check_health
 from p2p.adapters.installer import Installer, Task
 from p2p.adapters.slots import FileSlots
 from p2p.agent.driver import SwarmDriver
-from p2p.agent.images import LocalImage, ReadBackError
+from p2p.agent.images import LocalImage
+from p2p.agent.rechecking import ReadBackError
 from p2p.config import AgentConfig
 from p2p.content.digests import Digest
 from p2p.content.manifest import PayloadSpec

@@ -8,7 +8,7 @@ refused, unless a signed order excepts this device by name.
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from p2p.adapters.bundle_files import BundleReader
 from p2p.adapters.device import revocations_of
@@ -24,8 +24,8 @@ from p2p.trust import (
     Need,
     Nothing,
     Overlay,
+    Question,
     ReleaseFloors,
-    Revocations,
     TrustClient,
     excused,
     release_despite_expiry,
@@ -108,16 +108,16 @@ def judge(config: AgentConfig, reader: BundleReader, own: BundleReader | None, n
     if own is not None:
         _learn(client, own, now)
     source = _BundleSource(reader)
-    question = client, member, device.product, device.hardware, now
+    question = Question(member, device.product, device.hardware, floor, revocations=revoked)
     stale: str | None = None
     try:
-        decision: Decision = run(release_for(*question, floor=floor, revocations=revoked), source)
+        decision: Decision = run(release_for(client, question, now), source)
     except TrustError as refused:
         if refused.reason == "expired":
-            decision = _despite_expiry(question, floor, source, refused, reader, revoked)
+            decision = _despite_expiry(client, question, now, source, refused, reader)
             stale = "expired"
         elif refused.reason == "rollback":
-            decision = _despite_age(question, floor, reader, own, refused)
+            decision = _despite_age(client, replace(question, revocations=None), now, reader, own, refused)
             stale = "older"
         else:
             raise _refusal(refused) from refused
@@ -152,15 +152,15 @@ def _learn(client: TrustClient, own: BundleReader, now: float) -> None:
 
 
 def _despite_expiry(
-    question: tuple[TrustClient, Member, str, str, float],
-    floor: int,
+    client: TrustClient,
+    question: Question,
+    now: float,
     source: _BundleSource,
     refused: TrustError,
     reader: BundleReader,
-    revoked: Revocations,
 ) -> Decision:
     try:
-        return run(release_despite_expiry(*question, floor=floor, revocations=revoked), source)
+        return run(release_despite_expiry(client, question, now), source)
     except TrustError as error:
         if error.reason != "expired":
             raise _refusal(error) from refused
@@ -175,22 +175,22 @@ def _despite_expiry(
 
 
 def _despite_age(
-    question: tuple[TrustClient, Member, str, str, float],
-    floor: int,
+    client: TrustClient,
+    question: Question,
+    now: float,
     reader: BundleReader,
     own: BundleReader | None,
     refused: TrustError,
 ) -> Decision:
     """By what the device knows itself, which is newer: the bundle can only give frames to it."""
-    client, member = question[0], question[1]
     held = _BundleSource(reader, mutable=False, own=own)
     decision: Decision | None = None
     with suppress(TrustError, OriginError, ContentError):
-        decision = run(release_for(*question, floor=floor), held)
+        decision = run(release_for(client, question, now), held)
     if decision is None:
         with suppress(TrustError, OriginError, ContentError):
-            decision = run(release_despite_expiry(*question, floor=floor), held)
-    if decision is None or not excused(decision, member, client.time):
+            decision = run(release_despite_expiry(client, question, now), held)
+    if decision is None or not excused(decision, question.member, client.time):
         raise TrustError(
             "older",
             f"the bundle is older than what this device knows: {refused.message}",

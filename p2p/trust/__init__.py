@@ -10,7 +10,7 @@ from p2p.trust.floors import FloorStore, ReleaseFloors
 from p2p.trust.need import Need, NeedKind, Steps, run, run_async
 from p2p.trust.pace import CheckInPace, Doubts, Pace
 from p2p.trust.policy import Decision, Meant, Nothing, decide, open_orders
-from p2p.trust.release import PHASES_ROLE, orders_role, product_role, release_for
+from p2p.trust.release import PHASES_ROLE, Question, orders_role, product_role, release_for
 from p2p.trust.revocations import RevocationList, Revocations
 from p2p.trust.staleness import excused, release_despite_expiry
 from p2p.trust.store import EmptyStore, Overlay, TrustStore
@@ -30,6 +30,7 @@ __all__ = [
     "Nothing",
     "Overlay",
     "Pace",
+    "Question",
     "ReleaseFloors",
     "RevocationList",
     "Revocations",

@@ -7,6 +7,8 @@ what is no longer named is dropped from it.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from tuf.api.metadata import TargetFile
 
 from p2p.content import limits
@@ -41,29 +43,34 @@ def product_role(product: str) -> str:
     return f"product-{product}"
 
 
-def release_for(
-    client: TrustClient,
-    member: Member,
-    product: str,
-    hardware: str,
-    now: float,
-    *,
-    floor: int,
-    installed: Digest | None = None,
-    revocations: Revocations | None = None,
-) -> Steps[Decision]:
-    """Refresh, then decide (`p2p.trust.policy.decide`). `now`: the device's wall clock.
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Which release of `product` is `member` meant to run?
 
-    `revocations` takes the list of revoked devices, if there is one, before anything is decided.
+    `floor` and `installed` are those of `p2p.trust.policy.decide`. `revocations` takes the list of revoked
+    devices, if there is one, before anything is decided.
+    """
+
+    member: Member
+    product: str
+    hardware: str
+    floor: int
+    installed: Digest | None = None
+    revocations: Revocations | None = None
+
+
+def release_for(client: TrustClient, question: Question, now: float) -> Steps[Decision]:
+    """Refresh, then decide (`p2p.trust.policy.decide`). `now`: the device's wall clock.
 
     Raises `TrustError` when the metadata cannot be trusted or is stale, what the driver threw when
     a file cannot be had. A single order, phase state or manifest that is badly made is as good as
     none: it can hold back only what it is about.
     """
+    member, product, hardware = question.member, question.product, question.hardware
     yield from client.refresh(now)
     revoked: set[Digest] = set()
-    if revocations is not None:
-        revoked = yield from learn_revocations(client, revocations)
+    if question.revocations is not None:
+        revoked = yield from learn_revocations(client, question.revocations)
     listed = yield from listed_orders(client, product)
     orders = yield from read_orders(client, product, listed)
     states: dict[str, PhaseState] = {}
@@ -86,7 +93,7 @@ def release_for(
         if hardware in manifest.hardware:
             break
     client.prune(used)
-    return decide(member, product, hardware, orders, states, manifests, floor, installed)
+    return decide(member, product, hardware, orders, states, manifests, question.floor, question.installed)
 
 
 def listed_orders(client: TrustClient, product: str) -> Steps[dict[str, TargetFile]]:

@@ -9,27 +9,15 @@ release-counter floor holds. What such an exception gives up is that the order c
 
 from __future__ import annotations
 
-from p2p.content.digests import Digest
 from p2p.content.order import Member
 from p2p.errors import TrustError
 from p2p.trust.client import TrustClient
 from p2p.trust.need import Steps
 from p2p.trust.policy import Decision, Meant
-from p2p.trust.release import release_for
-from p2p.trust.revocations import Revocations
+from p2p.trust.release import Question, release_for
 
 
-def release_despite_expiry(
-    client: TrustClient,
-    member: Member,
-    product: str,
-    hardware: str,
-    now: float,
-    *,
-    floor: int,
-    installed: Digest | None = None,
-    revocations: Revocations | None = None,
-) -> Steps[Meant]:
+def release_despite_expiry(client: TrustClient, question: Question, now: float) -> Steps[Meant]:
     """As `release_for`, once that was refused as `expired`: what an excepted order means for this device.
 
     Raises `TrustError("expired")` when there is none, and then nothing is kept of what was seen but
@@ -38,10 +26,8 @@ def release_despite_expiry(
     exception ends or newer metadata comes.
     """
     copy = client.lenient_copy()
-    decision = yield from release_for(
-        copy, member, product, hardware, now, floor=floor, installed=installed, revocations=revocations
-    )
-    if not excused(decision, member, copy.time):
+    decision = yield from release_for(copy, question, now)
+    if not excused(decision, question.member, copy.time):
         raise TrustError(
             "expired",
             "the metadata has expired, and no order in it lets this device go by expired metadata now",

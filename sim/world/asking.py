@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from p2p.adapters.installer import ReleaseBlockedError
 from p2p.errors import SlipstreamError, StoreError, TrustError
 from p2p.swarm.lookout import WORD_S
-from p2p.trust import Decision, Doubts, Pace, Revocations, TrustClient, release_for
+from p2p.trust import Decision, Doubts, Pace, Question, Revocations, TrustClient, release_for
 from p2p.trust.documents import Reader
 from p2p.trust.store import TrustStore
 from sim.world.character import Character
@@ -221,15 +221,9 @@ class Asking:
         def answer(need: Any, then: Callable[[Any], None]) -> None:
             answers.answer(need, self._life.still(then))
 
-        steps = release_for(
-            self.trust,
-            character.member,
-            character.product,
-            character.member.hardware,
-            self._clock.read(self._time.now),
-            floor=floor,
-            revocations=self.revocations,
-        )
+        member = character.member
+        question = Question(member, character.product, member.hardware, floor, revocations=self.revocations)
+        steps = release_for(self.trust, question, self._clock.read(self._time.now))
 
         def decided(decision: Decision) -> None:
             self._heed()

@@ -35,7 +35,7 @@ from p2p.content.manifest import ObjectRef
 from p2p.content.order import Audience, Member, StaleException
 from p2p.errors import ContentError, OperatorError, OriginError, SlipstreamError, StoreError, TrustError
 from p2p.install import State
-from p2p.trust import ReleaseFloors, TrustClient, release_for, run_async
+from p2p.trust import Question, ReleaseFloors, TrustClient, release_for, run_async
 from tests.support.fleet import (
     DIGESTS,
     HARDWARE,
@@ -82,6 +82,14 @@ def exported(fleet: FleetRig, stick: Path, *arguments: object) -> dict[str, Any]
     return command("export", "--from", fleet.repository.directory, "--out", stick, *arguments)
 
 
+@pytest.fixture
+def loaded(fleet: FleetRig, stick: Path) -> Path:
+    """A stick with all of release 2.0, which is ordered."""
+    fleet.order("2.0")
+    exported(fleet, stick)
+    return stick
+
+
 def fresh_news(fleet: FleetRig, tmp_path: Path) -> Path:
     """A stick with nothing but a timestamp that is newer than those before."""
     fleet.repository.refresh(fleet.repository.state())
@@ -92,6 +100,12 @@ def fresh_news(fleet: FleetRig, tmp_path: Path) -> Path:
 def isolated(fleet: FleetRig, name: str, *peers: Device, **named: Any) -> Device:
     """A device that never sees a WAN."""
     return fleet.device(name, wan=False, peers=peers, **named)
+
+
+@pytest.fixture
+def alone(fleet: FleetRig) -> Device:
+    """The one device of a site without a WAN."""
+    return isolated(fleet, "d1")
 
 
 def test_an_export_holds_what_its_audience_needs_and_inspect_says_so(fleet: FleetRig, stick: Path) -> None:
@@ -113,13 +127,11 @@ def test_an_export_holds_what_its_audience_needs_and_inspect_says_so(fleet: Flee
     assert done["size"] == sum(p.stat().st_size for p in stick.rglob("*") if p.is_file())
 
 
-async def test_one_stick_in_one_device_updates_a_site_without_wan(fleet: FleetRig, stick: Path) -> None:
-    fleet.order("2.0")
-    exported(fleet, stick)
+async def test_one_stick_in_one_device_updates_a_site_without_wan(fleet: FleetRig, loaded: Path) -> None:
     first = isolated(fleet, "d1")
     same = isolated(fleet, "d2", first)
     other = isolated(fleet, "d3", first, holds="3.0")
-    done = command("import", stick, "--config", first.config_file)
+    done = command("import", loaded, "--config", first.config_file)
     assert (done["release"], done["stale"], done["installed"], done["agent"]) == ("2.0", None, False, None)
     assert len(done["packs"]) == 1, "the smallest that this device can use"
     async with first.running() as one, same.running() as two, other.running() as three:
@@ -138,20 +150,18 @@ async def test_one_stick_in_one_device_updates_a_site_without_wan(fleet: FleetRi
 
 @pytest.mark.parametrize("source", ["repository", "coordinator", "bundle"])
 def test_whatever_it_is_exported_from_the_bundle_is_the_same(
-    fleet: FleetRig, stick: Path, tmp_path: Path, source: str
+    fleet: FleetRig, loaded: Path, tmp_path: Path, source: str
 ) -> None:
-    fleet.order("2.0")
-    exported(fleet, stick)
     again = tmp_path / "again"
     root = fleet.repository.directory / "root.json"
     if source == "coordinator":
         with fleet.coordinator() as url:
             command("export", "--from", url, "--root", root, "--out", again)
     elif source == "bundle":
-        command("export", "--from", stick, "--out", again)
+        command("export", "--from", loaded, "--out", again)
     else:
         exported(fleet, again, "--root", root)
-    one, other = (BundleReader.open(str(place)).table for place in (stick, again))
+    one, other = (BundleReader.open(str(place)).table for place in (loaded, again))
     assert one.objects == other.objects
     assert command("inspect", again, "--root", root)["exit_code"] == 0
 
@@ -205,14 +215,12 @@ def test_an_export_onto_a_repository_is_refused_and_drops_none_of_its_objects(
     assert exported(fleet, tmp_path / "elsewhere")["exit_code"] == 0
 
 
-def test_an_export_onto_its_own_source_is_refused(fleet: FleetRig, stick: Path) -> None:
+def test_an_export_onto_its_own_source_is_refused(fleet: FleetRig, loaded: Path) -> None:
     """A choice of less would drop what only this bundle has."""
-    fleet.order("2.0")
-    exported(fleet, stick)
     device = isolated(fleet, "d1")
-    command("import", stick, "--config", device.config_file, "--keep")
+    command("import", loaded, "--config", device.config_file, "--keep")
     state = device.config.device.state_dir
-    for source, out in ((stick, stick), (state, device.config.imported_dir)):
+    for source, out in ((loaded, loaded), (state, device.config.imported_dir)):
         before = sorted(p.name for p in out.rglob("*"))
         error = refused("export", "--from", source, "--out", out, "--metadata-only")
         assert isinstance(error, OperatorError)
@@ -257,43 +265,39 @@ def test_an_audience_that_no_order_means_gets_nothing_but_what_is_signed(
 
 
 def test_inspect_names_what_is_damaged_and_what_a_device_would_refuse(
-    fleet: FleetRig, stick: Path, tmp_path: Path
+    fleet: FleetRig, loaded: Path, tmp_path: Path
 ) -> None:
-    fleet.order("2.0")
-    exported(fleet, stick)
     frames = fleet.pack("2.0", None).frames
     other = tmp_path / "other.json"
     root = fleet.repository.directory / "root.json"
     document = json.loads(root.read_bytes())
     document["signed"]["expires"] = "2999-01-01T00:00:00Z"
     other.write_text(json.dumps(document))
-    facts = command("inspect", stick, "--root", other)
+    facts = command("inspect", loaded, "--root", other)
     assert facts["exit_code"] == 4
     assert facts["signatures"]["reason"] == "signature"
-    flip_file(stick / "objects" / frames.sha256.hex(), 1000)
-    facts = command("inspect", stick, "--root", root)
+    flip_file(loaded / "objects" / frames.sha256.hex(), 1000)
+    facts = command("inspect", loaded, "--root", root)
     assert facts["exit_code"] == 3
     (damage,) = facts["damaged"]
     assert damage["kind"] == "frames"
     assert damage["reason"].startswith("frame 0 (image bytes from ")
     assert facts["signatures"]["valid"], "what is signed is right"
-    assert command("inspect", stick, "--quick")["exit_code"] == 0, "sizes alone tell nothing"
-    (stick / "objects" / frames.sha256.hex()).unlink()
-    assert command("inspect", stick, "--quick")["exit_code"] == 3
-    exported(fleet, stick)
-    assert command("inspect", stick)["exit_code"] == 0, "the same export again mends it"
+    assert command("inspect", loaded, "--quick")["exit_code"] == 0, "sizes alone tell nothing"
+    (loaded / "objects" / frames.sha256.hex()).unlink()
+    assert command("inspect", loaded, "--quick")["exit_code"] == 3
+    exported(fleet, loaded)
+    assert command("inspect", loaded)["exit_code"] == 0, "the same export again mends it"
 
 
-def test_a_document_that_the_table_names_often_is_read_and_shown_once(fleet: FleetRig, stick: Path) -> None:
-    fleet.order("2.0")
-    exported(fleet, stick)
-    table = BundleReader.open(str(stick)).table
+def test_a_document_that_the_table_names_often_is_read_and_shown_once(fleet: FleetRig, loaded: Path) -> None:
+    table = BundleReader.open(str(loaded)).table
     documents = list(table.of(Kind.DOCUMENT))
     again = [dataclasses.replace(o, name=f"{o.name}-{n}") for o in documents for n in range(100)]
     objects = sorted((*table.objects, *again), key=lambda o: list(Kind).index(o.kind))
-    before = command("inspect", stick)
-    (stick / "bundle.json").write_bytes(encode_table(dataclasses.replace(table, objects=tuple(objects))))
-    after = command("inspect", stick)
+    before = command("inspect", loaded)
+    (loaded / "bundle.json").write_bytes(encode_table(dataclasses.replace(table, objects=tuple(objects))))
+    after = command("inspect", loaded)
     assert len(after["orders"]) == len(after["releases"]) == 1
     assert {key for key in after if after[key] != before[key]} == {"objects"}
 
@@ -502,7 +506,7 @@ def _learn(device: Device, fleet: FleetRig) -> None:
     )
     origin = RepositoryOrigin(str(fleet.repository.directory))
     member = Member(device.name, "depot", frozenset(), HARDWARE)
-    steps = release_for(client, member, PRODUCT, HARDWARE, datetime.now(UTC).timestamp(), floor=0)
+    steps = release_for(client, Question(member, PRODUCT, HARDWARE, 0), datetime.now(UTC).timestamp())
 
     async def learn() -> None:
         await run_async(steps, Gathering(origin).answer)
@@ -529,16 +533,15 @@ async def test_a_release_below_the_floor_is_refused_but_for_devices_that_may_dow
     assert allowed.running_version() == "2.0"
 
 
-def test_another_fleets_bundle_is_refused(fleet: FleetRig, stick: Path, tmp_path: Path) -> None:
-    fleet.order("2.0")
-    exported(fleet, stick)
-    device = isolated(fleet, "d1")
-    device.adopt()
+def test_another_fleets_bundle_is_refused(
+    fleet: FleetRig, loaded: Path, tmp_path: Path, alone: Device
+) -> None:
+    alone.adopt()
     stranger = init_repository(
         tmp_path / "stranger", Passphrases(plain=True, environment={}, prompt=False), products=(PRODUCT,)
     )
-    (device.directory / "root.json").write_bytes((stranger.directory / "root.json").read_bytes())
-    assert_refused(device, stick, "signature")
+    (alone.directory / "root.json").write_bytes((stranger.directory / "root.json").read_bytes())
+    assert_refused(alone, loaded, "signature")
 
 
 @pytest.mark.parametrize("kind", [Kind.TIMESTAMP, Kind.METADATA, Kind.DOCUMENT, Kind.INDEX, Kind.FRAMES])
@@ -572,66 +575,60 @@ def test_a_damaged_bundle_is_refused_and_gone_on_with_once_it_is_mended(
 
 @pytest.mark.parametrize("kind", [k for k in Kind if k is not Kind.TIMESTAMP])
 def test_a_table_that_calls_something_signed_another_kind_is_imported_as_what_it_is_or_refused(
-    fleet: FleetRig, stick: Path, kind: Kind
+    fleet: FleetRig, loaded: Path, kind: Kind
 ) -> None:
-    fleet.order("2.0")
-    exported(fleet, stick)
-    table = BundleReader.open(str(stick)).table
+    table = BundleReader.open(str(loaded)).table
     name = "2" if kind is Kind.ROOT else "x"
     wrong = BundleObject(kind, name, table.timestamp.ref)
     objects = sorted((*table.objects, wrong), key=lambda o: list(Kind).index(o.kind))
-    (stick / "bundle.json").write_bytes(
+    (loaded / "bundle.json").write_bytes(
         encode_table(dataclasses.replace(table, objects=tuple(objects), products=table.products * 2))
     )
     device = isolated(fleet, "d1")
     device.adopt()
     if kind is Kind.ROOT:
-        assert_refused(device, stick, "type")
+        assert_refused(device, loaded, "type")
         return
-    assert command("import", stick, "--config", device.config_file)["release"] == "2.0"
+    assert command("import", loaded, "--config", device.config_file)["release"] == "2.0"
     imported = BundleReader.open(str(device.config.imported_dir)).table
     assert [o for o in imported.objects if o.ref == table.timestamp.ref] == [table.timestamp]
     assert imported.products == (PRODUCT,)
 
 
 def test_the_imported_table_can_be_read_whenever_the_bundle_claims_to_have_been_made(
-    fleet: FleetRig, stick: Path
+    fleet: FleetRig, loaded: Path
 ) -> None:
-    fleet.order("2.0")
-    exported(fleet, stick)
-    facts = json.loads((stick / "bundle.json").read_bytes())
+    facts = json.loads((loaded / "bundle.json").read_bytes())
     facts["created"] = "0001-01-01T00:00:00Z"
-    (stick / "bundle.json").write_text(json.dumps(facts))
+    (loaded / "bundle.json").write_text(json.dumps(facts))
     device = isolated(fleet, "d1")
-    command("import", stick, "--config", device.config_file)
+    command("import", loaded, "--config", device.config_file)
     created = BundleReader.open(str(device.config.imported_dir)).table.created
     assert abs(created - time.time()) < 600
 
 
 def test_an_import_whose_table_nobody_could_read_is_refused_before_anything_is_written(
-    fleet: FleetRig, stick: Path
+    fleet: FleetRig, loaded: Path
 ) -> None:
     """Signed files under the names of roots, and between them one that is none: no chain is left of it."""
-    fleet.order("2.0")
-    exported(fleet, stick)
-    table = BundleReader.open(str(stick)).table
+    table = BundleReader.open(str(loaded)).table
     one, other = list(table.of(Kind.METADATA))[:2]
     named = {"5": one.ref, "6": ObjectRef(sha256(b"none"), 4), "7": other.ref}
     roots = [BundleObject(Kind.ROOT, version, ref) for version, ref in named.items()]
     rest = [o for o in table.objects if o.kind is not Kind.ROOT]
     changed = dataclasses.replace(table, objects=(*roots, *rest))
-    (stick / "bundle.json").write_bytes(encode_table(changed))
+    (loaded / "bundle.json").write_bytes(encode_table(changed))
     device = isolated(fleet, "d1")
     device.adopt()
     before = state_of(device)
-    error = refused("import", stick, "--config", device.config_file)
+    error = refused("import", loaded, "--config", device.config_file)
     assert isinstance(error, ContentError)
     assert "the roots are no chain" in error.message
     assert error.kept
     assert error.next_step
     assert state_of(device) == before
-    (stick / "bundle.json").write_bytes(encode_table(dataclasses.replace(table, objects=tuple(rest))))
-    assert command("import", stick, "--config", device.config_file)["release"] == "2.0", "no root is needed"
+    (loaded / "bundle.json").write_bytes(encode_table(dataclasses.replace(table, objects=tuple(rest))))
+    assert command("import", loaded, "--config", device.config_file)["release"] == "2.0", "no root is needed"
 
 
 async def test_nothing_that_is_meant_brings_the_news_all_the_same(fleet: FleetRig, stick: Path) -> None:
@@ -648,20 +645,18 @@ async def test_nothing_that_is_meant_brings_the_news_all_the_same(fleet: FleetRi
 
 
 async def test_news_alone_are_imported_beside_the_frames_that_are_there(
-    fleet: FleetRig, stick: Path, tmp_path: Path
+    fleet: FleetRig, loaded: Path, tmp_path: Path
 ) -> None:
-    fleet.order("2.0")
-    exported(fleet, stick)
     news = fresh_news(fleet, tmp_path)
     first, second = isolated(fleet, "d1"), isolated(fleet, "d2")
     error = refused("import", news, "--config", first.config_file)
     assert error.exit_code == 8
     assert "no pack of rootfs 2.0 that this device can use" in error.message
     assert DIGESTS["1.0"].hex() in error.message
-    command("import", stick, "--config", second.config_file)
+    command("import", loaded, "--config", second.config_file)
     done = command("import", news, "--config", second.config_file)
     assert len(done["packs"]) == 1, "of the first stick"
-    assert_refused(second, stick, "older")
+    assert_refused(second, loaded, "older")
     table = BundleReader.open(str(second.config.imported_dir)).table
     assert table.timestamp.ref == BundleReader.open(str(news)).table.timestamp.ref
     assert await second.once() is None
@@ -675,15 +670,13 @@ def packs_here(device: Device) -> list[str]:
 
 
 async def test_news_come_in_although_a_frame_that_was_imported_before_has_rotted(
-    fleet: FleetRig, stick: Path, tmp_path: Path
+    fleet: FleetRig, loaded: Path, tmp_path: Path
 ) -> None:
     """The new bundle has no copy of it. It stays: all but the bad frame are of use."""
-    fleet.order("2.0")
-    exported(fleet, stick)
     news = fresh_news(fleet, tmp_path)
     async with HostileOrigin(fleet.repository.directory).serving() as origin:
         device = fleet.device("d1", origin=origin.url)
-        await run("import", stick, "--config", device.config_file)
+        await run("import", loaded, "--config", device.config_file)
         before = packs_here(device)
         (frames,) = BundleReader.open(str(device.config.imported_dir)).table.of(Kind.FRAMES)
         flip_file(device.config.imported_dir / "objects" / frames.ref.sha256.hex(), 100)
@@ -696,38 +689,34 @@ async def test_news_come_in_although_a_frame_that_was_imported_before_has_rotted
 
 
 def test_a_damaged_index_of_before_is_left_out_and_mended_by_the_next_stick(
-    fleet: FleetRig, stick: Path, tmp_path: Path
+    fleet: FleetRig, loaded: Path, tmp_path: Path
 ) -> None:
-    fleet.order("2.0")
-    exported(fleet, stick)
     news = fresh_news(fleet, tmp_path)
     device = isolated(fleet, "d1")
-    command("import", stick, "--config", device.config_file)
+    command("import", loaded, "--config", device.config_file)
     before = packs_here(device)
     for index in BundleReader.open(str(device.config.imported_dir)).table.of(Kind.INDEX):
         flip_file(device.config.imported_dir / "objects" / index.ref.sha256.hex(), 20)
     error = refused("import", news, "--config", device.config_file)
     assert (error.exit_code, packs_here(device)) == (8, [])
-    exported(fleet, stick)
-    command("import", stick, "--config", device.config_file)
+    exported(fleet, loaded)
+    command("import", loaded, "--config", device.config_file)
     assert packs_here(device) == before
 
 
 def test_a_stick_that_calls_something_else_by_the_same_name_hides_nothing(
-    fleet: FleetRig, stick: Path, tmp_path: Path
+    fleet: FleetRig, loaded: Path, tmp_path: Path
 ) -> None:
-    fleet.order("2.0")
-    exported(fleet, stick)
     news = fresh_news(fleet, tmp_path)
     device = isolated(fleet, "d1")
-    command("import", stick, "--config", device.config_file)
+    command("import", loaded, "--config", device.config_file)
     before = packs_here(device)
     junk = b"no frames"
     (news / "objects" / sha256(junk).hex()).write_bytes(junk)
     table = BundleReader.open(str(news)).table
     masks = tuple(
         dataclasses.replace(o, ref=ObjectRef(sha256(junk), len(junk)))
-        for o in BundleReader.open(str(stick)).table.objects
+        for o in BundleReader.open(str(loaded)).table.objects
         if o.kind is Kind.FRAMES
     )
     assert masks
@@ -757,56 +746,46 @@ def test_a_paused_order_does_not_cost_the_frames_that_are_there(
 
 
 def test_a_pack_that_is_here_is_not_dropped_for_a_smaller_one(
-    fleet: FleetRig, stick: Path, tmp_path: Path
+    fleet: FleetRig, loaded: Path, tmp_path: Path, alone: Device
 ) -> None:
-    fleet.order("2.0")
-    exported(fleet, stick)
-    device = isolated(fleet, "d1")
-    command("import", stick, "--config", device.config_file, "--all")
-    before = packs_here(device)
+    command("import", loaded, "--config", alone.config_file, "--all")
+    before = packs_here(alone)
     assert len(before) == 4
-    command("import", stick, "--config", device.config_file)
-    assert packs_here(device) == before
+    command("import", loaded, "--config", alone.config_file)
+    assert packs_here(alone) == before
 
 
 async def test_what_is_to_be_kept_is_not_dropped_by_the_same_stick_once_it_is_installed(
-    fleet: FleetRig, stick: Path
+    fleet: FleetRig, loaded: Path, alone: Device
 ) -> None:
-    fleet.order("2.0")
-    exported(fleet, stick)
-    device = isolated(fleet, "d1")
-    command("import", stick, "--config", device.config_file, "--keep")
-    before = packs_here(device)
-    assert await device.once() is None
-    await run("import", stick, "--config", device.config_file, "--keep")
-    assert packs_here(device) == before
-    await run("import", stick, "--config", device.config_file)
-    assert packs_here(device) == []
+    command("import", loaded, "--config", alone.config_file, "--keep")
+    before = packs_here(alone)
+    assert await alone.once() is None
+    await run("import", loaded, "--config", alone.config_file, "--keep")
+    assert packs_here(alone) == before
+    await run("import", loaded, "--config", alone.config_file)
+    assert packs_here(alone) == []
 
 
 def test_a_timestamp_that_rots_after_the_import_does_not_hide_the_frames(
-    fleet: FleetRig, stick: Path
+    fleet: FleetRig, loaded: Path, alone: Device
 ) -> None:
-    fleet.order("2.0")
-    exported(fleet, stick)
-    device = isolated(fleet, "d1")
-    command("import", stick, "--config", device.config_file)
-    timestamp = BundleReader.open(str(device.config.imported_dir)).table.timestamp
-    flip_file(device.config.imported_dir / "objects" / timestamp.ref.sha256.hex(), 100)
-    imported = ImportedBundle(device.config.imported_dir)
+    command("import", loaded, "--config", alone.config_file)
+    timestamp = BundleReader.open(str(alone.config.imported_dir)).table.timestamp
+    flip_file(alone.config.imported_dir / "objects" / timestamp.ref.sha256.hex(), 100)
+    imported = ImportedBundle(alone.config.imported_dir)
     assert imported.look()
     assert (imported.timestamp(), imported.timestamp_version) == (None, 0)
     assert imported.frames(fleet.pack("2.0", "1.0")) is not None
 
 
-def test_a_stick_that_comes_as_the_last_one_is_done_with_is_still_news(fleet: FleetRig, stick: Path) -> None:
-    fleet.order("2.0")
-    exported(fleet, stick)
-    device = isolated(fleet, "d1")
-    command("import", stick, "--config", device.config_file)
-    imported = ImportedBundle(device.config.imported_dir)
+def test_a_stick_that_comes_as_the_last_one_is_done_with_is_still_news(
+    fleet: FleetRig, loaded: Path, alone: Device
+) -> None:
+    command("import", loaded, "--config", alone.config_file)
+    imported = ImportedBundle(alone.config.imported_dir)
     assert imported.look()
-    command("import", stick, "--config", device.config_file)
+    command("import", loaded, "--config", alone.config_file)
     imported.drop(PRODUCT, "2.0")
     assert imported.look()
     assert imported.frames(fleet.pack("2.0", "1.0")) is not None, "it was not to be dropped"
@@ -836,27 +815,22 @@ def test_an_import_that_would_pass_the_disk_quota_is_refused_before_anything_is_
 
 
 async def test_an_agent_that_waits_for_frames_takes_them_from_a_stick_as_it_comes(
-    fleet: FleetRig, stick: Path, tmp_path: Path
+    fleet: FleetRig, loaded: Path, tmp_path: Path, alone: Device
 ) -> None:
-    fleet.order("2.0")
-    exported(fleet, stick)
-    device = isolated(fleet, "d1")
-    device.adopt()
-    _learn(device, fleet)
-    async with device.running() as agent:
+    alone.adopt()
+    _learn(alone, fleet)
+    async with alone.running() as agent:
         await until(lambda: agent.state == "fetching", "it knows what is meant and has nobody to ask")
-        await run("import", stick, "--config", device.config_file)
+        await run("import", loaded, "--config", alone.config_file)
         agent.agent.ask_now()
         await agent.committed("2.0")
-    assert device.running_version() == "2.0"
+    assert alone.running_version() == "2.0"
 
 
-async def test_with_a_wan_no_frame_comes_over_it(fleet: FleetRig, stick: Path) -> None:
-    fleet.order("2.0")
-    exported(fleet, stick)
+async def test_with_a_wan_no_frame_comes_over_it(fleet: FleetRig, loaded: Path) -> None:
     async with HostileOrigin(fleet.repository.directory).serving() as origin:
         device = fleet.device("d1", origin=origin.url)
-        await run("import", stick, "--config", device.config_file)
+        await run("import", loaded, "--config", device.config_file)
         async with device.running() as agent:
             await agent.committed("2.0")
             assert agent.ledger.imported > 0
@@ -866,14 +840,12 @@ async def test_with_a_wan_no_frame_comes_over_it(fleet: FleetRig, stick: Path) -
 
 @pytest.mark.parametrize("way", ["wan", "peer"])
 async def test_a_frame_that_rots_after_the_import_comes_from_elsewhere(
-    fleet: FleetRig, stick: Path, way: str
+    fleet: FleetRig, loaded: Path, way: str
 ) -> None:
-    fleet.order("2.0")
-    exported(fleet, stick)
     async with HostileOrigin(fleet.repository.directory).serving() as origin:
         holder = fleet.device("d2", origin=origin.url, holds="2.0")
         device = fleet.device("d1", origin=origin.url, wan=way == "wan", peers=(holder,) * (way == "peer"))
-        await run("import", stick, "--config", device.config_file)
+        await run("import", loaded, "--config", device.config_file)
         (frames,) = BundleReader.open(str(device.config.imported_dir)).table.of(Kind.FRAMES)
         flip_file(device.config.imported_dir / "objects" / frames.ref.sha256.hex(), 100)
         async with holder.running(), device.running() as agent:
@@ -884,30 +856,24 @@ async def test_a_frame_that_rots_after_the_import_comes_from_elsewhere(
 
 
 async def test_a_damaged_base_is_mended_by_the_full_pack_where_it_was_imported_too(
-    fleet: FleetRig, stick: Path
+    fleet: FleetRig, loaded: Path, alone: Device
 ) -> None:
-    fleet.order("2.0")
-    exported(fleet, stick)
-    device = isolated(fleet, "d1")
-    device.adopt()
-    flip_file(device.slot("a"), 3 * MIB, 200 * KIB)
-    done = command("import", stick, "--config", device.config_file, "--all")
+    alone.adopt()
+    flip_file(alone.slot("a"), 3 * MIB, 200 * KIB)
+    done = command("import", loaded, "--config", alone.config_file, "--all")
     assert len(done["packs"]) == 2
-    assert await device.once() is None
-    assert device.running_version() == "2.0"
+    assert await alone.once() is None
+    assert alone.running_version() == "2.0"
 
 
 async def test_what_was_imported_to_be_kept_can_be_taken_further(
-    fleet: FleetRig, stick: Path, tmp_path: Path
+    fleet: FleetRig, loaded: Path, tmp_path: Path, alone: Device
 ) -> None:
-    fleet.order("2.0")
-    exported(fleet, stick)
-    device = isolated(fleet, "d1")
-    command("import", stick, "--config", device.config_file, "--keep", "--all")
-    assert await device.once() is None
-    assert await device.once() is None
+    command("import", loaded, "--config", alone.config_file, "--keep", "--all")
+    assert await alone.once() is None
+    assert await alone.once() is None
     next_stick = tmp_path / "next"
-    command("export", "--from", device.config.device.state_dir, "--out", next_stick)
+    command("export", "--from", alone.config.device.state_dir, "--out", next_stick)
     root = fleet.repository.directory / "root.json"
     assert command("inspect", next_stick, "--root", root)["exit_code"] == 0
     other = isolated(fleet, "d2", holds=None)
@@ -916,11 +882,9 @@ async def test_what_was_imported_to_be_kept_can_be_taken_further(
     assert other.running_version() == "2.0"
 
 
-def test_a_device_that_runs_it_already_is_told_so(fleet: FleetRig, stick: Path) -> None:
-    fleet.order("2.0")
-    exported(fleet, stick)
+def test_a_device_that_runs_it_already_is_told_so(fleet: FleetRig, loaded: Path) -> None:
     device = isolated(fleet, "d1", holds="2.0")
-    done = command("import", stick, "--config", device.config_file)
+    done = command("import", loaded, "--config", device.config_file)
     assert done["installed"]
     assert done["packs"] == []
 
@@ -967,24 +931,21 @@ def _change(rng: random.Random, stick: Path) -> str:
 
 @pytest.mark.parametrize("seed", range(40))
 def test_a_changed_bundle_is_refused_for_a_named_reason_or_means_the_same(
-    fleet: FleetRig, stick: Path, seed: int
+    fleet: FleetRig, loaded: Path, seed: int, alone: Device
 ) -> None:
-    fleet.order("2.0")
-    exported(fleet, stick)
-    device = isolated(fleet, "d1")
-    device.adopt()
-    before = state_of(device)
-    what = _change(random.Random(seed), stick)
+    alone.adopt()
+    before = state_of(alone)
+    what = _change(random.Random(seed), loaded)
     try:
-        done = command("import", stick, "--config", device.config_file)
+        done = command("import", loaded, "--config", alone.config_file)
     except SlipstreamError as error:
         assert error.message, what
         assert error.exit_code in (2, 3, 4, 5), what
-        assert not (device.config.imported_dir / "bundle.json").exists(), what
+        assert not (alone.config.imported_dir / "bundle.json").exists(), what
     else:
         assert done["release"] == "2.0", what
-        reader = BundleReader.open(str(device.config.imported_dir))
+        reader = BundleReader.open(str(alone.config.imported_dir))
         for found in reader.table.objects:
             reader.whole(found)
-    after = {name: data for name, data in state_of(device).items() if not name.startswith("imported/")}
+    after = {name: data for name, data in state_of(alone).items() if not name.startswith("imported/")}
     assert after == before, "the agent's own state is only read"

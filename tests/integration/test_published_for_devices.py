@@ -15,7 +15,7 @@ from coordinator.publishing.setup import add_product
 from p2p.adapters.durable import DirectoryBlobStore
 from p2p.content.order import Audience, Member, Phase
 from p2p.errors import OperatorError, TrustError
-from p2p.trust import Meant, Need, TrustClient, release_for, run
+from p2p.trust import Meant, Need, Question, TrustClient, release_for, run
 from tests.support.fleet_repository import Fleet
 
 MEMBER = Member("truck-1", "depot", frozenset({"trucks"}), "board-a")
@@ -33,7 +33,7 @@ class DeviceOf:
     def decide(self, product: str = "engine", floor: int = 0) -> str:
         """The version that is meant for it, or why there is none."""
         now = self.fleet.clock.seconds()
-        steps = release_for(self.client, self.member, product, "board-a", now, floor=floor)
+        steps = release_for(self.client, Question(self.member, product, "board-a", floor), now)
         decision = run(steps, self._answer)
         return decision.manifest.version if isinstance(decision, Meant) else decision.reason
 

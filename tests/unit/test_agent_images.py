@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from p2p.agent.images import BaseDamagedError, LocalImage, ReadBackError
+from p2p.agent.images import BaseDamagedError, LocalImage
+from p2p.agent.rechecking import ReadBackError
 from p2p.content.digests import Digest, sha256
 from p2p.errors import ContentError, SlotError, StoreError
 from p2p.swarm.events import BaseDamaged, How

@@ -11,7 +11,7 @@ from p2p.content.digests import Digest, sha256
 from p2p.content.manifest import Manifest, ObjectRef, PackRef, PayloadSpec, encode_manifest
 from p2p.content.order import Audience, Member, Order, Phase, PhaseState, encode_order, encode_phase_state
 from p2p.errors import OriginError, TrustError
-from p2p.trust import Decision, Meant, Need, Nothing, TrustClient, release_for, run, run_async
+from p2p.trust import Decision, Meant, Need, Nothing, Question, TrustClient, release_for, run, run_async
 from tests.support.tuf_repository import DAY, NOW, MemoryStore, Repository, Source
 
 MEMBER = Member("dev-1", "site-1")
@@ -66,7 +66,7 @@ class Device:
     ) -> Decision:
         client = TrustClient(self.store, self.fleet.initial_root)
         source = Source(self.fleet.files)
-        steps = release_for(client, MEMBER, "p", hardware, now, floor=floor, installed=installed)
+        steps = release_for(client, Question(MEMBER, "p", hardware, floor, installed), now)
         try:
             return run(steps, source)
         finally:
@@ -132,14 +132,14 @@ async def test_the_asynchronous_driver_gets_to_the_same_end(fleet: Fleet) -> Non
         return source(need)
 
     client = TrustClient(MemoryStore(), fleet.initial_root)
-    found = await run_async(release_for(client, MEMBER, "p", "board-a", NOW, floor=0), answer)
+    found = await run_async(release_for(client, Question(MEMBER, "p", "board-a", 0), NOW), answer)
     assert isinstance(found, Meant)
 
     async def lost(need: Need) -> bytes | None:
         raise OriginError("unreachable", need.path)
 
     with pytest.raises(OriginError):
-        await run_async(release_for(client, MEMBER, "p", "board-a", NOW, floor=0), lost)
+        await run_async(release_for(client, Question(MEMBER, "p", "board-a", 0), NOW), lost)
 
 
 def test_what_is_no_longer_named_leaves_the_cache(fleet: Fleet, device: Device) -> None:
@@ -178,7 +178,7 @@ def test_the_last_release_replayed_after_all_tuf_state_was_zeroed(
 
 def test_a_product_that_is_not_delegated_has_no_orders(fleet: Fleet) -> None:
     client = TrustClient(MemoryStore(), fleet.initial_root)
-    steps = release_for(client, MEMBER, "q", "board-a", NOW, floor=0)
+    steps = release_for(client, Question(MEMBER, "q", "board-a", 0), NOW)
     found = run(steps, Source(fleet.files))
     assert isinstance(found, Nothing)
     assert found.reason == "no-order"

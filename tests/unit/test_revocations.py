@@ -25,6 +25,7 @@ from p2p.errors import ContentError, StoreError, TrustError
 from p2p.trust import (
     REVOCATIONS_ROLE,
     Need,
+    Question,
     RevocationList,
     Revocations,
     TrustClient,
@@ -305,13 +306,13 @@ def test_parts_stay_in_the_state_for_peers_and_old_ones_go() -> None:
     fleet = Fleet()
     fleet.revoke("x")
     device = Device(fleet)
-    member = Member("dev-1", "site-1")
-    steps = release_for(device.client, member, "p", "board-a", NOW, floor=0, revocations=device.kept.register)
+    question = Question(Member("dev-1", "site-1"), "p", "board-a", 0, revocations=device.kept.register)
+    steps = release_for(device.client, question, NOW)
     run(steps, Source(fleet.files))
     part = sha256(encode_part(RevocationPart(1, (revocation("x"),))))
     assert device.client.held(part) is not None
     fleet.revoke("x", "y")
-    steps = release_for(device.client, member, "p", "board-a", NOW, floor=0, revocations=device.kept.register)
+    steps = release_for(device.client, question, NOW)
     run(steps, Source(fleet.files))
     assert device.client.held(part) is None
     assert device.revoked("x", "y") == [True, True]
@@ -337,14 +338,14 @@ def test_a_list_in_expired_metadata_counts_though_nothing_else_of_it_does() -> N
     fleet.signed[REVOCATIONS_ROLE].expires = at(NOW + DAY)
     fleet.publish(REVOCATIONS_ROLE)
     device, late = Device(fleet), NOW + 30 * DAY
-    question = device.client, Member("dev-1", "site-1"), "p", "board-a", late
     register = device.kept.register
+    question = Question(Member("dev-1", "site-1"), "p", "board-a", 0, revocations=register)
     with pytest.raises(TrustError) as caught:
-        run(release_for(*question, floor=0, revocations=register), Source(fleet.files))
+        run(release_for(device.client, question, late), Source(fleet.files))
     assert caught.value.reason == "expired"
     assert device.revoked("x") == [False]
     with pytest.raises(TrustError) as caught:
-        run(release_despite_expiry(*question, floor=0, revocations=register), Source(fleet.files))
+        run(release_despite_expiry(device.client, question, late), Source(fleet.files))
     assert caught.value.reason == "expired"
     assert device.revoked("x") == [True]
     assert not register.trouble

@@ -9,7 +9,7 @@ import pytest
 
 from p2p.content.order import Order, StaleException, decode_order, encode_order
 from p2p.errors import StoreError, TrustError
-from p2p.trust import Meant, TrustClient, release_despite_expiry, release_for, run
+from p2p.trust import Meant, Question, TrustClient, release_despite_expiry, release_for, run
 from p2p.trust.store import TIMESTAMP, Overlay
 from tests.support.tuf_repository import DAY, NOW, MemoryStore, Source, at
 from tests.unit.test_release_for import MEMBER, Fleet
@@ -34,6 +34,10 @@ def excepted(
     return order
 
 
+def asking(floor: int = 0) -> Question:
+    return Question(MEMBER, "p", "board-a", floor)
+
+
 class Device:
     """Asks as an agent does: first in earnest, then by exception."""
 
@@ -45,12 +49,10 @@ class Device:
     def ask(self, now: float, *, floor: int = 0, files: dict[str, bytes] | None = None) -> Meant:
         files = self.fleet.files if files is None else files
         with pytest.raises(TrustError, match="expired") as caught:
-            run(release_for(self.client, MEMBER, "p", "board-a", now, floor=floor), Source(files))
+            run(release_for(self.client, asking(floor), now), Source(files))
         assert caught.value.reason == "expired"
         self.before = dict(self.store.values)
-        return run(
-            release_despite_expiry(self.client, MEMBER, "p", "board-a", now, floor=floor), Source(files)
-        )
+        return run(release_despite_expiry(self.client, asking(floor), now), Source(files))
 
     def refused(self, now: float, **named: object) -> str:
         with pytest.raises(TrustError) as caught:
@@ -137,10 +139,10 @@ def test_nothing_goes_back(fleet: Fleet) -> None:
     device = Device(fleet)
     device.ask(LATER)
     newer = fleet.ordered(2)
-    run(release_for(device.client, MEMBER, "p", "board-a", NOW, floor=0), Source(fleet.files))
+    run(release_for(device.client, asking(), NOW), Source(fleet.files))
     before = dict(device.store.values)
     with pytest.raises(TrustError) as caught:
-        run(release_despite_expiry(device.client, MEMBER, "p", "board-a", LATER, floor=0), Source(old))
+        run(release_despite_expiry(device.client, asking(), LATER), Source(old))
     assert caught.value.reason == "rollback"
     assert device.store.values == before
     assert isinstance(newer, Order)
@@ -153,7 +155,7 @@ def test_fresh_metadata_after_the_exception_counts_as_ever(fleet: Fleet) -> None
     fleet.signed["timestamp"].expires = at(LATER + DAY)
     fleet.signed["snapshot"].expires = at(LATER + DAY)
     order = fleet.ordered(2)
-    found = run(release_for(device.client, MEMBER, "p", "board-a", LATER, floor=0), Source(fleet.files))
+    found = run(release_for(device.client, asking(), LATER), Source(fleet.files))
     assert isinstance(found, Meant)
     assert found.order == order
 
@@ -177,7 +179,7 @@ def test_after_a_disk_that_failed_the_same_client_does_not_go_back_behind_what_w
 ) -> None:
     excepted(fleet, until=LATER + DAY)
     base = Device(fleet)
-    run(release_for(base.client, MEMBER, "p", "board-a", NOW, floor=0), Source(fleet.files))
+    run(release_for(base.client, asking(), NOW), Source(fleet.files))
     fleet.ordered(2)
     middle = dict(fleet.files)
     excepted(fleet, 3, until=LATER + DAY)
@@ -185,21 +187,20 @@ def test_after_a_disk_that_failed_the_same_client_does_not_go_back_behind_what_w
     for fail_at in range(20):
         device = Device(fleet)
         device.store.values.update(base.store.values)
-        question = device.client, MEMBER, "p", "board-a"
         with pytest.raises(TrustError):
-            run(release_for(*question, LATER, floor=0), Source(fleet.files))
+            run(release_for(device.client, asking(), LATER), Source(fleet.files))
         device.store.fail_at = fail_at
         try:
-            run(release_despite_expiry(*question, LATER, floor=0), Source(fleet.files))
+            run(release_despite_expiry(device.client, asking(), LATER), Source(fleet.files))
             break
         except StoreError:
             device.store.fail_at = None
         if device.store.values[TIMESTAMP] != fleet.files["metadata/timestamp.json"]:
-            assert run(release_for(*question, NOW, floor=0), Source(middle))
+            assert run(release_for(device.client, asking(), NOW), Source(middle))
             continue
         ahead += 1
         with pytest.raises(TrustError) as caught:
-            run(release_for(*question, NOW, floor=0), Source(middle))
+            run(release_for(device.client, asking(), NOW), Source(middle))
         assert caught.value.reason == "rollback"
         assert device.store.values[TIMESTAMP] == fleet.files["metadata/timestamp.json"]
     assert ahead > 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import uuid
-from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -13,26 +12,9 @@ import pytest
 from coordinator.api.operator import device_facts, site_facts
 from coordinator.api.reports import REPORT_AGE_MAX_S
 from p2p.content import limits
-from tests.support.fleet_repository import FakeDevice, Fleet, Running, running
+from tests.support.fleet_repository import FakeDevice, Fleet, Running
 
 DAY_S = 86_400
-
-
-@pytest.fixture(scope="module")
-def fleet(tmp_path_factory: pytest.TempPathFactory) -> Fleet:
-    return Fleet.make(tmp_path_factory.mktemp("reports"))
-
-
-@pytest.fixture(scope="module")
-def server(fleet: Fleet) -> Iterator[Running]:
-    with running(fleet) as found:
-        yield found
-
-
-@pytest.fixture(autouse=True)
-def later(fleet: Fleet) -> None:
-    """Each test begins an hour after the last, so that no window or rate limit reaches across."""
-    fleet.clock.now += timedelta(hours=1)
 
 
 @pytest.fixture

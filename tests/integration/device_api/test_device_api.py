@@ -6,7 +6,6 @@ import gzip
 import json
 import threading
 import uuid
-from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
@@ -19,23 +18,6 @@ from coordinator.db import audit
 from coordinator.db.devices import create_token, revoke_token
 from coordinator.db.models import Device, ReportHistory
 from tests.support.fleet_repository import Answer, FakeDevice, Fleet, Running, running
-
-
-@pytest.fixture(scope="module")
-def fleet(tmp_path_factory: pytest.TempPathFactory) -> Fleet:
-    return Fleet.make(tmp_path_factory.mktemp("api"))
-
-
-@pytest.fixture(scope="module")
-def server(fleet: Fleet) -> Iterator[Running]:
-    with running(fleet) as found:
-        yield found
-
-
-@pytest.fixture(autouse=True)
-def later(fleet: Fleet) -> None:
-    """Each test begins an hour after the last, so that no window or rate limit reaches across."""
-    fleet.clock.now += timedelta(hours=1)
 
 
 def test_a_voucher_becomes_a_certificate_of_the_fleet(server: Running) -> None:
