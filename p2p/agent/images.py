@@ -18,7 +18,7 @@ from pathlib import Path
 from p2p.adapters.disk_quota import DiskQuota
 from p2p.agent.patches import KeptPatches
 from p2p.agent.rechecking import wrong_ranges
-from p2p.agent.spool import Spool
+from p2p.agent.spool import Spool, SpoolMemory
 from p2p.content import limits
 from p2p.content.digests import Buffer, Digest, sha256, verify
 from p2p.content.index import Copy, PackIndex, Patch
@@ -43,8 +43,8 @@ class BaseDamagedError(LocalError):
 class LocalImage:
     """One image being made (`writer`) or held (`reader`); `base` is what its delta packs start from.
 
-    `remnants` are the beginnings of frames that its fetches have left; `spool` keeps what peers may want
-    and no slot holds.
+    `remnants` are the beginnings of frames that its fetches have left; `spool` is where that is kept which
+    peers may want and no slot holds, once `memory` is full.
     """
 
     def __init__(
@@ -56,12 +56,13 @@ class LocalImage:
         reader: ImageReader | None = None,
         base: ImageReader | None = None,
         quota: DiskQuota | None = None,
+        memory: SpoolMemory | None = None,
     ) -> None:
         self.task = task
         self._writer = writer
         self._reader: ImageReader | None = reader or writer
         self._base = base
-        self.spool = Spool(spool, quota)
+        self.spool = Spool(spool, quota, memory)
         self._patches = KeptPatches(self.spool)
         self._checked: set[tuple[Digest, int]] = set()
         self._unsynced = 0

@@ -1,7 +1,9 @@
 """The stored bytes of patches of one image, kept for peers while it is served or made: they are in no slot.
 
-Files have no name, so they go with the process, however that ends. A full disk, or a quota that is used up,
-only means that this node does not serve what was to be kept. Not for what was imported, which has a place.
+They go with the process, so flash need not carry them: they stay in memory as long as there is room for
+them (`SpoolMemory`), and what comes beyond that goes to files without a name. A full disk, or a quota that is
+used up, only means that this node does not serve what was to be kept. Not for what was imported, which has a
+place.
 """
 
 from __future__ import annotations
@@ -12,15 +14,41 @@ import threading
 from pathlib import Path
 
 from p2p.adapters.disk_quota import DiskQuota
+from p2p.content import limits
 from p2p.content.digests import Buffer, Digest
 
 
-class Spool:
-    """One file per pack, in `directory`. Calls block, and may come from several threads."""
+class SpoolMemory:
+    """How much of an agent's memory its spools may fill, all of them together. For any thread."""
 
-    def __init__(self, directory: Path, quota: DiskQuota | None = None) -> None:
+    def __init__(self, most: int = limits.SPOOL_MEMORY_MAX) -> None:
+        self._free = most
+        self._lock = threading.Lock()
+
+    def take(self, size: int) -> bool:
+        """Whether there is room for so many bytes, which are then taken."""
+        with self._lock:
+            if size > self._free:
+                return False
+            self._free -= size
+            return True
+
+    def give(self, size: int) -> None:
+        """Give back what was taken."""
+        with self._lock:
+            self._free += size
+
+
+class Spool:
+    """Memory first, then one file per pack, in `directory`. Calls block, and may come from any thread."""
+
+    def __init__(
+        self, directory: Path, quota: DiskQuota | None = None, memory: SpoolMemory | None = None
+    ) -> None:
         self._directory = directory
         self._quota = quota
+        self._memory = memory or SpoolMemory()
+        self._held: dict[tuple[Digest, int], bytes] = {}
         self._files: dict[Digest, int] = {}
         self._kept: dict[tuple[Digest, int], int] = {}
         self._lock = threading.Lock()
@@ -28,39 +56,57 @@ class Spool:
 
     def keep(self, pack: Digest, offset: int, stored: Buffer) -> bool:
         """Keep stored bytes where they are in the pack; whether that was possible."""
-        size, key = len(stored), (pack, offset)
+        key = (pack, offset)
         with self._lock:
             if self._closed:
                 return False
-            fresh = self._kept.get(key) != size
-            if fresh and self._quota is not None and not self._quota.take(size):
-                return False
-            written = False
-            with contextlib.suppress(OSError):
-                if pack not in self._files:
-                    self._files[pack] = self._new_file(pack)
-                written = os.pwrite(self._files[pack], stored, offset) == size
-            if written:
-                self._kept[key] = size
-            elif fresh and self._quota is not None:
-                self._quota.give(size)
-            return written
+            self._let_go(key)
+            if self._memory.take(len(stored)):
+                self._held[key] = bytes(stored)
+                return True
+            return self._write(key, stored)
 
     def read(self, pack: Digest, offset: int, size: int) -> bytes | None:
         """What was kept there; None once it is closed."""
         with self._lock:
+            held = self._held.get((pack, offset))
+            if held is not None:
+                return held[:size]
             return os.pread(self._files[pack], size, offset) if pack in self._files else None
 
     def close(self) -> None:
         """Drop all of it."""
         with self._lock:  # a patch may still be under way in another thread
             self._closed = True
+            for key in list(self._held):
+                self._let_go(key)
             for descriptor in self._files.values():
                 os.close(descriptor)
             if self._quota is not None:
                 self._quota.give(sum(self._kept.values()))
             self._files.clear()
             self._kept.clear()
+
+    def _let_go(self, key: tuple[Digest, int]) -> None:
+        held = self._held.pop(key, None)
+        if held is not None:
+            self._memory.give(len(held))
+
+    def _write(self, key: tuple[Digest, int], stored: Buffer) -> bool:
+        size, (pack, offset) = len(stored), key
+        fresh = self._kept.get(key) != size
+        if fresh and self._quota is not None and not self._quota.take(size):
+            return False
+        written = False
+        with contextlib.suppress(OSError):
+            if pack not in self._files:
+                self._files[pack] = self._new_file(pack)
+            written = os.pwrite(self._files[pack], stored, offset) == size
+        if written:
+            self._kept[key] = size
+        elif fresh and self._quota is not None:
+            self._quota.give(size)
+        return written
 
     def _new_file(self, pack: Digest) -> int:
         self._directory.mkdir(parents=True, exist_ok=True)

@@ -24,6 +24,7 @@ from p2p.adapters.slots import FileSlots
 from p2p.agent.driver import SwarmDriver
 from p2p.agent.images import LocalImage
 from p2p.agent.rechecking import ReadBackError
+from p2p.agent.spool import SpoolMemory
 from p2p.config import AgentConfig
 from p2p.content.digests import Digest
 from p2p.content.manifest import PayloadSpec
@@ -86,6 +87,7 @@ class Updates:
         self._raise_floor = raise_floor
         self._leaving = leaving
         self._quota = quota_of(config)
+        self._memory = SpoolMemory()
         self.ended = trio.Event()
         self._served: dict[tuple[str, str], Digest] = {}
         self._serving = True
@@ -277,7 +279,7 @@ class Updates:
                     base, base_digest = slots.open_reader(other), held[0]
         task = ImageTask(image.sha256, image.size, base_digest, payload.packs)
         reader = slots.open_reader(slot)
-        return LocalImage(task, self._spool, reader=reader, base=base, quota=self._quota)
+        return LocalImage(task, self._spool, reader=reader, base=base, quota=self._quota, memory=self._memory)
 
     @property
     def _spool(self) -> Path:
@@ -332,7 +334,7 @@ class Updates:
             base_digest = held[0]
             base = slots.open_reader(slots.active())
         task = ImageTask(payload.image.sha256, payload.image.size, base_digest, payload.packs)
-        return LocalImage(task, self._spool, writer=writer, base=base, quota=self._quota)
+        return LocalImage(task, self._spool, writer=writer, base=base, quota=self._quota, memory=self._memory)
 
     def _forget(self, payload: str, slot: str) -> None:
         image = self._served.pop((payload, slot), None)

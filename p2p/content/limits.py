@@ -23,6 +23,7 @@ BASE_VIEW_MAX = 12 * MIB
 BASE_VIEW_RANGES_MAX = 64
 PATCH_DELTA_MAX = 8 * MIB  # the uncompressed delta of one patch frame
 STORED_FRAME_MAX = 8 * MIB
+SPOOL_MEMORY_MAX = 8 * MIB  # patches that an agent keeps for its peers in memory; beyond, on its disk
 
 # Signed documents
 MANIFEST_SIZE_MAX = 1 * MIB

@@ -9,6 +9,7 @@ import pytest
 
 from p2p.agent.images import BaseDamagedError, LocalImage
 from p2p.agent.rechecking import ReadBackError
+from p2p.agent.spool import SpoolMemory
 from p2p.content.digests import Digest, sha256
 from p2p.errors import ContentError, SlotError, StoreError
 from p2p.swarm.events import BaseDamaged, How
@@ -187,18 +188,24 @@ def test_what_another_try_was_asked_for_is_refused(tmp_path: Path) -> None:
     assert image.piece_bytes(FULL_NAME, 99) is None
 
 
-def test_a_spool_that_fails_costs_only_the_serving(
-    image: LocalImage, writer: MemoryWriter, tmp_path: Path
-) -> None:
+def made_beside(writer: MemoryWriter, tmp_path: Path) -> LocalImage:
+    """An image whose patches have no room in memory."""
+    image = LocalImage(TASK, tmp_path / "spool", writer=writer, base=MemoryImage(BASE), memory=SpoolMemory(0))
+    image.use(DELTA_NAME, DELTA)
+    return image
+
+
+def test_a_spool_that_fails_costs_only_the_serving(writer: MemoryWriter, tmp_path: Path) -> None:
     (tmp_path / "spool").write_text("not a directory")
+    image = made_beside(writer, tmp_path)
     stored = image.store_frame(DELTA_NAME, 0, DELTA_FRAMES[0])
     assert not stored.kept
     assert writer.done.covers(0, CHUNK)
     assert image.piece_bytes(DELTA_NAME, 0) is None
 
 
-def test_the_spool_leaves_no_file_behind(image: LocalImage, tmp_path: Path) -> None:
-    image.store_frame(DELTA_NAME, 0, DELTA_FRAMES[0])
+def test_the_spool_leaves_no_file_behind(writer: MemoryWriter, tmp_path: Path) -> None:
+    made_beside(writer, tmp_path).store_frame(DELTA_NAME, 0, DELTA_FRAMES[0])
     assert list((tmp_path / "spool").iterdir()) == []
 
 

@@ -21,6 +21,7 @@ from p2p.agent.budget import ProcessorBudget
 from p2p.agent.images import LocalImage
 from p2p.agent.peer_deltas import PeerDeltas
 from p2p.agent.recomputing import Recomputing
+from p2p.agent.spool import SpoolMemory
 from p2p.content.digests import Digest, sha256
 from p2p.content.index import Codec, Compression, ViewRange
 from p2p.delta.peer_delta import PeerDelta, decode, digest_of, encode
@@ -41,13 +42,17 @@ MEMORY = 512 << 20
 class Device:
     """`PeerDeltas` of one device, and what it said."""
 
-    def __init__(self, directory: Path, *, memory: int | None = MEMORY) -> None:
+    def __init__(
+        self, directory: Path, *, memory: int | None = MEMORY, spooled: SpoolMemory | None = None
+    ) -> None:
         self.told: list[e.Event] = []
         self.queued: list[tuple[str, e.Serve]] = []
         self.failures: list[LocalError] = []
         self.current = True
         self.writer = MemoryWriter()
-        self.made = LocalImage(TASK, directory / "a", reader=MemoryImage(IMAGE), base=MemoryImage(BASE))
+        self.made = LocalImage(
+            TASK, directory / "a", reader=MemoryImage(IMAGE), base=MemoryImage(BASE), memory=spooled
+        )
         self.making = LocalImage(TASK, directory / "b", writer=self.writer, base=MemoryImage(BASE))
         for image in (self.made, self.making):
             image.use(NAME, FULL)
@@ -224,8 +229,10 @@ async def test_a_delta_that_is_not_worth_it_is_refused_and_not_made_again(
 
 
 async def test_a_full_disk_only_means_that_it_is_not_given(
-    device: Device, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    device = Device(tmp_path, spooled=SpoolMemory(0))
+
     def full(*_: object) -> int:
         raise OSError(28, "No space left on device")
 
@@ -238,7 +245,12 @@ async def test_it_counts_in_the_quota_for_the_disk(tmp_path: Path) -> None:
     for most, kind in ((100, m.Refuse), (100_000, m.Piece)):
         quota = DiskQuota(tmp_path / "state", (), most)
         image = LocalImage(
-            TASK, tmp_path / "c", reader=MemoryImage(IMAGE), base=MemoryImage(BASE), quota=quota
+            TASK,
+            tmp_path / "c",
+            reader=MemoryImage(IMAGE),
+            base=MemoryImage(BASE),
+            quota=quota,
+            memory=SpoolMemory(0),
         )
         image.use(NAME, FULL)
         assert isinstance(await device.make(image), kind)

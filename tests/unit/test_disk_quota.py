@@ -10,7 +10,7 @@ import pytest
 from p2p.adapters import disk_quota
 from p2p.adapters.disk_quota import DiskQuota
 from p2p.agent.images import LocalImage
-from p2p.agent.spool import Spool
+from p2p.agent.spool import Spool, SpoolMemory
 from p2p.content.digests import sha256
 from p2p.errors import StoreError
 from tests.support.small_image import (
@@ -88,7 +88,7 @@ def test_too_much_is_told_with_the_key_and_the_numbers(tmp_path: Path) -> None:
 
 def test_a_spool_keeps_within_the_quota_and_gives_back_what_it_had(tmp_path: Path) -> None:
     quota = DiskQuota(tmp_path, [], 10_000)
-    spool = Spool(tmp_path / "spool", quota)
+    spool = Spool(tmp_path / "spool", quota, SpoolMemory(0))
     assert spool.keep(PACK, 1000, bytes(6000))
     assert not spool.keep(PACK, 7000, bytes(6000))
     assert spool.keep(PACK, 1000, b"\1" * 6000), "again: it takes no more"
@@ -101,10 +101,28 @@ def test_a_spool_keeps_within_the_quota_and_gives_back_what_it_had(tmp_path: Pat
     assert not spool.keep(PACK, 1000, bytes(10)), "it is closed"
 
 
+def test_what_memory_has_room_for_is_not_written_to_the_disk(tmp_path: Path) -> None:
+    quota, memory = DiskQuota(tmp_path, [], 10_000), SpoolMemory(10_000)
+    spool, other = (Spool(tmp_path / name, quota, memory) for name in ("one", "other"))
+    assert spool.keep(PACK, 1000, bytes(6000))
+    assert spool.keep(PACK, 1000, b"\1" * 6000), "again: it takes no more"
+    assert other.keep(PACK, 0, b"\2" * 4000)
+    assert (quota.used(), list(tmp_path.iterdir())) == (0, [])
+    assert spool.keep(PACK, 7000, b"\3" * 2000), "there is the disk"
+    assert quota.used() == 2000
+    assert spool.read(PACK, 1000, 6000) == b"\1" * 6000
+    assert spool.read(PACK, 7000, 2000) == b"\3" * 2000
+    spool.close()
+    assert spool.read(PACK, 1000, 6000) is None
+    assert memory.take(6000)
+    assert not memory.take(1), "what the other keeps is still there"
+    assert other.read(PACK, 0, 4000) == b"\2" * 4000
+
+
 def test_what_cannot_be_written_does_not_count(tmp_path: Path) -> None:
     (tmp_path / "spool").touch()  # no directory
     quota = DiskQuota(tmp_path, [], MIB)
-    assert not Spool(tmp_path / "spool", quota).keep(PACK, 0, bytes(10_000))
+    assert not Spool(tmp_path / "spool", quota, SpoolMemory(0)).keep(PACK, 0, bytes(10_000))
     assert quota.used() == 0
 
 
@@ -113,7 +131,14 @@ def test_a_device_whose_quota_is_used_up_makes_its_image_and_serves_no_patches(
     tmp_path: Path, most: int, *, served: bool
 ) -> None:
     writer, quota = MemoryWriter(), DiskQuota(tmp_path, [], most)
-    image = LocalImage(TASK, tmp_path / "spool", writer=writer, base=MemoryImage(BASE), quota=quota)
+    image = LocalImage(
+        TASK,
+        tmp_path / "spool",
+        writer=writer,
+        base=MemoryImage(BASE),
+        quota=quota,
+        memory=SpoolMemory(0),
+    )
     image.use(NAME, DELTA)
     list(image.local_steps(NAME))
     for number, frame in enumerate(DELTA_FRAMES):
