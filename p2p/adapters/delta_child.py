@@ -23,7 +23,7 @@ import msgpack
 from p2p.adapters.recompute_child import HEAD_SIZE, STACK_SIZE, limit
 from p2p.content.index import Codec, Compression
 from p2p.delta.codecs import CODECS
-from p2p.delta.compression import compress, decompress
+from p2p.delta.compression import compress, decompress, zstd_library
 from p2p.errors import ContentError
 
 REFUSED, TOO_LARGE = 3, 4
@@ -53,6 +53,7 @@ def confine() -> None:
     import bsdiff4  # noqa: F401  (loaded, not used)
     import hdiffpatch  # noqa: F401  (loaded, not used)
 
+    zstd_library()
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     resource.setrlimit(resource.RLIMIT_NOFILE, (DESCRIPTORS_MAX, DESCRIPTORS_MAX))
 

@@ -12,7 +12,6 @@ from datetime import UTC, date, datetime, tzinfo
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from p2p.config.model import Endpoint
 from p2p.content.fields import check_name
@@ -241,8 +240,12 @@ class Table:
     def zone(self, key: str, *, default: str) -> tzinfo:
         what = "the name of a time zone such as 'Europe/Berlin' or 'UTC'"
         name = self.text(key, what=what, default=default) or default
+        if name == "UTC":
+            return UTC
+        from zoneinfo import ZoneInfo, ZoneInfoNotFoundError  # half a MiB that most agents do not need
+
         try:
-            return UTC if name == "UTC" else ZoneInfo(name)
+            return ZoneInfo(name)
         except (ZoneInfoNotFoundError, ValueError, OSError):
             self.fault(key, f"must be {what}; this device knows no {_shown(name)} (is tzdata installed?)")
             return UTC

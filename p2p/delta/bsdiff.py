@@ -16,8 +16,6 @@ from __future__ import annotations
 
 from itertools import accumulate
 
-from bsdiff4 import core
-
 from p2p.content import limits
 from p2p.content.digests import Buffer
 from p2p.content.index import Codec
@@ -37,6 +35,8 @@ class Bsdiff:
 
     def diff(self, view: Buffer, target: Buffer) -> bytes | None:
         """The delta, or None when the result would not be a delta that `apply` takes."""
+        from bsdiff4 import core
+
         control, difference, extra = core.diff(bytes(view), bytes(target))
         triples = [_read_triple(control, at) for at in range(0, len(control), 24)]
         if len(triples) > TRIPLES_MAX:
@@ -56,6 +56,8 @@ class Bsdiff:
 
     def apply(self, view: Buffer, delta: Buffer, target_length: int) -> bytes:
         """The target bytes. Raises `ContentError` before it reads or writes out of bounds."""
+        from bsdiff4 import core  # here, so that an agent at rest goes without it
+
         data = memoryview(delta)
         if bytes(data[:4]) != MAGIC:
             raise ContentError("bsdiff delta: wrong magic")

@@ -9,16 +9,12 @@ from __future__ import annotations
 
 import lzma
 import sys
+from typing import Any
 
 from p2p.content import limits
 from p2p.content.digests import Buffer
 from p2p.content.index import Compression
 from p2p.errors import ContentError, LimitExceeded
-
-if sys.version_info >= (3, 14):
-    from compression import zstd
-else:
-    from backports import zstd
 
 DICTIONARY_MIN = 4096
 DICTIONARY_MAX = 8 * limits.MIB
@@ -74,8 +70,18 @@ def compress_fast(data: Buffer) -> tuple[Compression, bytes]:
     return (Compression.ZSTD, packed) if len(packed) < len(data) else (Compression.NONE, bytes(data))
 
 
+def zstd_library() -> Any:
+    """Loaded when it is first needed: an agent at rest goes without."""
+    if sys.version_info >= (3, 14):
+        from compression import zstd
+    else:
+        from backports import zstd
+    return zstd
+
+
 def compress_zstd(data: Buffer, level: int = ZSTD_LEVEL) -> bytes:
     """One Zstandard frame with its content size, without a checksum (the digest is in the index)."""
+    zstd = zstd_library()
     options: dict[int, int] = {
         zstd.CompressionParameter.compression_level: level,
         zstd.CompressionParameter.content_size_flag: 1,
@@ -84,7 +90,8 @@ def compress_zstd(data: Buffer, level: int = ZSTD_LEVEL) -> bytes:
             ZSTD_WINDOW_LOG_MAX, max(10, max(0, len(data) - 1).bit_length())
         ),
     }
-    return zstd.compress(data, options=options)
+    packed: bytes = zstd.compress(data, options=options)
+    return packed
 
 
 def compress_lzma2(data: Buffer) -> bytes:
@@ -107,6 +114,7 @@ def _lzma2(data: Buffer, properties: tuple[int, int, int]) -> bytes:
 
 
 def _unzstd(stored: Buffer, size: int) -> bytes:
+    zstd = zstd_library()
     try:
         declared = zstd.get_frame_info(stored).decompressed_size
         if declared != size:
@@ -114,7 +122,7 @@ def _unzstd(stored: Buffer, size: int) -> bytes:
         decoder = zstd.ZstdDecompressor(
             options={zstd.DecompressionParameter.window_log_max: ZSTD_WINDOW_LOG_MAX}
         )
-        data = decoder.decompress(stored, max_length=size)
+        data: bytes = decoder.decompress(stored, max_length=size)
         if not decoder.eof:
             # The last block may still be inside the decoder when the output filled exactly.
             data += decoder.decompress(b"", max_length=1)
