@@ -32,7 +32,7 @@ UNJUDGED = 4
 BACKOFF_S = (1.0, 60.0)
 """First and longest pause after a fetch that failed."""
 
-SPARES_MAX = 2
+SPARES_MAX = 8
 """How many more gateways than usual a site has where nothing comes of those that there are."""
 
 BREAK_S, ALIVE_S = 0.5, 1.5
@@ -77,6 +77,7 @@ class Gateway:
         self._encouraged = False
         self._moved_at = -math.inf
         self._resume_at = -math.inf
+        self._told_at = -math.inf
         self._broken = False
         self.dirty = True
 
@@ -215,10 +216,10 @@ class Gateway:
     def _doubt_hearsay(self) -> None:
         """What is told of far devices holds only while something comes of it."""
         image, policy = self._image, self._context.policy
-        since, ready_at = image.hearsay.since, image.site.ready_at
-        if since is None or ready_at is None or image.complete:
+        ready_at = image.site.ready_at
+        if image.hearsay.since is None or ready_at is None or image.complete:
             return
-        moved_at = max(since, ready_at, image.last_progress)
+        moved_at = max(image.hearsay.begun_at, ready_at, image.last_progress)
         idle_s, comes_s = self._context.now - moved_at, policy.stall_s + policy.object_s
         if idle_s <= comes_s:
             return
@@ -230,10 +231,17 @@ class Gateway:
             leases = () if who.complete else (*far.leases, *far.passed)
             patience += [min(most, self._leases.patience(far.pack, *x)) for x in leases]
             if who.complete and not image.hearsay.doubts:  # what it was waited for may be on its way only now
-                patience.append(far.complete_at - moved_at + comes_s)
+                if self._told_at < moved_at:  # from the first who is told of; of others anyone can tell later
+                    self._told_at = far.complete_at
+                patience.append(self._told_at - moved_at + comes_s)
             if leases or who.complete or who.device in image.site.gateways:
                 held_up_by[who.device] = None
-        if held_up_by and idle_s > max(patience, default=0.0):
+        if held_up_by and idle_s <= max(patience, default=0.0):
+            # Whatever is leased: whoever is complete is waited for no longer than if it were connected.
+            late = self._context.now - max(moved_at, self._told_at) > 2 * policy.fallback_s
+            far_off = [far.participant for far in image.hearsay.known()] if late else []
+            held_up_by = {who.device: None for who in far_off if who.complete}
+        if held_up_by:
             image.hearsay.doubt(held_up_by)
             self.dirty = image.replan = True
 
@@ -299,6 +307,7 @@ class Gateway:
         if error is None or (running.cancelled and context.now - running.alive <= context.policy.stall_s):
             if error is None:
                 self._failures = 0
+                self._rate.ended()
             return
         self._broken = True
         if context.now - self._moved_at <= ALIVE_S:

@@ -39,6 +39,9 @@ REFRESH_S = 5.0
 EXPIRY_S = 15.0
 """A claim that is older than this counts no more: several refreshes of it were missed."""
 
+QUIET_S = 2 * EXPIRY_S
+"""Claims after so long without any have nothing to do with those before."""
+
 PASSED_S = 5.0
 """Frames whose lease has ended are on their way from node to node for this long."""
 
@@ -53,7 +56,8 @@ FAR_MAX = 64
 class Far:
     """A device as others tell of it: `known_at` is when somebody last knew it at first hand.
 
-    `complete_at`: when it was first heard that it is complete; meaningless while it is not.
+    `complete_at`: when it was first heard that it is complete; meaningless while it is not. Whoever tells of
+    such can tell of others as soon as that has passed.
     """
 
     participant: Participant
@@ -82,12 +86,14 @@ class _Line:
 class Hearsay:
     """The far devices of one image at one node.
 
-    `changed_at`: when they last became others; `due_at`: when there is something to tell.
+    `changed_at`: when they last became others; `due_at`: when there is something to tell; `begun_at`: since
+    when there have been claims again and again, whether or not there are any now.
     """
 
     def __init__(self, context: Context, image: Digest) -> None:
         self.changed_at = context.now
         self.void_until = 0.0
+        self.begun_at = -math.inf
         self.doubts = 0
         self.maps: Mapping[Digest, PieceMap] = {}
         """The packs whose index is here."""
@@ -101,6 +107,7 @@ class Hearsay:
         self._doubted: dict[str, float] = {}
         self._all_near = False  # whoever is told is connected to all that it would be told of
         self._since: float | None = None
+        self._heard_at = -math.inf
         self._told_at = context.now - ROUND_S
         self.due_at: float | None = None
 
@@ -147,6 +154,7 @@ class Hearsay:
             self._doubted[device] = until
             self._far.pop(device, None)
         self._since = None
+        self._heard_at = -math.inf
 
     @property
     def since(self) -> float | None:
@@ -194,6 +202,9 @@ class Hearsay:
             answer |= known_at - self._passed_on.get(device, math.inf) >= REFRESH_S
             changed |= old is None or (old.participant, old.leases) != (who, claim.leases)
             self._since = now if self._since is None else self._since
+            if now - self._heard_at > QUIET_S:
+                self.begun_at = now
+            self._heard_at = now
         if changed:
             self.changed_at = now
         if changed or answer:

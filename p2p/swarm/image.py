@@ -188,7 +188,7 @@ class ImageSwarm:
         elif self.hearsay.since is not None and self.context.now - self._brought_at < INCUMBENT_S:
             busy[self.context.device] = self._brought
         before = self.site.first
-        self.site.renew(self.participant, self.maps, self.serves, busy)
+        self.site.renew(self.participant, self.maps, self.serves, busy, self.last_progress)
         if self.site.first != before:
             self.hearsay.touch()
 

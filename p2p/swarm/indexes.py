@@ -22,8 +22,9 @@ each time, up to the second, unless somebody came or said that it holds it."""
 
 @dataclass(slots=True)
 class _Question:
-    """When an index was looked for, how often in vain before, who was there, and who was known to hold it."""
+    """When an index was looked for first and last, how often in vain, who was there and who had it."""
 
+    first_at: float
     at: float
     vain: int
     peers: frozenset[str]
@@ -45,16 +46,20 @@ class Indexes:
         self._asked: dict[Digest, _Question] = {}
 
     def need(self, pack: PackRef) -> None:
-        """Look for a pack's index; in a site of many hops it comes from node to node."""
+        """Look for a pack's index; in a site of many hops it comes from node to node.
+
+        Not for longer than a node is patient with its site: whose turn it is may be nobody, or fetch nothing.
+        """
         name = pack.index.sha256
         if name in self.maps or not self._may_ask(name):
             return
         self._objects.want(name, pack.index.size, for_agent=False)
-        if self._hearsay.since is not None and self._context.device != self._site.keeper:
-            policy = self._context.policy  # whose turn is first fetches it
+        policy, asked = self._context.policy, self._asked[name]
+        others = self._hearsay.since is not None and self._context.device != self._site.keeper
+        if others and self._context.now - asked.first_at < 2 * policy.fallback_s:
             longest = policy.object_s if pack == self._site.plan.pack else policy.stall_s
             self._objects.wait_for_holder(name, longest * (1 + self._context.rng.random()))
-        for device in self._asked[name].holders:
+        for device in asked.holders:
             self._objects.held_by(name, device)
 
     def _may_ask(self, name: Digest) -> bool:
@@ -63,15 +68,16 @@ class Indexes:
         remotes = context.remotes(self._task.image)
         peers = frozenset(context.peers)
         holders = frozenset(peer.device for peer, remote in remotes if name in remote.totals)
-        vain = 0
+        vain, first_at = 0, context.now
         if before is not None:
+            first_at = before.first_at
             retry_s = INDEX_RETRY_S
             if peers <= before.peers and holders <= before.holders and not self._reachable:
                 vain = before.vain + 1
                 retry_s = min(INDEX_RETRY_MAX_S, INDEX_RETRY_S * 2 ** min(before.vain, 16))
             if context.now - before.at < retry_s:
                 return False
-        self._asked[name] = _Question(context.now, vain, peers, holders)
+        self._asked[name] = _Question(first_at, context.now, vain, peers, holders)
         return True
 
     @property

@@ -17,7 +17,7 @@ from p2p.swarm import messages as m
 from p2p.swarm.announcements import CROWD
 from p2p.swarm.context import Context
 from p2p.swarm.image import ImageSwarm
-from p2p.swarm.peer import LeaseState, Peer, RemoteImage
+from p2p.swarm.peer import Conduct, LeaseState, Peer, RemoteImage
 from p2p.swarm.policy import Policy, penalty_s
 from p2p.swarm.remnants import REMNANTS_MAX
 from p2p.swarm.wan_rate import WanRate
@@ -199,10 +199,11 @@ class Leases:
         """
         found = False
         for peer, remote in self._image.leasing():
-            if any(self._is_late(peer, lease) for lease in remote.leases.values()):
+            conduct = remote.conduct
+            if any(self._is_late(peer, conduct, lease) for lease in remote.leases.values()):
                 found = True
-                conduct = remote.conduct
                 conduct.stalls += 1
+                conduct.stalled_at = self._context.now
                 conduct.stalled_until = self._context.now + penalty_s(self._context.policy, conduct.stalls)
                 remote.leases.clear()
         return found
@@ -229,10 +230,11 @@ class Leases:
     def _believes(self, remote: RemoteImage) -> bool:
         return not remote.distrusted and self._context.now >= remote.conduct.stalled_until
 
-    def _is_late(self, peer: Peer, lease: LeaseState) -> bool:
+    def _is_late(self, peer: Peer, conduct: Conduct, lease: LeaseState) -> bool:
         """Whether it is kept up no more, or nothing comes of it. News waits behind pieces on its way.
 
-        Pieces that have not come may still be on their way, for as long as a request may take.
+        Pieces that have not come may still be on their way, for as long as a request may take. Whose leases
+        stalled has half the time, and half of that the next time, until it gives something.
         """
         now, context = self._context.now, self._context
         silent_s, idle_s = now - max(lease.renewed, peer.answered_at), now - lease.progressed
@@ -243,7 +245,10 @@ class Leases:
             asked_s = now - min((asked.at for _, asked in peer.waiting()), default=now)
             behind_s = max(2 * context.window.answer_s, min(asked_s, context.policy.request_s))
         allowed_s = self.silence_s(context.policy) + behind_s
-        return silent_s > allowed_s or idle_s > self.patience(lease.pack, lease.start, lease.stop)
+        patience_s = self.patience(lease.pack, lease.start, lease.stop)
+        if conduct.owes:
+            patience_s = max(allowed_s, patience_s / 2**conduct.stalls)
+        return silent_s > allowed_s or idle_s > patience_s
 
     def _note_begun(self, device: str, remote: RemoteImage, lease: LeaseState) -> None:
         """The first frame that did not come of a lease is what its holder keeps the beginning of.

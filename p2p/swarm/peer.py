@@ -72,9 +72,9 @@ class Conduct:
     """How a device kept its promises about one image; outlives its connections.
 
     `strikes` count pieces that it did not give; past the policy's maximum nothing it says of the
-    image is believed until `distrusted_until`, longer each time. `stalled_until`: its leases count
-    for nothing. `complete_at`: when it first said that it is complete, or last proved it. `gave_at`: when
-    it last gave a piece; `awaited_at`: when its return was last waited for.
+    image is believed until `distrusted_until`, longer each time. `stalled_until`: its leases count for
+    nothing, as they stalled at `stalled_at`. `complete_at`: when it first said that it is complete, or
+    last proved it. `gave_at`: when it last gave a piece; `awaited_at`: when its return was last waited for.
     """
 
     strikes: int = 0
@@ -83,10 +83,16 @@ class Conduct:
     distrusted_until: float = 0.0
     distrusts: int = 0
     stalled_until: float = 0.0
+    stalled_at: float = -math.inf
     stalls: int = 0
     complete_at: float | None = None
     gave_at: float = -math.inf
     awaited_at: float = -math.inf
+
+    @property
+    def owes(self) -> bool:
+        """Whether its leases stalled, and it has given nothing since."""
+        return self.stalled_at > self.gave_at
 
 
 @dataclass(slots=True)

@@ -43,10 +43,10 @@ class SiteView:
 
     `first`: others who are told of to those that may not know them, the most important first.
     `keeper`: who fetches indexes for those that only hear of each other. `known`: nobody has to be
-    waited for, as this node needs nothing of the image. `spare`: so many gateways more than usual, as
-    nothing has come of those that there are. `waits`: nothing is planned yet, as a peer that does not take
-    part yet may make a smaller pack possible; until `waits_until`. `coming`: packs of which this node fetches
-    frames, with the bytes of those that are not whole that the others were told of.
+    waited for, as this node needs nothing of the image. `spare`: so many gateways more than usual, of
+    those that do not fetch yet, as nothing has come. `waits`: nothing is planned yet, as a peer that does not
+    take part yet may make a smaller pack possible; until `waits_until`. `coming`: packs of which this node
+    fetches frames, with the bytes of those that are not whole that the others were told of.
     """
 
     def __init__(self, context: Context, task: ImageTask, hearsay: Hearsay, *, known: bool) -> None:
@@ -62,12 +62,15 @@ class SiteView:
         self._hearsay = hearsay
         self._context = context
         self._task = task
-        self._started = context.now
+        self._started = self._told_at = context.now
         self._gathered = known
         self._begun = known
-        self._conducts: dict[str, Conduct] = {}
+        told = ((device, peer.images.get(task.image)) for device, peer in context.peers.items())
+        said = {device: remote.conduct.complete_at for device, remote in told if remote is not None}
+        self._conducts = {device: Conduct(complete_at=at) for device, at in said.items()}
         self._returning: dict[str, float] = {}
         self._awaits_until = -math.inf
+        self._trusted_at: float | None = None
         self._scores: dict[tuple[str, int], float] = {}
         self._basis: tuple[list[Participant], list[Participant], dict[Digest, int], set[str]] | None = None
         self._ranked: list[str] = []
@@ -136,12 +139,17 @@ class SiteView:
         packs: Mapping[Digest, PieceMap],
         serves: Mapping[Digest, AbstractSet[int]],
         busy: Mapping[str, Digest | None],
+        progress_at: float,
     ) -> None:
         """Make the plan anew.
 
         `own` is this node, `packs` those whose index it has, `serves` the pieces of them that it
-        serves (by index digest), `busy` the devices that fetch already, and of which pack.
+        serves (by index digest), `busy` the devices that fetch already, and of which pack; `progress_at`:
+        when this node last came further.
         """
+        told_at = (c.complete_at or 0.0 for c in self._conducts.values())
+        first_at = min((at for at in told_at if at > progress_at), default=0.0)
+        self._told_at = max(self._started, progress_at, first_at)
         context, image = self._context, self._task.image
         if own.complete:
             self._basis = None
@@ -154,7 +162,8 @@ class SiteView:
         self._begun |= bool(busy) or any(held.get(p.index.sha256, 0) > p.index.size for p in ways)
         self.waits_until = math.inf
         outsiders = [] if self._begun else list(self._outsiders())
-        stalled = {p.device for p, r in context.remotes(image) if r.conduct.stalled_until > context.now}
+        conducts = [(p.device, r.conduct) for p, r in context.remotes(image)]
+        stalled = {device for device, c in conducts if c.owes or c.stalled_until > context.now}
         if (participants, outsiders, held, stalled) != self._basis:
             self._basis = participants, outsiders, held, stalled
             rule = held, self._task.size, context.policy.cost
@@ -168,8 +177,9 @@ class SiteView:
         self.keeper = order[0] if order else None
         if busy:  # incumbents first: a newcomer never displaces one
             order = sorted(order, key=lambda d: d not in busy)
-        count = gateway_count(len(participants), context.policy.gateways_max) + self.spare
-        self.gateways = tuple(order[:count])
+        count = gateway_count(len(participants), context.policy.gateways_max)
+        spares = [d for d in order[count:] if d not in busy][: self.spare]
+        self.gateways = (*order[:count], *spares)
         who = {p.device: p for p in participants}
         complete = [p for p in participants if p.complete and p is not own]
         self.first = (*complete[:COMPLETE_TOLD], *(who[d] for d in order[:TOLD] if d != own.device))
@@ -195,12 +205,19 @@ class SiteView:
         return found
 
     def left_by(self, peer: Peer, remote: RemoteImage) -> None:
-        """A peer is gone; if it was complete, it will be again. Each wait is paid for with a piece."""
+        """A peer is gone; if it was complete, it will be again. Each wait is paid for with a piece.
+
+        But for the first of those who have given nothing, which all of them share.
+        """
         said, conduct, now = remote.participant, remote.conduct, self._context.now
         if said is None or not said.complete or conduct.distrusted or peer.at_fault:
             return
-        if conduct.awaited_at == -math.inf or conduct.gave_at > conduct.awaited_at:
+        if conduct.gave_at > conduct.awaited_at:
             self._await(peer.device, now)
+        elif conduct.awaited_at == -math.inf:
+            if self._trusted_at is None or any(c.gave_at > self._trusted_at for c in self._conducts.values()):
+                self._trusted_at = now
+            self._await(peer.device, self._trusted_at)
 
     def _await(self, device: str, left_at: float) -> None:
         """A device that left with the image will be back."""
@@ -282,11 +299,16 @@ class SiteView:
                 yield Participant(device, held or smallest.base, wan)
 
     def _believed(self, remote: RemoteImage, said: Participant, packs: Collection[Digest]) -> Participant:
-        """A node that says it is complete but gives nothing does not keep the site from the WAN for long."""
-        if remote.useful or any(remote.has_all(pack) for pack in packs):
-            return said
+        """A node that says it is complete but gives nothing does not keep the site from the WAN for long.
+
+        With pieces to ask of it, no longer than until each node would have lost patience with its site: from
+        the first who said so since anything came, however many follow.
+        """
         policy, since = self._context.policy, max(remote.conduct.complete_at or 0.0, self._started)
-        if self._context.now - since <= policy.stall_s + policy.object_s:
+        patience_s = policy.stall_s + policy.object_s
+        if remote.useful or any(remote.has_all(pack) for pack in packs):
+            since, patience_s = self._told_at, 2 * policy.fallback_s
+        if self._context.now - since <= patience_s:
             return said
         return replace(said, complete=False, wan=False)
 

@@ -50,6 +50,11 @@ class WanRate:
             self._measured(self._context.device, self._came / seconds)
             self._came, self._since = 0, self._context.now
 
+    def ended(self) -> None:
+        """A fetch of this node is whole. If it took less than `SPAN_S`, frames come at least that quickly."""
+        if self._came and self._context.device not in self._rates:
+            self._measured(self._context.device, self._came / max(self._context.now - self._since, SPAN_S))
+
     def brought(self, device: str, size: int, seconds: float) -> None:
         """A device has brought `size` bytes of frames in so long."""
         if seconds > 0:

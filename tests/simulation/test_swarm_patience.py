@@ -1,0 +1,129 @@
+"""For how long a site waits for devices that promise and bring nothing, however many they are.
+
+Each bound is a few times what honest peers may need, and stays where it is when there are more liars. The
+positive twin of each is the same site without them, which needs no more than its link.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+import pytest
+
+from p2p.content.limits import MIB
+from p2p.swarm import messages as m
+from tests.simulation.test_swarm_hostile import ANSWERS, alone_s, gateway, join, liar, run, site_of
+from tests.simulation.test_swarm_large import finish, names, random_graph, start
+from tests.simulation.test_swarm_large import site_of as large
+from tests.support.virtual_site import Site, make_release
+
+EACH_S = 8 + 20 * MIB / 1e6
+"""The patience with a lease on frames of 1 MiB, once frames are known to come with 1 MB/s and more."""
+
+
+def test_the_same_site_without_liars_needs_no_more_than_its_link() -> None:
+    site = site_of(2)
+    assert run(site) <= 1.05
+    assert site.now <= alone_s(site) + 5
+
+
+@pytest.mark.parametrize("greedy", [2, 5, 8])
+def test_greedy_gateways_do_not_take_the_places_of_those_who_are_called_instead(greedy: int) -> None:
+    site = site_of(2)
+    for n in range(greedy):
+        gateway(site, f"greedy{n}", renew_s=1.0)
+    assert run(site, 2000) <= 1.05
+    assert site.now <= alone_s(site) + 30 + EACH_S + 15
+
+
+def test_who_brought_nothing_once_is_no_gateway_and_is_waited_for_less_the_next_time() -> None:
+    """Its leases are on what is fetched last, for as long as it is believed again."""
+    site = site_of(2, release=make_release(192 * MIB, {}))
+    for n in range(3):
+        gateway(site, f"greedy{n}", renew_s=1.0)
+    assert run(site, 2000) <= 1.05
+    assert site.now <= alone_s(site) + 30 + EACH_S + 15
+
+
+@pytest.mark.parametrize("liars", [2, 8])
+def test_however_many_say_that_they_are_complete_they_are_believed_for_one_time(liars: int) -> None:
+    site = site_of(2)
+    for n in range(liars):
+        liar(site, f"liar{n}", ANSWERS["silent"], complete=True)
+    gateway(site, "greedy", renew_s=1.0)  # while it has a lease, nobody loses patience with the site
+    assert run(site, 2000) <= 1.05
+    assert site.now <= alone_s(site) + 60 + 30 + EACH_S + 15
+
+
+def test_a_promise_that_was_made_before_the_image_was_wanted_is_no_new_one_when_it_is_made_again() -> None:
+    site = site_of(1)
+    driver = site.honest[0]
+    liar(site, "mallory", ANSWERS["silent"], complete=True)
+    site.connect_all()
+    site.run(5)
+    driver.pursue()
+    conduct = driver.node._pursuits.all[0].image.site.conduct("mallory")
+    said_at = conduct.complete_at
+    assert said_at is not None and said_at < 1
+    site.disconnect("mallory", "d0")
+    site.run(7)
+    assert "mallory" in driver.node._context.peers
+    assert conduct.complete_at == said_at
+
+
+def leaving(site: Site, device: str, at_s: float) -> None:
+    """Says that it is complete, gives nothing, and goes away, as one does that starts anew."""
+    release = site.release
+
+    def leave() -> Iterable[m.Message]:
+        return [m.Leave(release.task_image)] if site.now >= at_s else []
+
+    hostile = site.add_hostile(device, lambda peer: [join(release, complete=True)] if site.now < 1 else [])
+    hostile.every(at_s, leave)
+
+
+@pytest.mark.parametrize("liars", [1, 6])
+def test_those_who_leave_and_gave_nothing_are_all_waited_for_once(liars: int) -> None:
+    site = site_of(2)
+    for n in range(liars):
+        leaving(site, f"liar{n}", 8.0 + 50 * n)
+    assert run(site, 2000) <= 1.05
+    assert site.now <= alone_s(site) + 8 + 60 + 15
+
+
+# Devices that are only told of (in a site that is larger than the connections of a node)
+
+
+def far_site(names_of: Callable[[float], Sequence[str]], every_s: float) -> Site:
+    """Twenty honest devices, and one that tells a few of them of others that are complete, always anew."""
+    release = make_release(16 * MIB, {})
+    site = large(20, release)
+    image, pack = release.task_image, release.pack(None).index.sha256
+
+    def tale() -> list[m.Message]:
+        claims = [m.Claim(name, 0, None, True, 1000, True, pack, ()) for name in names_of(site.now)]
+        return [m.Hearsay(image, tuple(claims))] if claims else []
+
+    hostile = site.add_hostile("liar", lambda peer: [m.Join(image, None, False, 0, False), *tale()])
+    hostile.every(every_s, tale)
+    gateway(site, "greedy", renew_s=1.0)  # while it has a lease, nobody loses patience with the site
+    links = random_graph(names(site), 8)
+    links += [(other, to) for other in ("greedy", "liar") for to in names(site)]
+    start(site, links)
+    return site
+
+
+TALES: dict[str, Callable[[float], Sequence[str]]] = {
+    "nobody": lambda now: (),
+    "the-same": lambda now: ("ghost",),
+    "always-others": lambda now: (f"ghost{int(now / 10)}", f"ghost{int(now / 10) + 1}"),
+    "with-pauses": lambda now: (f"ghost{int(now / 25)}",) if now % 25 < 1 else (),
+}
+
+
+@pytest.mark.parametrize("tale", list(TALES))
+def test_who_tells_of_ever_new_devices_that_are_complete_buys_the_time_of_the_first(tale: str) -> None:
+    site = far_site(TALES[tale], every_s=0.5)
+    assert finish(site, 2000) <= 1.6
+    alone = site.release.pack(None).wan_bytes / site.wan_rate
+    assert site.now <= alone + 30 + EACH_S + (0 if tale == "nobody" else 60), tale
