@@ -71,6 +71,7 @@ class SiteView:
         self._returning: dict[str, float] = {}
         self._awaits_until = -math.inf
         self._trusted_at: float | None = None
+        self._disbelieved: set[str] = set()
         self._scores: dict[tuple[str, int], float] = {}
         self._basis: tuple[list[Participant], list[Participant], dict[Digest, int], set[str]] | None = None
         self._ranked: list[str] = []
@@ -157,6 +158,7 @@ class SiteView:
             self.waits = False
             return
         ways = self._task.packs
+        self._disbelieved.clear()
         participants = list(self._participants(own, packs))
         held = self._held(packs, serves, busy.values())
         self._begun |= bool(busy) or any(held.get(p.index.sha256, 0) > p.index.size for p in ways)
@@ -310,6 +312,7 @@ class SiteView:
             since, patience_s = self._told_at, 2 * policy.fallback_s
         if self._context.now - since <= patience_s:
             return said
+        self._disbelieved.add(said.device)
         return replace(said, complete=False, wan=False)
 
     def _expected(self, device: str, held: Digest | None) -> Participant:
@@ -324,8 +327,9 @@ class SiteView:
     ) -> dict[Digest, int]:
         """Stored bytes of each pack that the site already has, by the furthest node's account.
 
-        Of a pack that is being fetched the beginnings of frames count, and half of the rest. So much of it
-        may be on its way, and all nodes change their mind together: only for what is much less.
+        Who says that it is complete and is not believed has nothing. Of a pack that is being fetched the
+        beginnings of frames count, and half of the rest. So much of it may be on its way, and all nodes change
+        their mind together: only for what is much less.
         """
         held: dict[Digest, int] = {}
         if len(self._task.packs) == 1:
@@ -335,8 +339,9 @@ class SiteView:
             share = 0.0
             if name in packs:
                 share = len(serves.get(name, ())) / max(1, len(packs[name]))
-            for _, remote in self._context.remotes(self._task.image):
-                if not remote.distrusted and remote.totals.get(name):
+            for peer, remote in self._context.remotes(self._task.image):
+                believed = not remote.distrusted and peer.device not in self._disbelieved
+                if believed and remote.totals.get(name):
                     share = max(share, remote.count(name) / remote.totals[name])
             if share or name in packs:
                 held[name] = pack.index.size + int(pack.frames.size * share)

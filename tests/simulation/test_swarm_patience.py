@@ -12,7 +12,7 @@ import pytest
 
 from p2p.content.limits import MIB
 from p2p.swarm import messages as m
-from tests.simulation.test_swarm_hostile import ANSWERS, alone_s, gateway, join, liar, run, site_of
+from tests.simulation.test_swarm_hostile import ANSWERS, BASE, alone_s, gateway, join, liar, run, site_of
 from tests.simulation.test_swarm_large import finish, names, random_graph, start
 from tests.simulation.test_swarm_large import site_of as large
 from tests.support.virtual_site import Site, make_release
@@ -89,6 +89,15 @@ def test_those_who_leave_and_gave_nothing_are_all_waited_for_once(liars: int) ->
         leaving(site, f"liar{n}", 8.0 + 50 * n)
     assert run(site, 2000) <= 1.05
     assert site.now <= alone_s(site) + 8 + 60 + 15
+
+
+def test_what_a_liar_that_is_not_believed_says_it_has_does_not_lead_the_site_to_the_larger_pack() -> None:
+    release = make_release(64 * MIB, {BASE: 4 * MIB})
+    site = site_of(2, release=release, base=BASE)
+    for n in range(3):
+        liar(site, f"liar{n}", ANSWERS["silent"], complete=True)  # of the full pack, whose index nobody needs
+    assert run(site) <= 1.005
+    assert site.now <= alone_s(site) + 8 + 4 + 10
 
 
 # Devices that are only told of (in a site that is larger than the connections of a node)
