@@ -77,8 +77,8 @@ class Crossed:
 class CalmSite:
     """`every`: the pause between polls; `lookout`: one device asks for all; `degree`: connections of each.
 
-    `delta`: size of the delta that brings its devices to a release that is ordered `opens_s` seconds after the
-    start of a run; none without it.
+    `delta`: size of the delta that brings its devices to a release that is ordered `opens_s` seconds after
+    the start of a run; none without it.
     """
 
     devices: int

@@ -328,8 +328,8 @@ class SiteView:
         """Stored bytes of each pack that the site already has, by the furthest node's account.
 
         Who says that it is complete and is not believed has nothing. Of a pack that is being fetched the
-        beginnings of frames count, and half of the rest. So much of it may be on its way, and all nodes change
-        their mind together: only for what is much less.
+        beginnings of frames count, and half of the rest. So much of it may be on its way, and all nodes
+        change their mind together: only for what is much less.
         """
         held: dict[Digest, int] = {}
         if len(self._task.packs) == 1:
