@@ -112,13 +112,13 @@ class Choice:
 
     def _is_broken(self, start: int, stop: int) -> bool:
         """Whether the base cannot make a range."""
-        return list(self._image.repair.gaps(start, stop)) != [(start, stop)]
+        return list(self._image.mending.ranges.gaps(start, stop)) != [(start, stop)]
 
     def _shared_run(self) -> Run | None:
         """What is for this node to fetch for the site."""
         image = self._image
         full = image.task.full_pack.index.sha256
-        if len(image.repair) and full in image.maps and image.route != full and self._may_repair():
+        if len(image.mending.ranges) and full in image.maps and image.route != full and self._may_repair():
             run = self._run_of(full, image.maps[full], selfish=False, repair=True)
             if run is not None:
                 return run
@@ -139,7 +139,7 @@ class Choice:
         """Whether peers with a sound base have had the time to say what they have of the full pack."""
         image, context = self._image, self._context
         others = context.remotes(image.task.image)
-        return not others or context.now - image.repair_at >= context.policy.object_s
+        return not others or context.now - image.mending.since >= context.policy.object_s
 
     def _begun_run(self, name: Digest) -> Run | None:
         """A frame of which this node has the beginning, whoever fetches for the site now."""

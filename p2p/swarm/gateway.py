@@ -138,7 +138,7 @@ class Gateway:
         image, plan = self._image, self._image.site.plan.pack
         if plan is None or self._alone:
             return {}
-        repaired = image.task.full_pack.index.sha256 if len(image.repair) else None
+        repaired = image.task.full_pack.index.sha256 if len(image.mending.ranges) else None
         site = plan.index.sha256, repaired
         return {n: r for n, r in self._running.items() if r.pack not in site and not r.cancelled}
 

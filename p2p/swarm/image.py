@@ -4,8 +4,7 @@ This is the state that `gateway` (what to fetch over the WAN) and `rider` (what 
 decide from; who else is at the image, and the plan that follows, is in `site_view`. A node works along
 one **route** at a time, a pack whose index it holds: its own delta pack where the site's plan or a peer
 provides that, else the full pack. Progress is kept in target bytes, so a change of route loses nothing.
-Ranges that the base turned out unable to make are in `repair` and come from the full pack, whatever the
-route.
+What turned out to be wrong is `mending`'s: it comes from the full pack, whatever the route.
 """
 
 from __future__ import annotations
@@ -21,12 +20,13 @@ from p2p.swarm import messages as m
 from p2p.swarm.announcements import Announcements
 from p2p.swarm.context import Context
 from p2p.swarm.cost import patches_pay
-from p2p.swarm.events import GiveUp, How, ImageTask, ReadBack, Recheck, Route, Stored
+from p2p.swarm.events import How, ImageTask, Route, Stored
 from p2p.swarm.hearsay import Hearsay
 from p2p.swarm.holders import Holders
 from p2p.swarm.indexes import Indexes
+from p2p.swarm.mending import Mending
 from p2p.swarm.objects import ObjectExchange
-from p2p.swarm.peer import Peer, PieceKey, RemoteImage
+from p2p.swarm.peer import Peer, RemoteImage
 from p2p.swarm.plan import Participant
 from p2p.swarm.site_view import SiteView
 from p2p.swarm.wanted import Wanted
@@ -38,9 +38,6 @@ REPLAN_S = 8.0
 INCUMBENT_S = 1.0
 """In a large site others take a gateway for one for a while after its fetch; so long it does so itself."""
 
-READ_BACKS_MAX = 3
-"""How often an image may be read back wrong; what is then still wrong, mending does not help."""
-
 
 class ImageSwarm:
     """State of one image; `step` keeps plan, route and announcements up to date."""
@@ -51,14 +48,10 @@ class ImageSwarm:
         self.context = context
         self.task = task
         self.complete = complete
-        self.reading_back = False
-        self.rechecking = False
-        self.given_up = False
         self.fetched = False
         self.done = IntervalSet([(0, task.size)] if complete else [])
         self.left = 0 if complete else task.size
-        self.repair = IntervalSet()
-        self.repair_at = context.now
+        self.mending = Mending(self)
         self.serves: dict[Digest, set[int]] = {}
         self.given: dict[Digest, set[int]] = {}
         self.troubled: dict[str, None] = {}
@@ -70,7 +63,7 @@ class ImageSwarm:
         self.maps = self.hearsay.maps = self.indexes.maps
         self.holders = Holders(self.maps)
         self.wanted = Wanted(
-            context, task, maps=self.maps, done=self.done, repair=self.repair, holders=self.holders
+            context, task, maps=self.maps, done=self.done, repair=self.mending.ranges, holders=self.holders
         )
         self.replan = True
         self.stale = False
@@ -80,8 +73,6 @@ class ImageSwarm:
         self._announced_wan = self.wan
         self._brought: Digest | None = None
         self._brought_at = -math.inf
-        self._read_back_wrong = 0
-        self._mended = 0
 
     # What others should know
 
@@ -131,7 +122,7 @@ class ImageSwarm:
         """Send gathered news of pieces when it is due."""
         self.news.step(self.site.gateways, at_once=at_once)
 
-    def _tell_all(self, pack: Digest) -> None:
+    def tell_all(self, pack: Digest) -> None:
         """What this node serves of a pack changed by more than news."""
         everybody = self.context.remotes(self.task.image)
         self.news.tell_all(pack, self.serves[pack], len(self.maps[pack]), everybody)
@@ -165,10 +156,8 @@ class ImageSwarm:
             self.replan = True
         if self.replan and self.site.ready:
             self.plan_anew()
-        if self.left or self.complete or self.reading_back or self.rechecking or self.given_up:
-            return
-        self.reading_back = True
-        self.context.actions.append(ReadBack(self.task.image))
+        if not (self.left or self.complete):
+            self.mending.read_back()
 
     def plan_anew(self) -> None:
         """Who fetches what for the site, and along which pack this node works."""
@@ -250,7 +239,7 @@ class ImageSwarm:
         """Whether somebody (or our own repair) can only be served by chunks of the full pack."""
         if self.task.full_pack.index.sha256 in self.maps:
             return False
-        if len(self.repair) or self.rechecking or self.carries:
+        if len(self.mending.ranges) or self.mending.rechecking or self.carries:
             return True
         mine = {self.task.base} if self._serves_own_kind() else set()
         if self.left == self.task.size:
@@ -277,18 +266,16 @@ class ImageSwarm:
         pieces = self.indexes.opened(name, data)
         if pieces is None:
             return
-        self.serves[name] = set(self._chunks_done(pieces)) if self.done else set()
+        self.serves[name] = set(self.chunks_done(pieces)) if self.done else set()
         self._check_claims(name, pieces)
         self.context.actions.append(Route(self.task.image, name, pieces.index))
-        self._tell_all(name)
+        self.tell_all(name)
         if pieces.index.base is None:
-            self.repair_at = self.context.now
-            if self.rechecking:
-                self.context.actions.append(Recheck(self.task.image, name))
+            self.mending.full_index_ready()
         self.replan = True
         self.wanted.renew()
 
-    def _chunks_done(self, pieces: PieceMap) -> Iterator[int]:
+    def chunks_done(self, pieces: PieceMap) -> Iterator[int]:
         return (p.number for p in pieces.pieces if not p.is_patch and self.wanted.is_done(p))
 
     def _check_claims(self, name: Digest, pieces: PieceMap) -> None:
@@ -409,78 +396,7 @@ class ImageSwarm:
 
     def verified(self) -> None:
         """The whole image is right."""
-        self.complete, self.reading_back = True, False
+        self.complete, self.mending.reading_back = True, False
         self.wanted.open.clear()
         self.flush(at_once=True)  # who hears that it is complete must know that it has all patches too
         self.announce()
-
-    def read_back_failed(self) -> None:
-        """Something in the slot is wrong: find out what, by the full pack's digests, but not for ever."""
-        self.reading_back = False
-        self._read_back_wrong += 1
-        if self._read_back_wrong >= READ_BACKS_MAX:
-            self.given_up = True
-            self.context.actions.append(GiveUp(self.task.image, self._read_back_wrong, self._mended))
-            return
-        self._recheck()
-
-    def _recheck(self) -> None:
-        self.rechecking = self.replan = True  # the full pack's index is needed now
-        full = self.task.full_pack.index.sha256
-        if full in self.maps:
-            self.context.actions.append(Recheck(self.task.image, full))
-
-    def unreadable(self, pack: Digest, number: int) -> None:
-        """A piece is not right where it stands. What was copied of a base nobody has verified: none of the
-        chunks is offered until all were looked at, rather than refused one by one. What is complete was.
-        """
-        piece = self.maps[pack][number] if pack in self.maps else None
-        if piece is None or number not in self.serves.get(pack, ()):
-            return
-        alone = self.complete or piece.is_patch
-        for name, served in self.serves.items():
-            doubtful = {n for n in served if not self.maps[name][n].is_patch} if not alone else set()
-            if name == pack:
-                doubtful.add(number)
-            if doubtful:
-                served -= doubtful
-                self._tell_all(name)
-        if not alone and not self.rechecking:
-            self._recheck()
-
-    def damaged(self, ranges: tuple[tuple[int, int], ...]) -> None:
-        """These ranges are not done after all; the full pack mends them."""
-        was_complete, self.complete = self.complete, False
-        self.rechecking = self.reading_back = False
-        self.repair_at = self.context.now
-        for start, stop in ranges:
-            self.done.remove(start, stop)
-            self._mended += stop - start
-            self.left = self.task.size - self.done.total()
-            self.repair.add(start, stop)
-            for name, pieces in self.maps.items():
-                for n in pieces.overlapping(start, stop):
-                    self.serves.get(name, set()).discard(n)
-        if was_complete:
-            self.announce()
-        for name, served in self.serves.items():
-            served.update(self._chunks_done(self.maps[name]))
-            self._tell_all(name)
-        self.replan = True
-        self.wanted.renew()
-
-    def base_damaged(self, start: int, stop: int) -> None:
-        """The base cannot make this range: take it from the full pack."""
-        self.repair.add(start, stop)
-        self.repair_at = self.context.now
-        storing, fetching = self.wanted.storing, self.wanted.fetching
-        for key in [k for k in storing if self._overlaps(k, start, stop)]:
-            self.context.ledger.wasted += storing.pop(key)
-        for key in [k for k in fetching if self._overlaps(k, start, stop)]:
-            del fetching[key]
-        self.replan = True  # the full pack's index may be needed from now on
-        self.wanted.renew()
-
-    def _overlaps(self, key: PieceKey, start: int, stop: int) -> bool:
-        piece = self.maps[key[0]][key[1]]
-        return piece.target_offset < stop and start < piece.target_stop

@@ -330,15 +330,15 @@ class SwarmNode:
                 self._context.ban(event.source, event.reason)
             case e.BaseDamaged():
                 if found := self._pursuits.get(event.image):
-                    found.image.base_damaged(event.start, event.stop)
+                    found.image.mending.base_damaged(event.start, event.stop)
                     found.gateway.dirty = True
             case e.Damaged():
                 if found := self._pursuits.get(event.image):
-                    found.image.damaged(event.ranges)
+                    found.image.mending.damaged(event.ranges)
                     found.gateway.dirty = True
             case e.Unreadable():
                 if found := self._pursuits.get(event.image):
-                    found.image.unreadable(event.pack, event.piece)
+                    found.image.mending.unreadable(event.pack, event.piece)
             case e.ImageVerified():
                 if found := self._pursuits.get(event.image):
                     found.image.verified()
@@ -359,7 +359,7 @@ class SwarmNode:
                     found.recomputing.ended(event)
             case e.ReadBackFailed():
                 if found := self._pursuits.get(event.image):
-                    found.image.read_back_failed()
+                    found.image.mending.read_back_failed()
             case _:
                 raise AssertionError(f"unhandled event {event!r}")
 
