@@ -284,20 +284,19 @@ class Hearsay:
     def _on_the_way(
         self, peer: Peer, remote: RemoteImage
     ) -> tuple[Digest | None, tuple[tuple[int, int], ...]]:
-        """What a peer fetches, and what it is just giving this node: on a slow network that takes long, and
-        who is further away would take it for lost.
+        """What a peer fetches, and what it fetched and is just giving this node: on a slow network that takes
+        long, and who is further away would take it for lost.
         """
-        keys = [a.piece for _, a in peer.waiting() if a.piece is not None] if peer.in_flight else []
-        packs = [lease.pack for lease in remote.leases.values()] + [k[0] for k in keys if k[0] in self.maps]
-        if not packs:
-            return None, ()
-        pack = packs[0]
+        pack = next((lease.pack for lease in remote.leases.values()), remote.brings)
         spans = [(lease.start, lease.stop) for lease in remote.leases.values() if lease.pack == pack]
-        coming = {self.maps[pack][n].frame for name, n in keys if name == pack and name in self.maps}
+        coming: set[int] = set()
+        if peer.in_flight and pack is not None and pack == remote.brings and pack in self.maps:
+            keys = [a.piece for _, a in peer.waiting() if a.image == self._image and a.piece is not None]
+            coming = {self.maps[pack][n].frame for name, n in keys if name == pack}
         for frame in sorted(coming):
             if not any(start <= frame < stop for start, stop in spans):
                 spans.append((frame, frame + 1))
-        return pack, tuple(sorted(spans[: limits.CLAIM_LEASES_MAX]))
+        return (pack if spans else None), tuple(sorted(spans[: limits.CLAIM_LEASES_MAX]))
 
     def _plain_claim(self, who: Participant) -> m.Claim:
         """Of a peer that fetches nothing: the same each time, until it says something else of itself."""

@@ -104,6 +104,7 @@ class Leases:
         if len(remote.leases) >= self._context.policy.fetches_max:
             return False
         image.lessors[peer.device] = peer
+        remote.brings = message.pack
         stop = image.indexes.run_stop(message.pack, message.start, message.stop)
         lease = LeaseState(message.pack, message.start, stop, now, now, now, message.came)
         remote.leases[message.slot] = lease

@@ -104,7 +104,7 @@ class RemoteImage:
     bitmaps of packs whose index this node does not have, so that numbers cannot be checked yet.
     `late`: pieces that it has but did not bring in time, and when it may be asked again. `told`: how
     much of our own log of pieces it was told (by index digest). `haves` and `counted` change only
-    through `Holders`.
+    through `Holders`. `brings`: of which pack its last lease was.
     """
 
     participant: Participant | None = None
@@ -116,6 +116,7 @@ class RemoteImage:
     late: dict[PieceKey, float] = field(default_factory=dict)
     told: dict[Digest, int] = field(default_factory=dict)
     counted: bool = False
+    brings: Digest | None = None
     conduct: Conduct = field(default_factory=Conduct)
 
     @property

@@ -66,6 +66,9 @@ def test_what_a_peer_is_just_giving_is_told_of_as_on_its_way(context: Context) -
         ]
         return claims[0].leases
 
+    assert told() == (), "it did not bring that"
+    gives.image(image).brings = pack
+    context.now = 5.0
     assert told() == ((2, 3),)
     gives.image(image).leases[0] = LeaseState(pack, 1, 3, 0.0, 0.0, 0.0)
     context.now = 10.0

@@ -64,6 +64,9 @@ def test_pinned_seeds_of_awkward_sites(batch: int, faults: bool) -> None:
         (30000333, False),
         (50000061, False),
         (50000061, True),
+        # What was asked of one that had fetched another pack counted as fetched, and its own frames no more.
+        (80000074, False),
+        (80000160, False),
     ],
 )
 def test_awkward_sites_that_went_wrong(seed: int, faults: bool) -> None:
