@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, tzinfo
+from functools import partial
 from typing import Any
 
 import trio
 
 from p2p.config import AgentConfig
+from p2p.content import limits
 from p2p.content.fields import dump_object, load_object
 from p2p.errors import ContentError, StoreError
 from p2p.ports import BlobStore
 from p2p.swarm.allowance import Closed, Usage, Verdict, WanAllowance
+from p2p.swarm.site_quota import SiteQuota
 
 log = logging.getLogger(__name__)
 
@@ -28,17 +31,17 @@ LOOK_S, REST_S = 1.0, 60.0
 AHEAD_MAX = 1 << 20
 """The count that is kept is at most so many bytes ahead of what was used; less where a quota is small."""
 
-NAME = "wan-usage"
-DOCUMENT = "slipstream-wan-usage"
+NAME, SITE_NAME = "wan-usage", "site-usage"
+DOCUMENT, SITE_DOCUMENT = "slipstream-wan-usage", "slipstream-site-usage"
 VERSION = 1
-_SIZE_MAX = 4096
+_SIZE_MAX, _SITE_SIZE_MAX = 4096, 512 << 10
 _COUNT_MAX = 1 << 60
 
 
 class WanMeter:
     """`crossed` gives the bytes that this process has moved over its WAN, both ways; `now` the local time.
 
-    `changed(open)` is called when the WAN opens or closes for frames.
+    `changed(open)` is called when the WAN opens or closes for frames; `told` gets what the site is to hear.
     """
 
     def __init__(
@@ -48,6 +51,7 @@ class WanMeter:
         crossed: Callable[[], int],
         now: Callable[[], datetime],
         changed: Callable[[bool], None],
+        told: Callable[[Usage], None] = lambda usage: None,
     ) -> None:
         self._allowance = allowance
         self._store = store
@@ -55,7 +59,14 @@ class WanMeter:
         self._now = now
         self._changed = changed
         self._seen = 0
+        self._tell = told
+        self._told: Usage | None = None
         self._kept: Usage | None = None
+        self._kept_version = 0
+        if (site := allowance.site) is not None:
+            self._kept_version = site.version
+            usage = allowance.usage(now())
+            site.used(usage.number, usage.size)
         self._woken = trio.Event()
         self.verdict: Verdict = allowance.verdict(now())
 
@@ -93,6 +104,8 @@ class WanMeter:
         kept = self._kept
         if kept is None or kept.month != usage.month or usage.size > kept.size:
             self._keep(usage, ahead=self._ahead)
+        if self._allowance.site is not None:
+            self._share(self._allowance.site, usage)
         before, self.verdict = self.verdict, self._allowance.verdict(now)
         if before.closed != self.verdict.closed:
             log.info("the WAN is %s", self.explain())
@@ -103,12 +116,14 @@ class WanMeter:
     def facts(self) -> dict[str, Any]:
         """For the status file."""
         usage = self._allowance.usage(self._now())
-        return {
+        site, used = self._allowance.site, usage.size + self._crossed() - self._seen
+        others = {} if site is None else {"site_used": site.site - site.own + used, "site_max": site.most}
+        return others | {
             "open": self.open,
             "closed_by": self.verdict.closed,
             "until": None if self.verdict.until is None else self.verdict.until.isoformat(timespec="minutes"),
             "month": usage.month,
-            "month_used": usage.size + self._crossed() - self._seen,
+            "month_used": used,
             "month_max": self._allowance.month_max,
         }
 
@@ -122,6 +137,9 @@ class WanMeter:
                 return f"closed for updates by budgets.wan_windows{until}"
             case Closed.QUOTA:
                 return f"closed for updates{until}: the quota of budgets.wan_month_max is used up"
+            case Closed.SITE_QUOTA:
+                quota = "the quota of budgets.site_wan_month_max"
+                return f"closed for updates{until}: what {quota} leaves this device is used up"
             case Closed.ROAMING:
                 return "closed for updates while the device roams (budgets.wan_roaming)"
             case _:
@@ -133,6 +151,19 @@ class WanMeter:
     def _ahead(self) -> int:
         most = self._allowance.month_max
         return AHEAD_MAX if most is None else min(AHEAD_MAX, most // 64)
+
+    def _share(self, site: SiteQuota, usage: Usage) -> None:
+        """Have the site hear what this device has used, and keep what it says."""
+        told = self._told
+        if told is None or told.month != usage.month or usage.size >= told.size + site.step:
+            self._told = usage
+            self._tell(usage)
+        if site.version != self._kept_version:
+            self._kept_version = site.version
+            try:
+                self._store.write(SITE_NAME, _encode_site(site))
+            except StoreError as error:
+                log.warning("the month's WAN bytes of the site are not kept: %s", error.message)
 
     def _pause(self, *, resting: bool) -> float:
         longest = REST_S if resting else LOOK_S
@@ -159,19 +190,28 @@ def meter_of(
     changed: Callable[[bool], None],
     *,
     roaming: bool = False,
+    site: SiteQuota | None = None,
+    told: Callable[[Usage], None] = lambda usage: None,
 ) -> WanMeter | None:
     """The meter of a device; None where nothing is to be kept to. `now`: trusted time, seconds since 1970.
 
-    `roaming`: it roams just now.
+    `roaming`: it roams just now. `site`: the quota of its site, filled with what an earlier run knew.
     """
     budgets = config.budgets
-    bounded = budgets.wan_month_max is not None or budgets.wan_windows
+    bounded = budgets.wan_month_max is not None or budgets.wan_windows or site is not None
     may_roam = budgets.conditions is not None and not budgets.wan_roaming
     if not config.swarm.wan or not (bounded or may_roam):
         return None
-    allowance = WanAllowance(budgets.wan_windows, budgets.wan_month_max, kept_usage(store))
+    if site is not None:
+        restore_site(site, store)
+    allowance = WanAllowance(budgets.wan_windows, budgets.wan_month_max, kept_usage(store), site)
     allowance.roaming = roaming and not budgets.wan_roaming
-    return WanMeter(allowance, store, crossed, lambda: datetime.fromtimestamp(now(), budgets.zone), changed)
+    clock = partial(_local, now, budgets.zone)
+    return WanMeter(allowance, store, crossed, clock, changed, told)
+
+
+def _local(now: Callable[[], float], zone: tzinfo) -> datetime:
+    return datetime.fromtimestamp(now(), zone)
 
 
 def kept_usage(store: BlobStore) -> Usage | None:
@@ -182,6 +222,34 @@ def kept_usage(store: BlobStore) -> Usage | None:
     except (StoreError, ContentError) as error:
         log.warning("the month's WAN bytes are counted anew: %s", error)
         return None
+
+
+def restore_site(site: SiteQuota, store: BlobStore) -> None:
+    """Fill a site's quota with what an earlier run heard; what cannot be read is told, and heard anew."""
+    try:
+        data = store.read(SITE_NAME)
+        if data is not None:
+            site.restore(*_decode_site(data))
+    except (StoreError, ContentError) as error:
+        log.warning("the month's WAN bytes of the site's other devices are heard anew: %s", error)
+
+
+def _encode_site(site: SiteQuota) -> bytes:
+    used = [{"device": device, "size": size, "met": met} for device, size, met in site.entries()]
+    return dump_object({"_type": SITE_DOCUMENT, "spec": VERSION, "month": site.month, "used": used})
+
+
+def _decode_site(data: bytes) -> tuple[int, list[tuple[str, int, bool]]]:
+    fields = load_object(data, "site usage", _SITE_SIZE_MAX)
+    fields.constant("_type", SITE_DOCUMENT)
+    fields.constant("spec", VERSION)
+    month = fields.integer("month", 0, limits.MONTH_MAX)
+    used = []
+    for entry in fields.objects("used", length_max=2 * limits.UPLINKS_MAX):
+        used.append((entry.name("device"), entry.integer("size", 0, _COUNT_MAX), entry.boolean("met")))
+        entry.finish()
+    fields.finish()
+    return month, used
 
 
 def _encode(usage: Usage) -> bytes:

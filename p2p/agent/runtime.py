@@ -55,6 +55,7 @@ from p2p.ports import Discovery, PeerAddress
 from p2p.swarm import Policy, SwarmNode
 from p2p.swarm import events as e
 from p2p.swarm.conditions import Conditions
+from p2p.swarm.site_quota import SiteQuota
 from p2p.trust import Decision, Meant, Pace, ReleaseFloors, TrustClient, trusted_time
 
 log = logging.getLogger(__name__)
@@ -147,6 +148,8 @@ class Agent:
         )
         stack.callback(self._transport.close)
         self._conditions = ConditionsWatch(config, self._conditions_changed)
+        most = config.budgets.site_wan_month_max
+        quota = SiteQuota(most, identity.device) if most is not None and config.swarm.wan else None
         self._meter = meter_of(
             config,
             DirectoryBlobStore(state / "budget"),
@@ -154,6 +157,8 @@ class Agent:
             self._now,
             changed=lambda is_open: self._driver.feed(e.WanChanged(True, closed=not is_open)),
             roaming=self._conditions.now.roaming,
+            site=quota,
+            told=lambda usage: self._driver.feed(e.WanUsed(usage.number, usage.size)),
         )
         self._node = SwarmNode(
             device=identity.device,
@@ -174,6 +179,8 @@ class Agent:
             carrier=config.swarm.carrier,
             recomputes=config.budgets.recompute_memory is not None,
             divides=config.budgets.site_wan_rate_max is not None,
+            price=config.budgets.price if config.swarm.wan else None,
+            quota=quota,
         )
         self._processor = ProcessorBudget(config.budgets.recompute_cpu, battery=self._conditions.now.battery)
         self._driver = SwarmDriver(

@@ -174,10 +174,14 @@ def _state_line(install: dict[str, Any], agent_facts: dict[str, Any]) -> str:
 def _wan_line(wan: dict[str, Any]) -> str:
     """What the budgets allow."""
     closed = {"window": "closed (budgets.wan_windows)", "quota": "closed (budgets.wan_month_max)",
+              "site-quota": "closed (budgets.site_wan_month_max)",
               "roaming": "closed (budgets.wan_roaming)"}  # fmt: skip
     line = closed.get(wan["closed_by"], "open") + (f" until {wan['until']}" if wan["until"] else "")
     most = f" of {size_text(wan['month_max'])}" if wan["month_max"] else ""
-    return f"{line}; {size_text(wan['month_used'])}{most} used in {wan['month']}"
+    site = ""
+    if wan.get("site_max"):
+        site = f", by the site {size_text(wan['site_used'])} of {size_text(wan['site_max'])}"
+    return f"{line}; {size_text(wan['month_used'])}{most} used in {wan['month']}{site}"
 
 
 def _revoked_line(found: dict[str, Any]) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import tzinfo
 from pathlib import Path
 
+from p2p.content.limits import PRICE_UNIT
 from p2p.swarm.allowance import DailyWindow
 from p2p.swarm.cost import USUAL, Weights
 from p2p.swarm.policy import PeerDeltas
@@ -115,8 +116,9 @@ class HealthConfig:
 @dataclass(frozen=True, slots=True)
 class BudgetsConfig:
     """Rates in bytes per second, `wan_month_max` and `disk_max` in bytes; None for no limit.
-    `site_wan_rate_max`: of all devices of the site together, each of which must have it. `disk_max`: of the
-    agent's own files (`adapters.disk_quota`).
+    `wan_price_per_mb`: what 10^6 bytes of its WAN cost, in the operator's money; None: not known.
+    `site_wan_rate_max`, `site_wan_month_max`: of all devices of the site together, each of which must have
+    it. `disk_max`: of the agent's own files (`adapters.disk_quota`).
 
     `wan_windows`: when frames may be fetched, in `zone`; empty for always. `recompute_memory`: what a child
     may take to make a patch anew for peers; None: none is made; `recompute_cpu`: the share of a core that
@@ -128,6 +130,8 @@ class BudgetsConfig:
     site_wan_rate_max: int | None
     lan_rate_max: int | None
     wan_month_max: int | None
+    site_wan_month_max: int | None
+    wan_price_per_mb: float | None
     disk_max: int | None
     wan_windows: tuple[DailyWindow, ...]
     zone: tzinfo
@@ -137,6 +141,11 @@ class BudgetsConfig:
     wan_metered: bool
     wan_roaming: bool
     conditions: Path | None
+
+    @property
+    def price(self) -> int | None:
+        """Of a MB, in millionths, as peers are told."""
+        return None if self.wan_price_per_mb is None else round(self.wan_price_per_mb * PRICE_UNIT)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 
 from p2p.config.cost import read_weights
@@ -21,6 +22,7 @@ from p2p.config.model import (
     TrustConfig,
 )
 from p2p.config.table import Problems, Table
+from p2p.content.limits import PRICE_MAX, PRICE_UNIT
 from p2p.errors import ConfigError
 from p2p.swarm.policy import PeerDeltas, Policy
 
@@ -131,6 +133,8 @@ def _read(root: Table) -> AgentConfig | None:
         site_wan_rate_max=budgets.optional("site_wan_rate_max", budgets.rate),
         lan_rate_max=budgets.optional("lan_rate_max", budgets.rate),
         wan_month_max=budgets.optional("wan_month_max", budgets.size),
+        site_wan_month_max=budgets.optional("site_wan_month_max", budgets.size),
+        wan_price_per_mb=budgets.optional("wan_price_per_mb", _price_per_mb(budgets)),
         disk_max=budgets.optional("disk_max", lambda key: budgets.size(key, DISK_MIN)),
         wan_windows=budgets.windows("wan_windows"),
         zone=budgets.zone("time_zone", default="UTC"),
@@ -192,6 +196,11 @@ def _read(root: Table) -> AgentConfig | None:
         swarm_config,
         weights,
     )
+
+
+def _price_per_mb(table: Table) -> Callable[[str], float]:
+    what = "what 1,000,000 bytes cost, in one currency for all devices"
+    return lambda key: table.number(key, 0, PRICE_MAX / PRICE_UNIT, default=0, what=what)
 
 
 def _slots(table: Table) -> SlotConfig:

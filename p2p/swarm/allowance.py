@@ -2,7 +2,7 @@
 
 Pure; the local time comes in with every call. What is counted is all that crosses the device's WAN, polls
 and metadata included, but only frames and indexes wait: a device that asks nothing hears of nothing.
-Not for rates (`p2p.agent.budget`), nor for what a site shares among its gateways.
+Not for rates (`p2p.agent.budget`), nor for how a site's quota is shared among its devices (`site_quota`).
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import NamedTuple
+
+from p2p.swarm.site_quota import SiteQuota
 
 DAY_S = 86_400
 
@@ -35,6 +37,7 @@ class Closed(StrEnum):
 
     WINDOW = "window"
     QUOTA = "quota"
+    SITE_QUOTA = "site-quota"
     ROAMING = "roaming"
 
 
@@ -51,12 +54,25 @@ class Usage(NamedTuple):
     month: str
     size: int
 
+    @property
+    def number(self) -> int:
+        """The month as a number, such as 202611."""
+        return int(self.month.replace("-", ""))
+
 
 class WanAllowance:
-    """What one device may use. `windows` empty: at any time; `month_max` None: any number of bytes."""
+    """What one device may use. `windows` empty: at any time; `month_max` None: any number of bytes; `site`:
+    of which the month's quota of its site leaves it a share."""
 
-    def __init__(self, windows: Sequence[DailyWindow], month_max: int | None, usage: Usage | None) -> None:
+    def __init__(
+        self,
+        windows: Sequence[DailyWindow],
+        month_max: int | None,
+        usage: Usage | None,
+        site: SiteQuota | None = None,
+    ) -> None:
         self.month_max = month_max
+        self.site = site
         self.roaming = False
         """Whether it is in another's network, where it is not to be used."""
         self._windows = tuple(windows)
@@ -83,6 +99,8 @@ class WanAllowance:
             return Verdict(Closed.ROAMING, None)
         if self.month_max is not None and self.usage(now).size >= self.month_max:
             return Verdict(Closed.QUOTA, _next_month(now))
+        if self.site is not None and self.usage(now).size >= self.site.share:
+            return Verdict(Closed.SITE_QUOTA, _next_month(now))
         if not self._windows:
             return Verdict(None, None)
         second = 3600 * now.hour + 60 * now.minute + now.second

@@ -39,6 +39,7 @@ class Context:
     then at most more pieces are asked for. What follows from time alone waits for the next deadline.
     `wan`: this node may fetch for its site; `reachable`: and where not, signed documents for itself at least.
     `carrier`: it takes what it has to sites that have no WAN.
+    `prices`: what uplinks cost, this device's and its peers', where they say so (`uplinks`).
     `recomputes`: it may spend processor time on patches for its peers.
     `divides`: the devices of its site divide the WAN among those that fetch.
     """
@@ -74,6 +75,7 @@ class Context:
         self.barred: frozenset[str] = frozenset()
         self.whole = False
         self.departed = Departed()
+        self.prices: dict[str, int] = {}
         self.now = 0.0
         self.settle_until: float | None = None
         self._settled = False

@@ -311,6 +311,13 @@ class PieceSent(NamedTuple):
     size: int
 
 
+class WanUsed(NamedTuple):
+    """So many bytes have crossed this device's WAN in a month such as 202611."""
+
+    month: int
+    size: int
+
+
 class WanChanged(NamedTuple):
     """The origin became reachable or unreachable, or policy opened or closed the WAN.
 
@@ -359,5 +366,6 @@ Event = (
     | RemnantsLost
     | PieceSent
     | WanChanged
+    | WanUsed
     | WeightChanged
 )

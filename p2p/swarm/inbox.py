@@ -14,6 +14,7 @@ from p2p.content import limits
 from p2p.content.digests import Digest
 from p2p.swarm import events as e
 from p2p.swarm import messages as m
+from p2p.swarm import uplinks
 from p2p.swarm.context import Context
 from p2p.swarm.fellows import Fellows
 from p2p.swarm.lookout import Lookout
@@ -23,6 +24,7 @@ from p2p.swarm.peer import Asked, Peer, RemoteImage
 from p2p.swarm.plan import Participant
 from p2p.swarm.pursuits import Pursuit, Pursuits
 from p2p.swarm.relay import PROBE, Relay
+from p2p.swarm.uplinks import Uplinks
 from p2p.swarm.wire import PROTOCOL, add_to_bitmap, unpack_bitmap
 
 
@@ -37,11 +39,13 @@ class Inbox:
         lookout: Lookout,
         relay: Relay,
         fellows: Fellows,
+        uplinks: Uplinks,
     ) -> None:
         self._context = context
         self._fellows = fellows
         self._lookout = lookout
         self._relay = relay
+        self._uplinks = uplinks
         self._objects = objects
         self._pursuits = pursuits
         self._takers: dict[type, Callable[[Peer, Any], None]] = {
@@ -65,6 +69,7 @@ class Inbox:
             m.OriginAsked: self._on_origin_asked,
             m.Report: relay.arrived,
             m.Reported: relay.told,
+            m.Uplink: self._on_uplink,
         }
 
     def take(self, device: str, message: m.Message) -> None:
@@ -105,9 +110,17 @@ class Inbox:
         self._lookout.heard(peer, message)
         self._relay.moved()
 
+    def _on_uplink(self, peer: Peer, message: m.Uplink) -> None:
+        priced = self._uplinks.heard(peer, message)
+        self._context.stirred = priced
+        for pursuit in self._pursuits if priced else ():
+            pursuit.image.about(peer.device, urgent=True)
+
     def _on_metadata_want(self, peer: Peer, message: m.MetadataWant) -> None:
         if message.name == PROBE:
             self._relay.wanted(peer, message)
+        elif message.name == uplinks.PROBE:
+            self._uplinks.wanted(peer, message)
         else:
             self._objects.on_metadata_want(peer, message)
 
@@ -128,6 +141,7 @@ class Inbox:
         else:
             peer.hello = message
             self._introduce(peer)
+            self._uplinks.greet(peer.device)
             self._pursuits.changed()
 
     def _introduce(self, peer: Peer) -> None:
@@ -276,6 +290,9 @@ class Inbox:
             return  # it was said, not asked
         if asked.metadata == PROBE:
             self._relay.answered(peer.device, isinstance(message, m.Blob))
+            return
+        if asked.metadata == uplinks.PROBE:
+            self._uplinks.answered(peer.device, isinstance(message, m.Blob))
             return
         if asked.piece is None:
             if isinstance(message, m.Refuse):

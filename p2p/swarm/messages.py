@@ -36,6 +36,7 @@ class Code(IntEnum):
     REPORT = 25
     REPORTED = 26
     PART = 30
+    UPLINK = 36
 
 
 class Refusal(StrEnum):
@@ -237,6 +238,15 @@ class Reported(NamedTuple):
     certificate: bytes = b""
 
 
+class Uplink(NamedTuple):
+    """What the sender's WAN costs, in millionths per MB of 10^6 bytes (None: nobody said), and what it knows
+    devices of the site, itself included, to have used of their WANs in a month such as 202611."""
+
+    price: int | None
+    month: int
+    used: tuple[tuple[str, int], ...]
+
+
 class Bye(NamedTuple):
     """The sender closes the connection, and why (a stable word)."""
 
@@ -264,4 +274,5 @@ Message = (
     | OriginAsked
     | Report
     | Reported
+    | Uplink
 )

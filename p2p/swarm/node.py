@@ -32,6 +32,8 @@ from p2p.swarm.peer import Peer
 from p2p.swarm.policy import Policy
 from p2p.swarm.pursuits import Pursuits
 from p2p.swarm.relay import Relay
+from p2p.swarm.site_quota import SiteQuota
+from p2p.swarm.uplinks import Uplinks
 from p2p.swarm.wire import PROTOCOL
 
 HOUSEKEEPING_S, WAITING_S, RESTING_S = 0.25, 1.0, 2.0
@@ -53,13 +55,14 @@ class ImageStatus:
 class SwarmNode:
     """The swarm's side of one device.
 
-    `weight` (0 to 1000) is how willing it is to be a gateway; `wan`: it can reach an origin now; `closed`: as
-    `WanChanged` has it. `carrier`: it takes images to sites without a WAN, so that it also gets what only
+    `weight` (0 to 1000) is how willing it is to be a gateway; `wan`: it can reach an origin now; `closed`:
+    as `WanChanged` has it. `carrier`: it takes images to sites without a WAN, so that it also gets what only
     those need of them while there is a WAN: the full pack's index, without which nobody can be served.
     `recomputes`: it may make patches anew for peers (`recomputing`). `divides`: it says among how many the
-    site's WAN is divided (`WanShared`), for a budget that the devices of the site have together.
-    `open_index`: many nodes of one process may share what they open. `links_max`: so many peers
-    its driver keeps.
+    site's WAN is divided (`WanShared`), for a budget that the devices of the site have together. `price`: of
+    its WAN, in millionths per MB; `quota`: what the site's devices may use of their WANs in a month; it is
+    kept up to date with what they have (`uplinks`). `open_index`: many nodes of one process may share what
+    they open. `links_max`: so many peers its driver keeps.
     """
 
     def __init__(
@@ -78,6 +81,8 @@ class SwarmNode:
         open_index: Callable[[bytes], PieceMap] = open_index,
         divides: bool = False,
         links_max: int = limits.PEERS_MAX,
+        price: int | None = None,
+        quota: SiteQuota | None = None,
     ) -> None:
         self._context = Context(
             device,
@@ -97,9 +102,11 @@ class SwarmNode:
         self._lookout = Lookout(self._context)
         self._relay = Relay(self._context, self._lookout)
         self._fellows = Fellows(self._context, links_max)
+        self._uplinks = Uplinks(self._context, price, quota)
         self._inbox = Inbox(
-            self._context, self._objects, self._pursuits, self._lookout, self._relay, self._fellows
-        )
+            self._context, self._objects, self._pursuits, self._lookout, self._relay, self._fellows,
+            self._uplinks,
+        )  # fmt: skip
         self.port = port
         self._housekeeping_at: float | None = None
         self._settled = False
@@ -250,6 +257,7 @@ class SwarmNode:
                 self._pursuits.changed()
             case e.Barred():
                 context.bar(event.devices)
+                self._uplinks.barred(event.devices)
                 for pursuit in self._pursuits:
                     pursuit.image.hearsay.drop_barred()
                     pursuit.image.site.await_no_more(event.devices)
@@ -259,6 +267,8 @@ class SwarmNode:
                 for pursuit in self._pursuits:
                     pursuit.image.announce()
                     pursuit.gateway.wan_changed(context.wan)
+            case e.WanUsed():
+                self._uplinks.used(event)
             case e.WeightChanged():
                 context.weight = event.weight
                 for pursuit in self._pursuits:
@@ -388,6 +398,7 @@ class SwarmNode:
         self._objects.peer_lost(peer)
         self._lookout.lost(device)
         self._relay.lost(device)
+        self._uplinks.lost(device)
         if device in context.closing:
             context.closing.remove(device)
         for pursuit in self._pursuits:

@@ -15,12 +15,12 @@ from dataclasses import dataclass, field
 from p2p.content import limits
 from p2p.content.digests import Digest, sha256
 from p2p.swarm import messages as m
+from p2p.swarm import relay, uplinks
 from p2p.swarm.context import Context
 from p2p.swarm.events import FetchObject, MetadataArrived, NewsHeard, ObjectFailed, ObjectReady
 from p2p.swarm.parts import PARTS
 from p2p.swarm.peer import Asked, Peer
 from p2p.swarm.plan import rank
-from p2p.swarm.relay import PROBE
 
 ORIGIN = ""
 """Stands for the origin in a list of sources."""
@@ -222,7 +222,7 @@ class ObjectExchange:
         for wanted in self._wanted.values():
             wanted.waiters = [w for w in wanted.waiters if w[0] != peer.device]
         for asked in list(peer.asked.values()):
-            if asked.metadata not in (PROBE, PARTS):
+            if asked.metadata not in (relay.PROBE, uplinks.PROBE, PARTS):
                 self.on_refuse(peer, asked)
 
     # Mutable metadata

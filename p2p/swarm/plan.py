@@ -21,13 +21,15 @@ from p2p.swarm.cost import USUAL, Effort, Weights, chunks_of_peers, cost, fetche
 
 @dataclass(frozen=True, slots=True)
 class Participant:
-    """What one node told of itself for one image. `weight` 0: a gateway only if nobody else can be."""
+    """What one node told of itself for one image. `weight` 0: a gateway only if nobody else can be. `price`:
+    of its WAN, in millionths per MB, if it said so."""
 
     device: str
     base: Digest | None
     wan: bool
     weight: int = 100
     complete: bool = False
+    price: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,7 @@ def make_plan(
     fetchers = [p for p in online if p.weight > 0] or online
     best: tuple[float, bytes] | None = None
     bases = Counter(p.base for p in members)
+    prices = uplink_prices(fetchers)
     plan = SitePlan(None)
     for pack in packs:
         able = tuple(p.device for p in fetchers if pack.base is None or p.base == pack.base)
@@ -65,10 +68,26 @@ def make_plan(
         name = pack.index.sha256
         left = max(0, pack.wan_bytes - held.get(name, 0))
         alike = bases[pack.base] if pack.base is not None else 0
-        dear = cost(_site_effort(pack, left, size, alike, len(members)), weights), name
+        effort = _site_effort(pack, left, size, alike, len(members))
+        if prices:
+            effort = effort._replace(wan=effort.wan * min(prices[device] for device in able))
+        dear = cost(effort, weights), name
         if best is None or dear < best:
             best, plan = dear, SitePlan(pack, able)
     return plan
+
+
+def uplink_prices(participants: Iterable[Participant]) -> dict[str, float]:
+    """What a byte over each one's WAN costs, beside one over the cheapest; empty if nobody says a price.
+
+    Who says none is taken to be as dear as the dearest; what is free costs a millionth a MB.
+    """
+    told = {p.device: p.price for p in participants}
+    said = [price for price in told.values() if price is not None]
+    if not said:
+        return {}
+    least, most = max(1, min(said)), max(1, *said)
+    return {device: max(1, most if price is None else price) / least for device, price in told.items()}
 
 
 def _site_effort(pack: PackRef, left: int, size: int, alike: int, among: int) -> Effort:

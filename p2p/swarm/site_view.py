@@ -21,7 +21,7 @@ from p2p.swarm.context import Context
 from p2p.swarm.events import ImageTask
 from p2p.swarm.hearsay import TOLD, Hearsay
 from p2p.swarm.peer import Conduct, Peer, RemoteImage
-from p2p.swarm.plan import Participant, SitePlan, gateway_count, make_plan, rank
+from p2p.swarm.plan import Participant, SitePlan, gateway_count, make_plan, rank, uplink_prices
 
 CONDUCTS_MAX = 256
 
@@ -160,6 +160,8 @@ class SiteView:
         ways = self._task.packs
         self._disbelieved.clear()
         participants = list(self._participants(own, packs))
+        if prices := context.prices:
+            participants = [replace(p, price=prices.get(p.device)) for p in participants]
         held = self._held(packs, serves, busy.values())
         self._begun |= bool(busy) or any(held.get(p.index.sha256, 0) > p.index.size for p in ways)
         self.waits_until = math.inf
@@ -187,11 +189,16 @@ class SiteView:
         self.first = (*complete[:COMPLETE_TOLD], *(who[d] for d in order[:TOLD] if d != own.device))
 
     def _rank(self, participants: Collection[Participant], stalled: Collection[str]) -> list[str]:
-        """The plan's candidates in rendezvous order, without those that stalled if there are others."""
+        """The plan's candidates in rendezvous order, without those that stalled if there are others; of the
+        rest, those whose WAN costs least."""
         candidates = set(self.plan.candidates)
         # Where all are 0, chance decides as elsewhere, not the name.
         weights = {p.device: p.weight or 1 for p in participants if p.device in candidates}
         sound = {d: w for d, w in weights.items() if d not in stalled} or weights
+        prices = uplink_prices(p for p in participants if p.device in sound) if self._context.prices else {}
+        if prices:
+            least = min(prices.values())
+            sound = {d: w for d, w in sound.items() if prices[d] == least}
         if len(self._scores) > SCORES_MAX:
             self._scores.clear()
         return rank(self._task.image, sound, self._scores)

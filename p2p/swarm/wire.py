@@ -79,6 +79,8 @@ def encode(message: m.Message) -> list[Buffer]:
             fields = [m.Code.REPORT, message.number, message.urgent, message.hops, message.report]
         case m.Reported():
             fields = [m.Code.REPORTED, message.number, message.result, message.certificate]
+        case m.Uplink():
+            fields = [m.Code.UPLINK, message.price, message.month, [list(entry) for entry in message.used]]
     header: bytes = msgpack.packb(fields, use_bin_type=True)
     head = PREFIX.pack(len(header), len(payload)) + header
     return [head, payload] if len(payload) else [head]
@@ -177,6 +179,14 @@ def _decode_body(body: list[Any], payload: Buffer) -> m.Message:
             if len(certificate) > limits.CERTIFICATE_SIZE_MAX:
                 raise LimitExceeded(f"reported: a certificate of {len(certificate)} bytes")
             return m.Reported(_request(number), check_name(result, "reported.result"), certificate)
+        case [m.Code.UPLINK, price, month, list(used)]:
+            if len(used) > limits.UPLINKS_TOLD_MAX:
+                raise LimitExceeded(f"uplink: sums of {len(used)} devices")
+            return m.Uplink(
+                None if price is None else _int(price, 0, limits.PRICE_MAX),
+                _int(month, 0, limits.MONTH_MAX),
+                tuple(_used(entry) for entry in used),
+            )
         case _:
             raise ContentError(f"message {body[0]}: unknown code or shape")
 
@@ -247,6 +257,14 @@ def _address(raw: object) -> tuple[str, str, int]:
             return check_name(device, "peers.device"), host, _port(port)
         case _:
             raise ContentError("peers: not an address")
+
+
+def _used(raw: object) -> tuple[str, int]:
+    match raw:
+        case [str(device), size]:
+            return check_name(device, "uplink.device"), _int(size, 0, 1 << 60)
+        case _:
+            raise ContentError("uplink: not a device and its bytes")
 
 
 def _is_ip_address(host: str) -> bool:

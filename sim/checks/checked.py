@@ -11,6 +11,7 @@ from p2p.swarm import messages as m
 from sim.checks.budget import BudgetRule
 from sim.checks.ledgers import LedgerRule
 from sim.checks.liveness import Liveness
+from sim.checks.quota import QuotaRule
 from sim.checks.revoked import RevokedRule
 from sim.checks.safety import Safety
 from sim.checks.wan import WanRule
@@ -42,6 +43,7 @@ class Checks(Observer):
         self.ledgers = LedgerRule()
         self.liveness = Liveness()
         self.budget = BudgetRule()
+        self.quota = QuotaRule()
         self.revoked = RevokedRule()
 
     @property
@@ -58,12 +60,14 @@ class Checks(Observer):
             *self.ledgers.violations,
             *self.liveness.violations,
             *self.budget.violations,
+            *self.quota.violations,
             *self.revoked.violations,
         ]
         return sorted(found, key=lambda v: v.at_s)[:VIOLATIONS_MAX]
 
     def begun(self, world: World) -> None:
-        for rule in (self.safety, self.wan, self.ledgers, self.liveness, self.budget, self.revoked):
+        rules = self.safety, self.wan, self.ledgers, self.liveness, self.budget, self.quota, self.revoked
+        for rule in rules:
             rule.begun(world)
 
     def started(self, device: Device) -> None:
@@ -101,6 +105,7 @@ class Checks(Observer):
     def fetch_started(self, device: Device, action: e.Fetch) -> None:
         self.wan.fetch_started(device, action)
         self.budget.fetch_started(device, action)
+        self.quota.fetch_started(device, action)
         self.liveness.fetch_started(device, action)
 
     def fetch_ended(self, device: Device, action: e.Fetch, error: str | None, size: int, wasted: int) -> None:

@@ -216,7 +216,10 @@ def _has(device: Device, image: Digest) -> bool:
 def _reaches_origin(device: Device) -> bool:
     uplink = device.site.uplink
     origin = device.world.origin
-    return device.reaches_wan and uplink is not None and not uplink.broken and origin.up
+    return (
+        device.reaches_wan and not device.meter.closed
+        and uplink is not None and not uplink.broken and origin.up
+    )  # fmt: skip
 
 
 def _know(one: Device, other: Device) -> bool:

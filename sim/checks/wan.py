@@ -5,7 +5,8 @@ For every site and image, of all bytes of frames that came over the site's WAN:
     fetched <= 1.05 * floor + slack
 
 `floor` is the frames of the cheapest pack that a device with WAN can use, of those that had taken the
-image up when the site's first fetch began; metered ones count only where there are no others. `slack`
+image up when the site's first fetch began; metered ones count only where there are no others, and those
+whose price makes their pack the cheapest where they say prices. `slack`
 is the sum of what happened since:
 
 - a device that took the image up later: its cheapest pack, if that is of a kind that was not there and
@@ -90,6 +91,18 @@ class SiteWan:
         packs = [p.frames.size for p in self.material.packs if p.base is None or p.base == base]
         return min(packs)
 
+    def cheapest(self, able: Iterable[Device]) -> int:
+        """Frames of the pack that costs the site least: bytes, times the price of whose WAN they cross.
+
+        Who says no price is as dear as the dearest; where nobody does, bytes decide.
+        """
+        payers = _payers(able)
+        said = [d.klass.wan_price_per_mb for d in payers if d.klass.wan_price_per_mb]
+        most = max(said, default=1.0)
+        sizes = [self.pack_of(d.base) for d in payers]
+        pairs = zip(payers, sizes, strict=True)
+        return min((size * (d.klass.wan_price_per_mb or most), size) for d, size in pairs)[1]
+
     def hold(self, device: str, pack: Digest, pieces: Iterable[int]) -> None:
         """A device can give these pieces."""
         holders, held = self._holders[pack], self._held.setdefault(device, {})
@@ -129,7 +142,7 @@ class SiteWan:
 class WanRule(Observer):
     """Keeps account of every site; `violations` are collected as they happen."""
 
-    heeds = frozenset({e.Pursue, e.Offer, e.Drop, e.BaseDamaged, e.Damaged})
+    heeds = frozenset({e.Pursue, e.Offer, e.Drop, e.BaseDamaged, e.Damaged, e.WanChanged})
 
     def __init__(self) -> None:
         self.sites: dict[tuple[str, Digest], SiteWan] = {}
@@ -161,6 +174,10 @@ class WanRule(Observer):
                 self._damaged(device, event.image, ((event.start, event.stop),))
             case e.Damaged():
                 self._damaged(device, event.image, event.ranges)
+            case e.WanChanged() if event.closed:
+                for account in self.sites.values():
+                    if account.site is device.site:
+                        self._without(account, device)
             case _:
                 pass
 
@@ -202,7 +219,7 @@ class WanRule(Observer):
         """The first fetch of a site."""
         here = [d for d in account.site.honest if (d.name, action.image) in self._pursuing]
         account.kinds = dict.fromkeys(d.base for d in here)
-        account.floor = min(map(account.pack_of, _payers(d for d in here if d.has_wan or d is device)))
+        account.floor = account.cheapest(d for d in here if d.has_wan or d is device)
         account.slack["partition"] += self._partitions[account.site.name] * account.floor
         gone = self._revoked[account.site.name]
         account.slack["revoked"] += REVOKED_FLOORS * gone * account.pack_of(None)
@@ -217,7 +234,7 @@ class WanRule(Observer):
             return
         able = [d for d in account.site.honest if d.has_wan and (d.name, image) in self._pursuing]
         parts = [[d for d in able if (d.name in parted) == inside] for inside in (False, True)]
-        floors = sum(min(map(account.pack_of, _payers(part))) for part in parts if part)
+        floors = sum(account.cheapest(part) for part in parts if part)
         account.slack["partition"] = max(account.slack["partition"], floors - account.floor)
 
     def fetch_ended(self, device: Device, action: e.Fetch, error: str | None, size: int, wasted: int) -> None:
@@ -252,12 +269,13 @@ class WanRule(Observer):
 
     def _without(self, account: SiteWan, gone: Device) -> None:
         """Who is left may be able to use nothing of what was begun."""
-        able = _payers(
+        able = [
             d for d in account.site.honest
-            if d is not gone and d.has_wan and (d.name, account.material.image) in self._pursuing
-        )  # fmt: skip
+            if d is not gone and d.has_wan and not d.meter.closed
+            and (d.name, account.material.image) in self._pursuing
+        ]  # fmt: skip
         floor = account.floor
-        if floor is not None and able and (cheapest := min(map(account.pack_of, able))) > floor:
+        if floor is not None and able and (cheapest := account.cheapest(able)) > floor:
             account.slack["without"] = max(account.slack["without"], cheapest)
 
     # Inside
@@ -330,10 +348,10 @@ class WanRule(Observer):
                     account.slack["damaged"] += _over(pieces, start, stop)
 
 
-def _payers(able: Iterable[Device]) -> list[Digest | None]:
-    """The bases of those whose packs count for a floor: who is metered pays only where nobody else can."""
+def _payers(able: Iterable[Device]) -> list[Device]:
+    """Whose packs count for a floor: who is metered pays only where nobody else can."""
     devices = list(able)
-    return [d.base for d in devices if not d.klass.metered] or [d.base for d in devices]
+    return [d for d in devices if not d.klass.metered] or devices
 
 
 def _hit(fault: Fault, site: Site) -> int:

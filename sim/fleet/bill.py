@@ -296,7 +296,13 @@ def _times(finished: Floats, jobs: Sequence[origin.Jobs], horizon_s: float) -> F
 
 
 def _price(setting: Setting) -> float:
-    """Money per 10^6 bytes of the group's sites; the highest of its stops where only those have a link."""
+    """Money per 10^6 bytes of the group's sites; the highest of its stops where only those have a link.
+
+    Where devices have WANs of their own, the cheapest: it is those that fetch.
+    """
+    own = [klass.wan_price_per_mb for klass in setting.devices.classes if klass.wan_price_per_mb]
+    if own:
+        return min(own)
     if setting.group.wan is not None:
         return setting.group.wan.price_per_mb
     prices = [stop.wan.price_per_mb for stop in setting.group.timetable if stop.wan is not None]

@@ -151,6 +151,7 @@ def _smaller_groups(group: SiteGroup) -> Iterator[SiteGroup]:
         yield replace(group, wan=replace(group.wan, outages=()))
         yield replace(group, wan=replace(group.wan, traffic=()))
         yield replace(group, wan=replace(group.wan, budget=0.0))
+        yield replace(group, wan=replace(group.wan, month_max=0))
         yield replace(group, wan=replace(group.wan, windows=()))
 
 

@@ -123,6 +123,9 @@ class Wan:
     outages: tuple[Outage, ...] = ()
     budget: float = 0.0
     """Bytes per second of images that the site's devices may fetch together; 0: no limit."""
+    month_max: int = 0
+    """Bytes that the site's devices may use of it together, both ways (`budgets.site_wan_month_max`); a run
+    is one month; 0: no limit."""
     queue_s: float = 0.1
     """What its queue holds, at its rate."""
     traffic: tuple[Traffic, ...] = ()
@@ -169,6 +172,9 @@ class DeviceClass:
     """Target bytes of patches and deltas made for peers per second of CPU; 0: it makes none."""
     has_wan: float = 1.0
     """Share of the devices that can reach the origin themselves (if their site has a WAN)."""
+    wan_price_per_mb: float = 0.0
+    """Money per 10^6 bytes of their own WAN, which they tell (`budgets.wan_price_per_mb`); 0: as their
+    site's, and they tell none."""
     metered: bool = False
     """Whether they fetch for others only if nobody else can (`budgets.wan_metered`)."""
     clock_error_s: float = 0.0

@@ -40,7 +40,8 @@ _LAN = {"kind": "kind", "rate": "rate", "delay_s": "delay", "loss": "loss", "seg
 _STORAGE = {"write_rate": "write", "read_rate": "read", "capacity": "capacity", "fsync_s": "fsync"}
 _UPTIME = {"on_mean_s": "on", "off_mean_s": "off", "start_spread_s": "start_spread"}
 _CLASS = {"patch_rate": "patch_rate", "recompute_rate": "recompute_rate", "has_wan": "has_wan",
-          "metered": "metered", "clock_error_s": "clock_error", "healthy": "healthy", "reboot_s": "reboot",
+          "metered": "metered", "wan_price_per_mb": "wan_price_per_mb",
+          "clock_error_s": "clock_error", "healthy": "healthy", "reboot_s": "reboot",
           "carrier": "carrier"}  # fmt: skip
 _POLICY = {f.name: f.name for f in dataclasses.fields(Policy) if f.name != "cost"}
 _COST = {f.name: f.name for f in dataclasses.fields(Weights)}
@@ -158,7 +159,8 @@ def _wan(wan: Wan) -> dict[str, Value]:
     if wan.up_rate:
         found["up_rate"] = wan.up_rate
     names = {"delay_s": "delay", "loss": "loss", "price_per_mb": "price_per_mb",
-             "budget": "budget", "queue_s": "queue", "gives_way": "gives_way"}  # fmt: skip
+             "budget": "budget", "month_max": "month_max",
+             "queue_s": "queue", "gives_way": "gives_way"}  # fmt: skip
     found |= _changed(wan, names, Wan(1.0))
     if wan.windows:
         found["windows"] = [[w.start_s, w.stop_s] for w in wan.windows]

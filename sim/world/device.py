@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from p2p.content.digests import Buffer, Digest
 from p2p.content.intervals import IntervalSet
+from p2p.content.limits import PRICE_UNIT
 from p2p.swarm import events as e
 from p2p.swarm import messages as m
 from p2p.swarm.conditions import Conditions
@@ -21,6 +22,7 @@ from sim.scenario.model import DeviceClass
 from sim.world.deltas import Deltas
 from sim.world.fetcher import Fetcher
 from sim.world.maker import Holding, Maker
+from sim.world.metering import Meter
 from sim.world.network import Connection, LocalNet, Node
 from sim.world.payloads import is_right
 from sim.world.server import PieceServer
@@ -109,6 +111,7 @@ class Device:
         self.wan_up = 0
         self.frames_wan = 0
         self.totals = Totals()
+        self.meter = Meter(self)
         self.maker = Maker(self)
         self.fetcher = Fetcher(self, self.maker)
         self.server = PieceServer(self)
@@ -153,6 +156,11 @@ class Device:
         """Whether its node may think that it can reach the origin."""
         return self.has_wan and self.site.uplink is not None and self.site.uplink.open
 
+    @property
+    def _price(self) -> int | None:
+        """Of a MB of its own WAN, in millionths, if it tells one."""
+        return round(self.klass.wan_price_per_mb * PRICE_UNIT) or None
+
     def start(self) -> None:
         """Start the agent's process, on what the device's media hold."""
         if self.node is not None or self.gone:
@@ -170,10 +178,13 @@ class Device:
             open_index=world.open_index, divides=self.site.budget > 0,
             weight=Conditions(metered=self.klass.metered).weight(WEIGHT),
             links_max=self.site.lan.degree_max,
+            closed=self.meter.closed, price=self._price,
+            quota=self.meter.quota if self.has_wan else None,
         )  # fmt: skip
         if world.observer is not None:
             world.observer.started(self)
         self.agent.started()
+        self.meter.started()
         self.site.discover(self)
 
     def stop(self, why: str) -> None:
@@ -307,7 +318,7 @@ class Device:
     def wan_changed(self) -> None:
         """The link to the origin opened, closed, came or went."""
         if self.node is not None:
-            self.feed(e.WanChanged(self.reaches_wan))
+            self.feed(e.WanChanged(self.reaches_wan, closed=self.meter.closed))
 
     # The network
 
@@ -327,6 +338,8 @@ class Device:
             if held is not None:
                 self.feed(e.HoldObject(message.digest, held))
         self.feed(e.Received(source, message))
+        if type(message) is m.Uplink:
+            self.meter.look()
 
     def admits(self, device: str) -> bool:
         """Whether a device is neither banned here nor known to be revoked."""

@@ -76,6 +76,11 @@ class Fetcher:
         return bool(self._fetches)
 
     @property
+    def crossing(self) -> int:
+        """Bytes of bodies that have come and are not counted yet."""
+        return sum(request.partial - request.received for request in self._requests)
+
+    @property
     def busy(self) -> bool:
         """Whether anything is asked of origin or coordinator now."""
         return bool(self._requests) or self._pool.busy
@@ -197,6 +202,7 @@ class Fetcher:
     def _count_wan(self, down: int, up: int) -> None:
         self._device.wan_down += down
         self._device.wan_up += up
+        self._device.meter.look()
 
     def _keep_to_budget(self) -> None:
         """Fetches under way divide this device's part of the site's budget."""
@@ -222,6 +228,7 @@ class Fetcher:
         if came > fetch.told:
             size, fetch.told = came - fetch.told, came
             self._device.feed(e.FetchProgress(fetch.action.fetch, size))
+            self._device.meter.look()
         self._device.later(self._kernel.now + PROGRESS_S, self._progress, fetch)
 
     def _frame_arrived(self, fetch: _Fetch, holding: Holding, number: int) -> None:

@@ -68,6 +68,7 @@ def _site(world: World, site: Site) -> SiteOutcome:
     meant = [d for d in site.honest if world.coordinator.last_order_for(d) is not None]
     times = [d.agent.finished_s for d in meant if d.agent.finished_s is not None]
     money = sum(u.money for u in site.uplinks) + down * world.scenario.origin.price_per_mb / 1e6
+    money += _own_prices(site)
     return SiteOutcome(
         site=site.name,
         group=site.group.name,
@@ -80,6 +81,13 @@ def _site(world: World, site: Site) -> SiteOutcome:
         money=money,
         finished_s=max(times) if meant and len(times) == len(meant) else None,
     )
+
+
+def _own_prices(site: Site) -> float:
+    """What devices pay more (or less) than their site's link costs, as their WAN is their own."""
+    usual = 0.0 if site.group.wan is None else site.group.wan.price_per_mb
+    own = ((d, d.klass.wan_price_per_mb) for d in site.honest)
+    return sum((d.wan_down + d.wan_up) / 1e6 * (price - usual) for d, price in own if price)
 
 
 def floor_of(world: World, site: Site) -> int | None:

@@ -114,6 +114,12 @@ def _claim(claim: m.Claim) -> int:
     return 1 + _str(claim.device) + _int(claim.age) + _int(claim.weight) + 2 + digests + leases
 
 
+def _uplink(message: m.Uplink) -> int:
+    used = sum(1 + _str(device) + _int(size) for device, size in message.used)
+    price = 1 if message.price is None else _int(message.price)
+    return _PREFIXES + price + _int(message.month) + _array(len(message.used)) + used
+
+
 SIZES: dict[type, Callable[[Any], int]] = {
     m.HaveMore: _have_more,
     m.Want: _want,
@@ -135,6 +141,7 @@ SIZES: dict[type, Callable[[Any], int]] = {
     m.OriginAsked: lambda x: _PREFIXES + _int(x.timestamp_version) + _int(x.age),
     m.Report: lambda x: _PREFIXES + _int(x.number) + 2 + _bin(len(x.report)),
     m.Reported: lambda x: _PREFIXES + _int(x.number) + _str(x.result) + _bin(len(x.certificate)),
+    m.Uplink: _uplink,
 }
 
 

@@ -50,6 +50,8 @@ MESSAGES: tuple[m.Message, ...] = (
     m.Report(7, True, 2, b'AAAA {"device":"d1"}\n'),
     m.Reported(7, "ok"),
     m.Reported(8, "ok", b"-----BEGIN CERTIFICATE-----"),
+    m.Uplink(4_000_000, 202611, (("d1", 612_340), ("d2", 0))),
+    m.Uplink(None, 0, ()),
     m.Hearsay(IMAGE, ()),
     m.Hearsay(
         IMAGE,

@@ -9,6 +9,7 @@ import pytest
 import trio
 
 from p2p.adapters.slots import FileSlots, SlotImage
+from p2p.content.limits import KIB
 from p2p.errors import OriginError, SlotError
 from tests.support.fleet import DIGESTS, Device, FleetRig, until
 from tests.support.hostile_origin import HostileOrigin
@@ -94,6 +95,47 @@ async def test_a_quota_that_is_used_up_ends_what_is_fetched_and_keeps_it(
     assert device.status["wan"]["month_used"] >= frames  # of both runs
     assert kept > 0
     assert objects_sent(fleet, origin) - sent < frames
+
+
+async def test_what_one_device_has_used_of_its_sites_quota_another_knows_also_after_a_restart(
+    fleet: FleetRig, origin: HostileOrigin
+) -> None:
+    """The first pays for the delta; what is left does not do for the second's full image."""
+    fleet.order("2.0")
+    delta, full = fleet.pack("2.0", "1.0").frames.size, fleet.pack("2.0", None).frames.size
+    quota = f"[budgets]\nsite_wan_month_max = {full + delta // 2}"
+    first = fleet.device("d1", origin=origin.url, extra=quota)
+    second = fleet.device("d2", peers=(first,), origin=origin.url, extra=quota)
+    async with first.running() as run, second.running():
+        await run.committed("2.0")
+        await until(
+            lambda: second.status.get("wan", {}).get("site_used", 0) > delta, "what the first has used"
+        )
+    used = second.status["wan"]["site_used"]
+    async with second.running():
+        await until(lambda: second.status.get("wan", {}).get("site_used", 0) >= used, "the same")
+        assert second.status["wan"]["site_max"] == full + delta // 2
+    assert used >= first.status["wan"]["month_used"] * 0.9
+
+
+@pytest.mark.parametrize("dear_first", [True, False])
+async def test_the_device_with_the_cheaper_uplink_fetches(
+    fleet: FleetRig, origin: HostileOrigin, dear_first: bool
+) -> None:
+    """Whichever of the two chance would have taken."""
+    fleet.order("2.0")
+    prices = {"d1": 4.0 if dear_first else 0.01, "d2": 0.01 if dear_first else 4.0}
+    one = fleet.device("d1", origin=origin.url, extra=f"[budgets]\nwan_price_per_mb = {prices['d1']}")
+    other = fleet.device(
+        "d2", peers=(one,), origin=origin.url, extra=f"[budgets]\nwan_price_per_mb = {prices['d2']}"
+    )
+    async with one.running() as run, other.running() as late:
+        await run.committed("2.0")
+        await late.committed("2.0")
+        wan = {d: r.ledger.wan for d, r in (("d1", run), ("d2", late))}
+    cheap = min(prices, key=prices.__getitem__)
+    assert wan[cheap] >= fleet.pack("2.0", "1.0").frames.size
+    assert sum(size for d, size in wan.items() if d != cheap) < 8 * KIB  # signed files, but no frames
 
 
 def conditions(device: Device, text: str) -> None:

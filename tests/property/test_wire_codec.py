@@ -65,6 +65,12 @@ messages = st.one_of(
         m.Report, requests, st.booleans(), st.integers(0, 8), st.binary(max_size=limits.REPORT_SIZE_MAX)
     ),
     st.builds(m.Reported, requests, names),
+    st.builds(
+        m.Uplink,
+        st.none() | st.integers(0, limits.PRICE_MAX),
+        st.integers(0, limits.MONTH_MAX),
+        st.lists(st.tuples(names, st.integers(0, 1 << 60)), max_size=limits.UPLINKS_TOLD_MAX).map(tuple),
+    ),
     st.builds(m.Hearsay, digests, st.lists(claims(), max_size=limits.CLAIMS_MAX).map(tuple)),
 )
 

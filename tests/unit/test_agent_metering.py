@@ -13,10 +13,11 @@ from trio.testing import MockClock
 
 from p2p.adapters.durable import DirectoryBlobStore
 from p2p.agent import metering
-from p2p.agent.metering import LOOK_S, NAME, WanMeter, kept_usage
+from p2p.agent.metering import LOOK_S, NAME, SITE_NAME, WanMeter, kept_usage, restore_site
 from p2p.errors import StoreError
 from p2p.ports import BlobStore
 from p2p.swarm.allowance import Closed, DailyWindow, Usage, WanAllowance
+from p2p.swarm.site_quota import SiteQuota
 
 START = datetime(2026, 11, 28, 12, 0, tzinfo=UTC)
 MIB = 1 << 20
@@ -26,14 +27,21 @@ class Device:
     """A device whose WAN carries `rate` bytes a second while its meter says that it is open."""
 
     def __init__(
-        self, store: BlobStore, *, windows: tuple[DailyWindow, ...] = (), month_max: int | None = None
-    ) -> None:
+        self, store: BlobStore, *, windows: tuple[DailyWindow, ...] = (), month_max: int | None = None,
+        site_max: int | None = None,
+    ) -> None:  # fmt: skip
         self.crossed = 0
         self.changes: list[bool] = []
         self.began = trio.current_time()
         self.start = START
-        allowance = WanAllowance(windows, month_max, kept_usage(store))
-        self.meter = WanMeter(allowance, store, lambda: self.crossed, self.now, self.changes.append)
+        self.site = SiteQuota(site_max, "d1") if site_max is not None else None
+        if self.site is not None:
+            restore_site(self.site, store)
+        self.told: list[Usage] = []
+        allowance = WanAllowance(windows, month_max, kept_usage(store), self.site)
+        self.meter = WanMeter(
+            allowance, store, lambda: self.crossed, self.now, self.changes.append, self.told.append
+        )
 
     def now(self) -> datetime:
         return self.start + timedelta(seconds=trio.current_time() - self.began)
@@ -170,3 +178,47 @@ async def test_a_disk_without_room_is_told_and_the_quota_still_holds(
         await device.fetch(20, MIB)
     assert device.changes == [False]
     assert "not kept: no room" in caplog.text
+
+
+# A quota of the site
+
+OTHER = 40 * MIB
+
+
+async def test_what_peers_have_used_is_missing_here_and_survives_restarts(
+    autojump_clock: MockClock, store: DirectoryBlobStore
+) -> None:
+    """Half of a quarter of the quota is the other's own part, and counts for it alone."""
+    device = Device(store, site_max=64 * MIB)
+    assert device.site is not None
+    async with device.metered():
+        device.site.heard("d2", OTHER, met=True)
+        await device.fetch(10, MIB)
+    assert {usage.month for usage in device.told} == {"2026-11"}
+    assert len(device.told) > 10
+    assert device.meter.facts()["site_used"] == pytest.approx(OTHER + 10 * MIB, rel=0.05)
+    again = Device(store, site_max=64 * MIB)
+    async with again.metered():
+        await again.fetch(60, MIB)
+    assert again.changes == [False]
+    used = again.meter.facts()["month_used"]
+    assert 24 * MIB <= used <= 26.5 * MIB
+    assert again.meter.facts()["closed_by"] == "site-quota"
+    assert "closed for updates until 2026-12-01 00:00 UTC: what the quota" in again.meter.explain()
+    third = Device(store, site_max=64 * MIB)
+    assert not third.meter.open  # before it has met anybody
+    third.start = START + timedelta(days=3)
+    async with third.metered():
+        await third.fetch(1, 1000)
+    assert third.meter.open
+    assert third.told[-1].month == "2026-12"
+
+
+async def test_what_was_heard_and_cannot_be_read_is_heard_anew(
+    autojump_clock: MockClock, store: DirectoryBlobStore
+) -> None:
+    for damaged in (b"", b"[]", b'{"_type":"slipstream-site-usage","spec":1,"month":1,"used":[{}]}'):
+        store.write(SITE_NAME, damaged)
+        device = Device(store, site_max=64 * MIB)
+        assert device.site is not None
+        assert device.site.share == 64 * MIB

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -11,7 +12,15 @@ from hypothesis import strategies as st
 
 from p2p.content.digests import Digest, sha256
 from p2p.content.manifest import ObjectRef, PackRef
-from p2p.swarm.plan import Participant, SitePlan, gateway_count, make_plan, rank, stripe_key
+from p2p.swarm.plan import (
+    Participant,
+    SitePlan,
+    gateway_count,
+    make_plan,
+    rank,
+    stripe_key,
+    uplink_prices,
+)
 
 BASES = [sha256(bytes([n])) for n in range(4)]
 KEYS = [stripe_key(sha256(b"image"), n) for n in range(4000)]
@@ -114,3 +123,26 @@ def test_weights_are_shares(found: dict[str, int]) -> None:
 def test_how_many_gateways() -> None:
     assert [gateway_count(n, 3) for n in (0, 1, 3, 4, 12, 13, 1000)] == [1, 1, 1, 2, 2, 3, 3]
     assert [gateway_count(1000, most) for most in (0, 1, 2)] == [1, 1, 2]
+
+
+def priced(*prices: int | None) -> list[Participant]:
+    return [Participant(f"d{n}", BASES[0], True, price=price) for n, price in enumerate(prices)]
+
+
+def test_prices_are_beside_the_cheapest_and_who_says_none_is_as_dear_as_the_dearest() -> None:
+    assert uplink_prices(priced(None, None)) == {}
+    assert uplink_prices(priced(200, 1000, None)) == {"d0": 1.0, "d1": 5.0, "d2": 5.0}
+    assert uplink_prices(priced(0, 3)) == {"d0": 1.0, "d1": 3.0}  # what is free costs a millionth
+    assert uplink_prices(priced(0)) == {"d0": 1.0}
+
+
+def test_a_larger_pack_over_a_cheaper_uplink_is_the_cheaper() -> None:
+    """300 bytes for one, 250 for the other."""
+    one, other = Participant("a", BASES[0], True, price=10), Participant("b", BASES[2], True, price=13)
+    assert make_plan(PACKS, [one, other], {}).pack == PACKS[1]
+    assert make_plan(PACKS, [one, replace(other, price=11)], {}).pack == PACKS[3]
+
+
+def test_a_price_of_who_has_no_wan_is_nobodys() -> None:
+    one, other = Participant("a", BASES[0], True, price=10), Participant("b", BASES[2], False, price=1)
+    assert make_plan(PACKS, [one, other], {}) == SitePlan(PACKS[1], ("a",))
