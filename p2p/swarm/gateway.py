@@ -307,7 +307,8 @@ class Gateway:
         if error is None or (running.cancelled and context.now - running.alive <= context.policy.stall_s):
             if error is None:
                 self._failures = 0
-                self._rate.ended()
+                frames = image.maps[running.pack].index.frames[running.start : running.stop]
+                self._rate.fetched(sum(f.stored_size for f in frames), context.now - running.since)
             return
         self._broken = True
         if context.now - self._moved_at <= ALIVE_S:

@@ -73,6 +73,7 @@ class ImageSwarm:
         self._announced_wan = self.wan
         self._brought: Digest | None = None
         self._brought_at = -math.inf
+        self._forsaken = False
 
     # What others should know
 
@@ -177,7 +178,8 @@ class ImageSwarm:
         elif self.hearsay.since is not None and self.context.now - self._brought_at < INCUMBENT_S:
             busy[self.context.device] = self._brought
         before = self.site.first
-        self.site.renew(self.participant, self.maps, self.serves, busy, self.last_progress)
+        asking = bool(self.wanted.in_flight)
+        self.site.renew(self.participant, self.maps, self.serves, busy, self.last_progress, asking=asking)
         if self.site.first != before:
             self.hearsay.touch()
 
@@ -211,6 +213,11 @@ class ImageSwarm:
         if own is not None and patches_pay(own.frames.size, task.size, self.context.policy.cost):
             name = own.index.sha256
             remotes = [r for _, r in self.context.remotes(task.image)]
+            others = any(r.participant and r.participant.complete and not r.count(name) for r in remotes)
+            if others and self.context.now - self.last_progress > self.context.policy.fallback_s:
+                self._forsaken = True  # those who say that they have patches give none; others have the image
+            if self._forsaken:
+                return task.full_pack
             if any(r.has_all(name) for r in remotes):
                 return own
             if name in self.maps and all(self.holders.count(k) for k in self.wanted.missing(name)):

@@ -63,6 +63,7 @@ class SiteView:
         self._context = context
         self._task = task
         self._started = self._told_at = context.now
+        self._asked_at = -math.inf
         self._gathered = known
         self._begun = known
         told = ((device, peer.images.get(task.image)) for device, peer in context.peers.items())
@@ -141,17 +142,21 @@ class SiteView:
         serves: Mapping[Digest, AbstractSet[int]],
         busy: Mapping[str, Digest | None],
         progress_at: float,
+        *,
+        asking: bool,
     ) -> None:
         """Make the plan anew.
 
         `own` is this node, `packs` those whose index it has, `serves` the pieces of them that it
         serves (by index digest), `busy` the devices that fetch already, and of which pack; `progress_at`:
-        when this node last came further.
+        when this node last came further; `asking`: whether peers were asked for pieces that have not come.
         """
+        context, image = self._context, self._task.image
         told_at = (c.complete_at or 0.0 for c in self._conducts.values())
         first_at = min((at for at in told_at if at > progress_at), default=0.0)
         self._told_at = max(self._started, progress_at, first_at)
-        context, image = self._context, self._task.image
+        if asking and context.now - self._told_at <= 2 * context.policy.fallback_s:
+            self._asked_at = context.now
         if own.complete:
             self._basis = None
             self.plan, self.gateways, self.first, self.keeper = SitePlan(None), (), (), None
@@ -311,9 +316,11 @@ class SiteView:
         """A node that says it is complete but gives nothing does not keep the site from the WAN for long.
 
         With pieces to ask of it, no longer than until each node would have lost patience with its site: from
-        the first who said so since anything came, however many follow.
+        the first who said so since anything came, however many follow. Without, it has its time after others
+        were asked, who may have been the ones that lied.
         """
-        policy, since = self._context.policy, max(remote.conduct.complete_at or 0.0, self._started)
+        policy = self._context.policy
+        since = max(remote.conduct.complete_at or 0.0, self._started, self._asked_at)
         patience_s = policy.stall_s + policy.object_s
         if remote.useful or any(remote.has_all(pack) for pack in packs):
             since, patience_s = self._told_at, 2 * policy.fallback_s

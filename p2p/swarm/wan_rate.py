@@ -23,15 +23,16 @@ class WanRate:
         self._rates: dict[str, float] = {}
         self._came = 0
         self._since = 0.0
+        self._at_least: float | None = None
 
     def slowest(self, *, other_min: float) -> float | None:
-        """The rate of the slowest device; None: nothing is known.
+        """The rate of the slowest device, or, where none was measured, what it is at least; None: not known.
 
         None of the others counts as slower than `other_min`: they may be slow to be waited for.
         """
         me = self._context.device
         rates = (rate if device == me else max(rate, other_min) for device, rate in self._rates.items())
-        return min(rates, default=None)
+        return min(rates, default=self._at_least)
 
     @property
     def unknown(self) -> bool:
@@ -50,10 +51,9 @@ class WanRate:
             self._measured(self._context.device, self._came / seconds)
             self._came, self._since = 0, self._context.now
 
-    def ended(self) -> None:
-        """A fetch of this node is whole. If it took less than `SPAN_S`, frames come at least that quickly."""
-        if self._came and self._context.device not in self._rates:
-            self._measured(self._context.device, self._came / max(self._context.now - self._since, SPAN_S))
+    def fetched(self, size: int, seconds: float) -> None:
+        """A fetch of this node is whole. One that took less than `SPAN_S` says how slow frames are not."""
+        self._at_least = max(self._at_least or 0.0, size / max(seconds, SPAN_S))
 
     def brought(self, device: str, size: int, seconds: float) -> None:
         """A device has brought `size` bytes of frames in so long."""

@@ -11,8 +11,19 @@ from collections.abc import Callable, Iterable, Sequence
 import pytest
 
 from p2p.content.limits import MIB
+from p2p.swarm import events as e
 from p2p.swarm import messages as m
-from tests.simulation.test_swarm_hostile import ANSWERS, BASE, alone_s, gateway, join, liar, run, site_of
+from tests.simulation.test_swarm_hostile import (
+    ANSWERS,
+    BASE,
+    alone_s,
+    everything,
+    gateway,
+    join,
+    liar,
+    run,
+    site_of,
+)
 from tests.simulation.test_swarm_large import finish, names, random_graph, start
 from tests.simulation.test_swarm_large import site_of as large
 from tests.support.virtual_site import Site, make_release
@@ -98,6 +109,25 @@ def test_what_a_liar_that_is_not_believed_says_it_has_does_not_lead_the_site_to_
         liar(site, f"liar{n}", ANSWERS["silent"], complete=True)  # of the full pack, whose index nobody needs
     assert run(site) <= 1.005
     assert site.now <= alone_s(site) + 8 + 4 + 10
+
+
+def test_who_has_the_image_is_asked_for_it_while_others_say_that_they_have_the_patches() -> None:
+    release = make_release(8 * MIB, {BASE: MIB})
+    site = site_of(1, release=release, base=BASE)
+    small, full = release.pack(BASE).index.sha256, release.pack(None).index.sha256
+    for n in range(10):
+        site.add_hostile(f"liar{n}", lambda peer: [everything(release, small), join(release, complete=True)])
+    whole = site.add("whole", release, BASE)
+    whole.slot.add(0, release.size)
+    whole.finished_at = 0.0
+    whole.feed(e.HoldObject(full, release.objects[full]))
+    whole.feed(e.Offer(release.task(BASE)))
+    rider = site.drivers["d0"]
+    rider.pursue()
+    site.connect_all()
+    assert site.run(600, done=lambda: rider.finished_at is not None)
+    assert site.wan_bytes <= sum(pack.index.size for pack in release.task(BASE).packs)
+    assert site.now <= 30 + 30
 
 
 # Devices that are only told of (in a site that is larger than the connections of a node)
