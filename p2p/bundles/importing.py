@@ -12,7 +12,7 @@ import logging
 import os
 import signal
 from collections.abc import Callable, Collection, Mapping
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -23,7 +23,7 @@ from p2p.adapters.disk_quota import quota_of
 from p2p.adapters.lock import AgentLock, lock_holder
 from p2p.bundles.copying import Progress, copy_object
 from p2p.bundles.export import check_room, missing_of, open_index
-from p2p.bundles.judging import KEPT, judge
+from p2p.bundles.judging import KEPT, RefusedBundle, judge
 from p2p.config import AgentConfig
 from p2p.content.bundle import (
     FAT32_PART_SIZE,
@@ -41,6 +41,8 @@ from p2p.errors import ContentError, LocalError, NothingMeantError, OperatorErro
 from p2p.trust import Decision, Meant, Nothing
 
 log = logging.getLogger(__name__)
+
+NEWS_ONLY = "what is installed goes on running; of the bundle, who is revoked was imported, and nothing else"
 
 _PACKS = (Kind.INDEX, Kind.FRAMES)
 
@@ -88,7 +90,12 @@ async def import_bundle(
     """
     reader = BundleReader.open(directory)
     own = _own(config)
-    verdict = judge(config, reader, own, now)
+    try:
+        verdict = judge(config, reader, own, now)
+    except RefusedBundle as refused:
+        if refused.news and await _bring_news(config, reader, own, refused.news, now):
+            refused.kept = NEWS_ONLY
+        raise
     decision = verdict.decision
     before = [] if own is None else _sound(own, reader)
     here: dict[tuple[Kind, str], set[ObjectRef]] = {}
@@ -107,14 +114,7 @@ async def import_bundle(
     signed = signed_before if older else _signed(reader.table, used)
     as_they_are = frozenset(o.ref.sha256 for o in before if reader.find(o.ref.sha256) is None)
     table = _table(reader, (*signed, *packs), now)
-    writer = BundleWriter(str(config.imported_dir), table.part_size)
-    with writer.locked():
-        quota_of(config).check(missing_of(writer, table), "what is to be imported")
-        check_room(writer, table)
-        with bar(table.size) as progress:
-            copied = await _copy(writer, table, BundleOrigin(reader), wanted, as_they_are, progress)
-        _keep_frames(config, keep)
-        writer.commit(table)
+    copied = await _lay_down(config, reader, table, wanted, as_they_are, bar, keep=keep)
     meant = decision if isinstance(decision, Meant) else None
     return Imported(
         release=None if meant is None else meant.manifest.version,
@@ -128,6 +128,48 @@ async def import_bundle(
         agent=lock_holder(config.device.state_dir),
         told=_tell(config),
     )
+
+
+async def _bring_news(
+    config: AgentConfig, reader: BundleReader, own: BundleReader | None, news: Collection[Digest], now: float
+) -> bool:
+    """Of a bundle that is refused, lay down who is revoked, for the agent; whether that could be done.
+
+    What was imported before stays, but for signed metadata, of which there is one.
+    """
+    before = [] if own is None else [o for o in _sound(own, reader) if o.kind in _PACKS]
+    as_they_are = frozenset(o.ref.sha256 for o in before)
+    try:
+        table = _table(reader, (*_signed(reader.table, news), *before), now)
+        await _lay_down(config, reader, table, {}, as_they_are, lambda size: nullcontext(lambda done: None))
+    except (ContentError, LocalError) as error:
+        log.warning("the revocation list of the bundle: %s", error.message)
+        return False
+    _tell(config)
+    return True
+
+
+async def _lay_down(
+    config: AgentConfig,
+    reader: BundleReader,
+    table: Table,
+    wanted: Wanted,
+    as_they_are: Collection[Digest],
+    bar: Callable[[int], AbstractContextManager[Progress]],
+    *,
+    keep: bool | None = None,
+) -> int:
+    """Write what is imported; bytes that were copied. `keep` None: as it was said before."""
+    writer = BundleWriter(str(config.imported_dir), table.part_size)
+    with writer.locked():
+        quota_of(config).check(missing_of(writer, table), "what is to be imported")
+        check_room(writer, table)
+        with bar(table.size) as progress:
+            copied = await _copy(writer, table, BundleOrigin(reader), wanted, as_they_are, progress)
+        if keep is not None:
+            _keep_frames(config, keep)
+        writer.commit(table)
+    return copied
 
 
 def _signed(table: Table, used: Collection[Digest]) -> list[BundleObject]:

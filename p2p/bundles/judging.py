@@ -34,6 +34,9 @@ from p2p.trust import (
 )
 from p2p.trust.bundling import survey
 
+REVOCATIONS = "revocations/"
+"""How the names of the parts of a revocation list begin."""
+
 KEPT = "what is installed goes on running; nothing was imported"
 
 
@@ -47,6 +50,14 @@ class Verdict:
     decision: Decision
     used: frozenset[Digest]
     stale: str | None = None
+
+
+class RefusedBundle(TrustError):  # noqa: N818 (a state, as in trio.Cancelled)
+    """It brings nothing to install. `news`: the signed files of it by which it is known who is revoked."""
+
+    def __init__(self, error: TrustError, news: frozenset[Digest]) -> None:
+        super().__init__(error.reason, error.message, kept=error.kept, next_step=error.next_step)
+        self.news = news
 
 
 class _BundleSource:
@@ -105,8 +116,7 @@ def judge(config: AgentConfig, reader: BundleReader, own: BundleReader | None, n
     )
     floor = floors.get(device.product)
     revoked = revocations_of(config, read_only=True)
-    if own is not None:
-        _learn(client, own, now)
+    in_force = own is not None and _learn(client, own, now)
     source = _BundleSource(reader)
     question = Question(member, device.product, device.hardware, floor, revocations=revoked)
     stale: str | None = None
@@ -114,7 +124,12 @@ def judge(config: AgentConfig, reader: BundleReader, own: BundleReader | None, n
         decision: Decision = run(release_for(client, question, now), source)
     except TrustError as refused:
         if refused.reason == "expired":
-            decision = _despite_expiry(client, question, now, source, refused, reader)
+            try:
+                decision = _despite_expiry(client, question, now, source, refused, reader)
+            except TrustError as error:
+                # What was imported before, and is in force, is not given up for what has expired.
+                news = frozenset() if in_force else _news(client, reader, source)
+                raise RefusedBundle(error, news) from error
             stale = "expired"
         elif refused.reason == "rollback":
             decision = _despite_age(client, replace(question, revocations=None), now, reader, own, refused)
@@ -126,29 +141,41 @@ def judge(config: AgentConfig, reader: BundleReader, own: BundleReader | None, n
             f"{reader.directory}: {incomplete.message}", kept=KEPT, next_step="export the bundle again"
         ) from incomplete
     if isinstance(decision, Nothing) and decision.reason == "below-floor":
-        raise TrustError(
+        below = TrustError(
             "below-floor",
             f"the bundle would take this device back: {decision.detail}",
             kept=KEPT,
             next_step="order the release with `--allow-downgrade` for this device, and export it anew",
         )
+        raise RefusedBundle(below, frozenset() if stale else _news(client, reader, source))
     if stale is None:
         _survey_others(client, reader, source)
     return Verdict(decision, frozenset(source.used | _known_roots(client, reader)), stale)
 
 
-def _learn(client: TrustClient, own: BundleReader, now: float) -> None:
-    """What was imported before is known, also once it has expired: nothing older counts as news after it."""
+def _learn(client: TrustClient, own: BundleReader, now: float) -> bool:
+    """What was imported before is known, also once it has expired: nothing older counts as news after it.
+
+    Whether it is in force.
+    """
     try:
         with suppress(OriginError, ContentError):
             run(client.refresh(now), _BundleSource(own))
+            return True
     except TrustError as refused:
-        if refused.reason != "expired":
-            return
-        copy = client.lenient_copy()
-        with suppress(TrustError, OriginError, ContentError):
-            run(copy.refresh(now), _BundleSource(own))
-        client.adopt(copy)
+        if refused.reason == "expired":
+            copy = client.lenient_copy()
+            with suppress(TrustError, OriginError, ContentError):
+                run(copy.refresh(now), _BundleSource(own))
+            client.adopt(copy)
+    return False
+
+
+def _news(client: TrustClient, reader: BundleReader, source: _BundleSource) -> frozenset[Digest]:
+    """What was verified of a bundle, if a revocation list is in it: no list is too old to count."""
+    documents = reader.table.of(Kind.DOCUMENT)
+    listed = any(o.name.startswith(REVOCATIONS) and o.ref.sha256 in source.used for o in documents)
+    return frozenset(source.used | _known_roots(client, reader)) if listed else frozenset()
 
 
 def _despite_expiry(

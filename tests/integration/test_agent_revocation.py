@@ -11,6 +11,8 @@ import subprocess
 import time
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,13 +22,15 @@ import trio
 from click.testing import CliRunner
 
 from coordinator.publishing.revocations import publish_revocations
+from p2p.adapters.bundle_files import BundleReader
 from p2p.adapters.device import revocations_of
 from p2p.bundles.importing import import_bundle
 from p2p.cli.agent import agent as agent_command
 from p2p.cli.bundle import bundle as bundle_command
 from p2p.cli.bundle import progress_bar
+from p2p.content.bundle import Kind
 from p2p.content.revocation import Reason, Revocation
-from p2p.errors import PeerError, RevokedError
+from p2p.errors import PeerError, RevokedError, TrustError
 from p2p.swarm import messages as m
 from p2p.trust.revocations import NAME, RevocationList
 from tests.support.fleet import Device, FleetRig, RunningAgent, flip, until
@@ -365,3 +369,41 @@ def test_the_status_of_a_device_that_is_not_enrolled_says_nothing_of_revocations
     device = fleet.device("new", enrolled=False)
     done = CliRunner().invoke(agent_command, ["status", "--config", str(device.config_file), "--json"])
     assert json.loads(done.stdout)["revocations"] is None
+
+
+def _expire(fleet: FleetRig) -> None:
+    """Sign what is published as of seventy days ago."""
+    past = replace(fleet.repository, clock=lambda: datetime.now(UTC) - timedelta(days=70))
+    with past.locked() as state:
+        past.refresh(state, snapshot=True)
+
+
+@pytest.mark.parametrize("revoked", [False, True], ids=["nobody", "revoked"])
+async def test_a_stick_that_is_refused_as_stale_names_the_revoked_all_the_same(
+    fleet: FleetRig, tmp_path: Path, revoked: bool
+) -> None:
+    stick = tmp_path / "stick"
+    lost, other = fleet.device("lost", wan=False), fleet.device("d1", wan=False)
+    other.adopt()
+    fleet.order("2.0")
+    if revoked:
+        revoke(fleet, lost)
+    _expire(fleet)
+    arguments = ["export", "--from", str(fleet.repository.directory), "--out", str(stick), "--expired"]
+    with ThreadPoolExecutor(1) as pool:
+        done = pool.submit(CliRunner().invoke, bundle_command, arguments, standalone_mode=False).result()
+    assert done.exception is None
+    async with other.running() as run:
+        with pytest.raises(TrustError) as refusal:
+            await import_bundle(other.config, str(stick), time.time(), partial(progress_bar, "importing"))
+        assert (refusal.value.reason, refusal.value.exit_code) == ("expired", 4)
+        assert ("who is revoked was imported" in refusal.value.kept) is revoked
+        if revoked:
+            await knows(run, lost)
+    assert other.running_version() == "1.0"
+    imported = other.config.imported_dir
+    assert imported.exists() is revoked
+    if revoked:
+        assert not list(BundleReader.open(str(imported)).table.of(Kind.FRAMES))
+        certificate = lost.credentials.identity.certificate
+        assert revocations_of(other.config, read_only=True).find(certificate) is not None
