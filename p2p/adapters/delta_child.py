@@ -3,8 +3,8 @@
 On standard input: the length of a msgpack map, the map, the base view, and the target (to make a delta) or
 the stored delta (to apply one). On standard output: to `make`, the length of a msgpack list `[codec,
 compression, delta size]`, the list, the stored delta; to `apply`, the target bytes. Exit codes: 0 done;
-`REFUSED`: what came is no delta for this base view; `TOO_LARGE`: it needs more memory than the child may
-take; 1 anything else.
+`REFUSED`: what came is no delta for this base view, whatever the codec says; `TOO_LARGE`: it needs more
+memory than the child may take; 1 anything else.
 
 What is applied comes from a stranger, and codecs are native code: the child may write no file and open
 little, and its parent (`peer_delta`) reads no more of it than it has to say.
@@ -48,6 +48,19 @@ def apply(head: dict[str, Any], view: bytes, stored: bytes) -> bytes:
     return CODECS[Codec(head["codec"])].apply(view, delta, head["length"])
 
 
+def answer_to(head: dict[str, Any], view: bytes, rest: bytes) -> tuple[int, bytes]:
+    """Exit code and answer. An error of a codec that nobody foresaw is the fault of what it was given."""
+    making = head["do"] == "make"
+    try:
+        return 0, make(view, rest) if making else apply(head, view, rest)
+    except MemoryError:
+        return TOO_LARGE, b""
+    except ContentError:
+        return REFUSED, b""
+    except Exception:
+        return 1 if making else REFUSED, b""
+
+
 def confine() -> None:
     """Nothing is written to files and little is opened; what the codecs need is loaded before."""
     import bsdiff4  # noqa: F401  (loaded, not used)
@@ -65,27 +78,20 @@ def main() -> int:
     view, rest = source.read(head["view"]), source.read(head["rest"])
     confine()
     limit(head["memory"], head["cpu_s"])
-    answer: list[bytes] = []
-    failed: list[int] = []
+    answers: list[tuple[int, bytes]] = []
 
     def work() -> None:
-        try:
-            answer.append(make(view, rest) if head["do"] == "make" else apply(head, view, rest))
-        except ContentError:
-            failed.append(REFUSED)
-        except MemoryError:
-            failed.append(TOO_LARGE)
+        answers.append(answer_to(head, view, rest))
 
     with contextlib.suppress(ValueError):
         threading.stack_size(STACK_SIZE)
     worker = threading.Thread(target=work)
     worker.start()
     worker.join()
-    if not answer:
-        return failed[0] if failed else 1
-    sys.stdout.buffer.write(answer[0])
+    code, answer = answers[0] if answers else (1, b"")
+    sys.stdout.buffer.write(answer)
     sys.stdout.buffer.flush()
-    return 0
+    return code
 
 
 if __name__ == "__main__":

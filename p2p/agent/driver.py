@@ -246,6 +246,8 @@ class SwarmDriver:
     def _note(self, event: e.Event) -> None:
         """`moved_at`: since when nothing came that was of use; what a failed fetch brought was of none."""
         match event:
+            case e.PeerLost():
+                self._deltas.parted(event.device)
             case e.Stored():
                 self.moved_at = self._stored_at = trio.current_time()
                 image = self._images.get(event.image)

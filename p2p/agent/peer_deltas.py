@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import trio
 
@@ -65,6 +66,9 @@ class PeerDeltas:
         self._patching = patching
         self._made: dict[Digest, _Made] = {}
         self._uses: dict[Digest, set[trio.CancelScope]] = {}
+        self._askers: dict[tuple[Digest, int], list[str]] = {}
+        """By image and group that is being made: who waits for it."""
+        self._makes: dict[tuple[Digest, int], set[trio.CancelScope]] = {}
 
     # For peers
 
@@ -75,14 +79,44 @@ class PeerDeltas:
             if made is None or made.name != action.offered or made.image is not image:
                 made = self._made[action.image] = _Made(action.offered, image)
             if not made.knows(action.group):
-                with trio.move_on_after(TURN_S) as waiting:
-                    await self._processor.ready()  # all wait for mains together, not one behind the other
-                if not waiting.cancelled_caught:
-                    async with self._making:
-                        await self._make(made, action, self._memory)
+                with self._while_asked_for(action):
+                    await self._in_turn(made, action, self._memory)
         serve = e.Serve(action.device, action.request, action.image, action.offered, action.group)
         self._send(action.device, serve)
         self._feed(e.DeltaMade(action.image, action.device, action.group))
+
+    def parted(self, device: str) -> None:
+        """A peer is gone: what is being made for it alone ends."""
+        for key, askers in list(self._askers.items()):
+            while device in askers:
+                askers.remove(device)
+            if not askers:
+                for scope in self._makes.get(key, ()):
+                    scope.cancel()
+
+    @contextmanager
+    def _while_asked_for(self, action: e.MakeDelta) -> Iterator[None]:
+        """For as long as somebody waits for it; whoever asked first, all have it."""
+        key = action.image, action.group
+        askers, scopes = self._askers.setdefault(key, []), self._makes.setdefault(key, set())
+        askers.append(action.device)
+        with trio.CancelScope() as scope:
+            scopes.add(scope)
+            try:
+                yield
+            finally:
+                scopes.discard(scope)
+                if action.device in askers:
+                    askers.remove(action.device)
+                if not scopes and self._makes.get(key) is scopes:
+                    del self._makes[key], self._askers[key]
+
+    async def _in_turn(self, made: _Made, action: e.MakeDelta, memory: int) -> None:
+        with trio.move_on_after(TURN_S) as waiting:
+            await self._processor.ready()  # all wait for mains together, not one behind the other
+        if not waiting.cancelled_caught:
+            async with self._making:
+                await self._make(made, action, memory)
 
     async def _make(self, made: _Made, action: e.MakeDelta, memory: int) -> None:
         """Make one when the processor's budget lets it, unless somebody else has had it made meanwhile."""

@@ -30,8 +30,9 @@ PATIENCE_S, PART = 25.0, 0.8
 """So long after its last answer a maker has for the next, but no longer than this part of the time after
 which a node without progress serves itself: nobody goes to the WAN because it waited for a delta."""
 
-REST_S = 60.0
-"""After so long without anything, chunks are no longer held back for so long."""
+REST_S, REST_MAX_S = 60.0, 3600.0
+"""After so long without anything, chunks are no longer held back for so long; nor after a delta that this
+device could not apply, twice as long each time up to the second."""
 
 FAILURES_MAX = 2
 """After so many answers that did not come, or were of no use, a maker is asked for no more of this image."""
@@ -78,6 +79,7 @@ class DeltaAsking:
         self._without: set[int] = set()
         self._held_since = -math.inf
         self._rests_until = -math.inf
+        self._failed = 0
 
     def step(self) -> bool:
         """Ask for what is open, or let chunks come again where nobody is left to ask: whether it just has."""
@@ -161,8 +163,11 @@ class DeltaAsking:
             return
         if event.verdict is Verdict.OTHER_BASE and event.source in self._makers:
             self._makers[event.source].failures = FAILURES_MAX
-        if event.verdict is Verdict.FAILED:  # of this device
-            self._rests_until = math.inf
+        if event.verdict is Verdict.FAILED:  # of this device, though it may be that only these make it fail
+            self._rests_until = context.now + min(REST_S * 2**self._failed, REST_MAX_S)
+            self._failed += 1
+            if event.source in self._makers:
+                self._makers[event.source].failures += 1
         if event.verdict in (Verdict.WRONG, Verdict.OTHER_BASE) and self._open is not None:
             self._open[event.group] = None
         else:

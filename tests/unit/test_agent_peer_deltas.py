@@ -411,6 +411,26 @@ async def test_what_is_applied_for_an_image_that_is_dropped_is_ended(
     assert device.making_one.available_tokens == 1
 
 
+@pytest.mark.parametrize("leaves", [("d1",), ("d1", "d2")], ids=["one-of-two", "both"])
+async def test_what_is_made_for_peers_that_are_all_gone_is_ended(
+    device: Device, monkeypatch: pytest.MonkeyPatch, leaves: tuple[str, ...]
+) -> None:
+    """A peer that asks, leaves and comes back cannot have children without end; who still waits is served."""
+    monkeypatch.setattr(child, "_COMMAND", (sys.executable, "-c", "import time; time.sleep(3); exit(1)"))
+    began = trio.current_time()
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            for peer in ("d1", "d2"):
+                nursery.start_soon(device.deltas.make, device.made, MAKE._replace(device=peer))
+            await trio.sleep(0.5)
+            for peer in leaves:
+                device.deltas.parted(peer)
+    took_s = trio.current_time() - began
+    assert (took_s < 2) is (len(leaves) == 2)
+    assert sorted(event.device for event in device.told if isinstance(event, e.DeltaMade)) == ["d1", "d2"]
+    assert device.making_one.available_tokens == 1
+
+
 async def test_what_is_done_already_is_left_alone(device: Device) -> None:
     device.making.store_piece(NAME, 1, IMAGE[CHUNK : 2 * CHUNK], "d2")
     assert await device.use(delta_to(IMAGE[:LENGTH])) is e.Verdict.RIGHT

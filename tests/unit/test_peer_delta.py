@@ -10,6 +10,7 @@ from collections.abc import Callable
 import hdiffpatch
 import pytest
 
+from p2p.adapters import delta_child
 from p2p.adapters import peer_delta as child
 from p2p.content import limits
 from p2p.content.digests import sha256
@@ -227,6 +228,27 @@ async def test_whatever_a_codec_does_ends_in_the_child(
     monkeypatch.setattr(child, "_COMMAND", (sys.executable, "-c", SAYS + program))
     with pytest.raises(error, match=why):
         await child.apply(Codec.HDIFFPATCH, Compression.NONE, 9, bytes(9), BASE, 64 * KIB)
+
+
+@pytest.mark.parametrize(("do", "code"), [("apply", delta_child.REFUSED), ("make", 1)])
+def test_an_error_of_a_codec_that_nobody_foresaw_is_the_fault_of_the_delta(
+    monkeypatch: pytest.MonkeyPatch, do: str, code: int
+) -> None:
+    class Careless:
+        codec = Codec.HDIFFPATCH
+
+        def apply(self, view: bytes, delta: bytes, length: int) -> bytes:
+            raise RuntimeError("an index out of range in native code")
+
+        def diff(self, view: bytes, target: bytes) -> bytes:
+            raise RuntimeError("the same")
+
+    monkeypatch.setitem(delta_child.CODECS, Codec.HDIFFPATCH, Careless())
+    head = {
+        "do": do, "codec": int(Codec.HDIFFPATCH), "compression": int(Compression.NONE), "delta_size": 9,
+        "length": 9,
+    }  # fmt: skip
+    assert delta_child.answer_to(head, BASE, bytes(9)) == (code, b"")
 
 
 async def test_a_child_that_says_nothing_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -329,6 +329,16 @@ def test_what_is_nobodys_lie_bans_nobody(verdict: e.Verdict) -> None:
     assert delta_wants(actions) == []
 
 
+def test_a_delta_that_cannot_be_applied_here_ends_deltas_for_a_while_only() -> None:
+    subject = asker()
+    wants = delta_wants(subject.join("d1"))
+    answered(subject, wants[0][1])
+    subject.feed(e.DeltaUsed(RELEASE.task_image, 0, "d1", 5, e.Verdict.FAILED))
+    assert delta_wants(subject.pass_time(1.0)) == []
+    subject.pass_time(delta_asking.REST_S)
+    assert delta_wants(subject.join("d2")) != []
+
+
 def refused(subject: Bench, wanted: m.Want, reason: m.Refusal) -> list[e.Action]:
     return subject.tell("d1", m.Refuse(wanted.request, reason))
 
