@@ -37,7 +37,9 @@ from p2p.trust import CheckInPace
 
 log = logging.getLogger(__name__)
 
-STATUS_S = 0.5
+STATUS_S, STATUS_REST_S = 0.5, 8.0
+"""How often the status file is brought up to date: while it changes, and at rest."""
+
 LAST_WORD_S = 10.0
 ANEW_S, MEET_S = 60.0, 15.0
 """How long a device that starts anew with its update waits for that to end, and then for a peer that hands
@@ -158,22 +160,25 @@ class Reporting:
         self._left = True
 
     async def write_status_always(self) -> None:
-        """Keep the status file up to date."""
+        """Keep the status file up to date: at once when the state turns, ever more seldom at rest."""
+        pause = STATUS_S
         while True:
-            self.write_status()
-            with trio.move_on_after(STATUS_S):
-                await self._updates.ended.wait()
+            pause = STATUS_S if self.write_status() else min(2 * pause, STATUS_REST_S)
+            with trio.move_on_after(pause):
+                await self._updates.turned.wait()
+                pause = STATUS_S
 
-    def write_status(self) -> None:
-        """Write the status file if anything changed."""
+    def write_status(self) -> bool:
+        """Write the status file if anything changed; whether it had."""
         facts = self._facts()
         if facts == self._written:
-            return
+            return False
         self._written = facts
         try:
             write_status(self._config.status_path, {**facts, "updated": time.time()})
         except StoreError as error:
             log.warning("%s", error.message)
+        return True
 
     async def _check_in(self, *, roster: bool = True) -> bool:
         """Report to the coordinator and learn who is on the site; False if that failed and may soon not."""

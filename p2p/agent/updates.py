@@ -63,7 +63,8 @@ class Progress:
 
 
 class Updates:
-    """One device's updates. `ended` is set, and replaced, whenever one of them ends, well or not.
+    """One device's updates. `ended` is set, and replaced, whenever one of them ends, well or not; `turned`,
+    whenever the state changes.
 
     `leaving` is called before a reboot by a device that fetched for its site: others should know that it
     will be back with the image.
@@ -89,6 +90,7 @@ class Updates:
         self._quota = quota_of(config)
         self._memory = SpoolMemory()
         self.ended = trio.Event()
+        self.turned = trio.Event()
         self._served: dict[tuple[str, str], Digest] = {}
         self._serving = True
         self._runs: Meant | None = None
@@ -382,6 +384,8 @@ class Updates:
         version = self.progress.release if release is None else release.version
         now = (state, version, reason)
         self.progress.state, self.progress.release, self.progress.reason = now
+        self.turned.set()
+        self.turned = trio.Event()
         if now == self._told:
             return
         self._told = now

@@ -1,0 +1,51 @@
+"""How often an agent looks whether its status file is right: each time wakes the device."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import cast
+
+import trio
+from trio.testing import MockClock
+
+from p2p.agent.reporting import STATUS_REST_S, STATUS_S, Reporting
+
+
+class Agent:
+    """As much of one as the status file needs; it changes until `busy_until`."""
+
+    def __init__(self, busy_until: float) -> None:
+        self._updates = SimpleNamespace(turned=trio.Event())
+        self.busy_until = busy_until
+        self.looked: list[float] = []
+
+    def write_status(self) -> bool:
+        self.looked.append(trio.current_time())
+        return trio.current_time() < self.busy_until
+
+    def turn(self) -> None:
+        self._updates.turned.set()
+        self._updates.turned = trio.Event()
+
+
+async def test_at_rest_it_is_looked_at_seldom_and_at_once_when_the_state_turns(
+    autojump_clock: MockClock,
+) -> None:
+    start = trio.current_time()
+    agent = Agent(start + 10)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(Reporting.write_status_always, cast("Reporting", agent))
+        await trio.sleep(10)
+        assert 10 / STATUS_S <= len(agent.looked) <= 10 / STATUS_S + 2, "while it changes"
+        await trio.sleep(30)
+        agent.looked.clear()
+        await trio.sleep(3600)
+        assert len(agent.looked) <= 3600 / STATUS_REST_S + 1
+        agent.looked.clear()
+        agent.busy_until = trio.current_time() + 60
+        turned = trio.current_time()
+        agent.turn()
+        await trio.sleep(5)
+        assert agent.looked[0] == turned
+        assert len(agent.looked) >= 5 / STATUS_S, "and often from then on"
+        nursery.cancel_scope.cancel()
