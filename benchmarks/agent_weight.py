@@ -3,16 +3,18 @@
     python -m benchmarks.agent_weight                      (root; 12 minutes, nearly all of them waiting)
     python -m benchmarks.agent_weight --devices 4 --minutes 2 --mib 16
 
-Whole agents of one site in network namespaces, each connected to all others, with nothing to install. After
-the first minute their memory (resident, and proportional: what is shared with other agents counted once),
-their processor time and how often they were woken are read from `/proc`. Then each gets a release that is
-new to it, a part of it as patches of what it runs, and what its process had written to the file system is
-held against the size of the image.
+Whole agents of one site in network namespaces, each connected to all others, with nothing to install, started
+as the unit in `deploy` starts them. One is there before the others: what it has grown by when they are
+connected to it is told as memory of a connection. After the first minute their memory (resident, and
+proportional: what is shared with other agents counted once), their processor time and how often they were
+woken are read from `/proc`. Then each gets a release that is new to it, a part of it as patches of what it
+runs, and what its process had written to the file system is held against the size of the image.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 import tempfile
@@ -32,7 +34,7 @@ from benchmarks.rig.network import SiteNetwork, unavailable
 from benchmarks.rig.processes import Children, RigError, until
 
 RATE = 50_000_000
-FIRST_S = 60.0
+ALONE_S, FIRST_S = 20.0, 60.0
 POLL_S = 1800
 """As a device asks by default."""
 UPDATE_S = 300.0
@@ -75,7 +77,15 @@ class _Look:
         return cls(time.monotonic(), ticks / os.sysconf("SC_CLK_TCK"), woken, written)
 
 
-def measure(devices: int, minutes: float, size: int, directory: Path) -> list[Weight]:
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """All agents, and KiB by which one grew for each connection (NaN for a single agent)."""
+
+    agents: list[Weight]
+    connection: float
+
+
+def measure(devices: int, minutes: float, size: int, directory: Path) -> Measured:
     """Agents at rest for so long, then one update of an image of `size` bytes. Raises `RigError`."""
     with ExitStack() as stack:
         children = stack.enter_context(Children(directory / "logs"))
@@ -93,8 +103,17 @@ def measure(devices: int, minutes: float, size: int, directory: Path) -> list[We
             device.configure(fleet, url, old, {"coordinator": {"poll_s": POLL_S}})
             agents.append(device)
         enroll(children, zip(agents, fleet.vouchers("depot", devices), strict=True))
-        fleet.wake(agents)
+        fleet.wake(agents[:1])
+        time.sleep(ALONE_S)
+        alone = _resident(agents[0])
+        fleet.wake(agents[1:])
+        until(
+            "the connections of the first agent",
+            lambda: len(agents[0].status().get("peers", ())) >= devices - 1,
+            FIRST_S,
+        )
         time.sleep(FIRST_S)
+        connection = 1024 * (_resident(agents[0]) - alone) / (devices - 1) if devices > 1 else math.nan
         pids = {a.id: a.child.pid for a in agents if a.child is not None}
         begun = {name: _Look.at_process(pid) for name, pid in pids.items()}
         time.sleep(60 * minutes)
@@ -128,7 +147,14 @@ def measure(devices: int, minutes: float, size: int, directory: Path) -> list[We
                     written=(_Look.at_process(pid).written - last.written) / release.size,
                 )
             )
-        return found
+        return Measured(found, connection)
+
+
+def _resident(agent: Device) -> float:
+    """MiB of a running agent."""
+    if agent.child is None:
+        raise RigError(f"{agent.id} does not run")
+    return _number(Path(f"/proc/{agent.child.pid}/smaps_rollup"), "Rss") / 1024
 
 
 def _number(path: Path, key: str) -> int:
@@ -152,16 +178,18 @@ def main(devices: int, minutes: float, mib: int, as_json: bool) -> None:
     with tempfile.TemporaryDirectory(prefix="agent-weight-", dir=".") as directory:
         found = measure(devices, minutes, mib * MIB, Path(directory).resolve())
     if as_json:
-        print(json.dumps([asdict(one) for one in found]))
+        print(json.dumps(asdict(found)))
         return
+    agents = found.agents
     table = Table("", "median", "worst", "goal", "")
     rows = [
-        ("resident, MiB", [w.resident for w in found], RESIDENT_GOAL),
-        ("of that its part, MiB", [w.proportional for w in found], None),
-        ("of that written to, MiB", [w.private for w in found], None),
-        ("% of a core at rest", [w.core for w in found], CORE_GOAL),
-        ("woken in an hour", [w.woken for w in found], None),
-        ("written per byte of the image", [w.written for w in found], WRITTEN_GOAL),
+        ("resident, MiB", [w.resident for w in agents], RESIDENT_GOAL),
+        ("of that its part, MiB", [w.proportional for w in agents], None),
+        ("of that written to, MiB", [w.private for w in agents], None),
+        ("a connection takes, KiB", [found.connection], None),
+        ("% of a core at rest", [w.core for w in agents], CORE_GOAL),
+        ("woken in an hour", [w.woken for w in agents], None),
+        ("written per byte of the image", [w.written for w in agents], WRITTEN_GOAL),
     ]
     for what, values, goal in rows:
         worst = max(values)
