@@ -4,7 +4,7 @@
     python -m benchmarks.agent_weight --devices 4 --minutes 2 --mib 16
 
 Whole agents of one site in network namespaces, each connected to all others, with nothing to install, started
-as the unit in `deploy` starts them. One is there before the others: what it has grown by when they are
+as the unit in `deploy` starts them. Two are there before the others: what one has grown by when these are
 connected to it is told as memory of a connection. After the first minute their memory (resident, and
 proportional: what is shared with other agents counted once), their processor time and how often they were
 woken are read from `/proc`. Then each gets a release that is new to it, a part of it as patches of what it
@@ -34,7 +34,7 @@ from benchmarks.rig.network import SiteNetwork, unavailable
 from benchmarks.rig.processes import Children, RigError, until
 
 RATE = 50_000_000
-ALONE_S, FIRST_S = 20.0, 60.0
+TWO_S, FIRST_S = 30.0, 60.0
 POLL_S = 1800
 """As a device asks by default."""
 UPDATE_S = 300.0
@@ -79,7 +79,7 @@ class _Look:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """All agents, and KiB by which one grew for each connection (NaN for a single agent)."""
+    """All agents, and KiB by which one grew for each connection after its first (NaN with only two)."""
 
     agents: list[Weight]
     connection: float
@@ -103,17 +103,17 @@ def measure(devices: int, minutes: float, size: int, directory: Path) -> Measure
             device.configure(fleet, url, old, {"coordinator": {"poll_s": POLL_S}})
             agents.append(device)
         enroll(children, zip(agents, fleet.vouchers("depot", devices), strict=True))
-        fleet.wake(agents[:1])
-        time.sleep(ALONE_S)
-        alone = _resident(agents[0])
-        fleet.wake(agents[1:])
+        fleet.wake(agents[:2])
+        time.sleep(TWO_S)
+        two = _resident(agents[0])
+        fleet.wake(agents[2:])
         until(
             "the connections of the first agent",
             lambda: len(agents[0].status().get("peers", ())) >= devices - 1,
             FIRST_S,
         )
         time.sleep(FIRST_S)
-        connection = 1024 * (_resident(agents[0]) - alone) / (devices - 1) if devices > 1 else math.nan
+        connection = 1024 * (_resident(agents[0]) - two) / (devices - 2) if devices > 2 else math.nan
         pids = {a.id: a.child.pid for a in agents if a.child is not None}
         begun = {name: _Look.at_process(pid) for name, pid in pids.items()}
         time.sleep(60 * minutes)

@@ -285,7 +285,7 @@ def _pipe(pipe: IO[str] | None) -> IO[str]:
     return pipe
 
 
-def _prepare(directory: Path, size: int) -> None:
+def prepare(directory: Path, size: int) -> None:
     digests = []
     with (directory / "source").open("wb") as file:
         for _ in range(size // PIECE):
@@ -293,7 +293,7 @@ def _prepare(directory: Path, size: int) -> None:
             digests.append(sha256(data).hex())
             file.write(data)
     (directory / "digests").write_text("\n".join(digests))
-    _make_credentials(directory)
+    make_credentials(directory)
 
 
 def _digests(directory: Path) -> list[Digest]:
@@ -310,7 +310,7 @@ def _make_torrents(directory: Path, piece_size: int) -> None:
         (directory / f"{version}.torrent").write_bytes(lt.bencode(torrent.generate()))
 
 
-def _make_credentials(directory: Path) -> None:
+def make_credentials(directory: Path) -> None:
     """A fleet of two devices."""
     now = datetime.now(UTC)
     (directory / "ca").mkdir()
@@ -329,7 +329,7 @@ def measure(
     size: int, rounds: int, workload: str, piece_size: int, directory: Path, receivers: int = 1
 ) -> dict[str, Any]:
     """All contenders in turn, `rounds` times; medians per contender and our ratio to the fastest rival."""
-    _prepare(directory, size)
+    prepare(directory, size)
     contenders: dict[str, Callable[[], dict[str, float]]] = {
         "slipstream": lambda: run_slipstream(directory, workload, receivers)
     }

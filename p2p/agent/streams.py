@@ -8,8 +8,9 @@ from p2p.content.digests import Buffer
 from p2p.errors import PeerError
 from p2p.ports import PeerStream
 
-SMALL = 16 * limits.KIB
-"""Read at once where small messages may follow each other; larger payloads go where they belong."""
+SMALL = 4 * limits.KIB
+"""Read at once where small messages may follow each other; larger payloads go where they belong. Each
+connection has so much for as long as it lasts."""
 
 
 class Reader:
