@@ -328,6 +328,21 @@ class WanChanged(NamedTuple):
     closed: bool = False
 
 
+ImageEvent = (
+    AtHand
+    | Filled
+    | BaseDamaged
+    | Damaged
+    | Unreadable
+    | ImageVerified
+    | ReadBackFailed
+    | Recomputed
+    | DeltaMade
+    | DeltaUsed
+    | BaseLost
+)
+"""What befalls one image, at this device alone."""
+
 Event = (
     Tick
     | Expect
@@ -338,8 +353,7 @@ Event = (
     | Pursue
     | Offer
     | Drop
-    | AtHand
-    | Filled
+    | ImageEvent
     | WantObject
     | HoldObject
     | ObjectFetched
@@ -352,15 +366,6 @@ Event = (
     | AskMetadata
     | Stored
     | Rejected
-    | BaseDamaged
-    | Damaged
-    | Unreadable
-    | ImageVerified
-    | ReadBackFailed
-    | Recomputed
-    | DeltaMade
-    | DeltaUsed
-    | BaseLost
     | FetchProgress
     | FetchEnded
     | RemnantsLost

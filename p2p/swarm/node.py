@@ -18,7 +18,6 @@ from p2p.content import limits
 from p2p.content.digests import Digest
 from p2p.content.manifest import PackRef
 from p2p.content.pieces import PieceMap, open_index
-from p2p.swarm import at_hand
 from p2p.swarm import events as e
 from p2p.swarm import messages as m
 from p2p.swarm.context import Context, Rng
@@ -300,6 +299,8 @@ class SwarmNode:
                 self._relay.handed_in(event)
             case e.AskMetadata():
                 self._objects.ask_metadata(event.device, event.name)
+            case e.Received():
+                raise AssertionError("messages are the inbox's")
             case _:
                 self._on_image_event(event)
 
@@ -310,7 +311,7 @@ class SwarmNode:
                 return
         self._context.ledger.in_vain(event.wasted)  # its image was dropped meanwhile
 
-    def _on_image_event(self, event: e.Event) -> None:
+    def _on_image_event(self, event: e.Pursue | e.Offer | e.Drop | e.Rejected | e.ImageEvent) -> None:
         match event:
             case e.Pursue():
                 pursuit = self._pursuits.take_up(event.task, complete=False)
@@ -326,52 +327,13 @@ class SwarmNode:
                     self._fellows.over(event.image)
                     self._pursuits.put_down(event.image)
                     self._context.broadcast(m.Leave(event.image))
-            case e.AtHand():
-                if found := self._pursuits.get(event.image):
-                    at_hand.fill(found, event.indexes)
-            case e.Filled():
-                if found := self._pursuits.get(event.image):
-                    at_hand.filled(found)
-                    if found.asking is not None:  # before anybody is asked for chunks
-                        found.asking.due = True
             case e.Rejected():
                 if found := self._pursuits.get(event.image):
                     found.rider.on_rejected((event.pack, event.piece))
                 self._context.ban(event.source, event.reason)
-            case e.BaseDamaged():
-                if found := self._pursuits.get(event.image):
-                    found.image.mending.base_damaged(event.start, event.stop)
-                    found.gateway.dirty = True
-            case e.Damaged():
-                if found := self._pursuits.get(event.image):
-                    found.image.mending.damaged(event.ranges)
-                    found.gateway.dirty = True
-            case e.Unreadable():
-                if found := self._pursuits.get(event.image):
-                    found.image.mending.unreadable(event.pack, event.piece)
-            case e.ImageVerified():
-                if found := self._pursuits.get(event.image):
-                    found.image.verified()
-                    if found.making is not None:
-                        found.making.tell()
-            case e.DeltaUsed():
-                if (found := self._pursuits.get(event.image)) is not None and found.asking is not None:
-                    found.asking.used(event)
-            case e.DeltaMade():
-                if (found := self._pursuits.get(event.image)) is not None and found.making is not None:
-                    found.making.made(event)
-            case e.BaseLost():
-                if (found := self._pursuits.get(event.image)) is not None and found.making is not None:
-                    found.making.base_lost()
-            case e.Recomputed():
-                found = self._pursuits.get(event.image)
-                if found is not None and found.recomputing is not None:
-                    found.recomputing.ended(event)
-            case e.ReadBackFailed():
-                if found := self._pursuits.get(event.image):
-                    found.image.mending.read_back_failed()
             case _:
-                raise AssertionError(f"unhandled event {event!r}")
+                if found := self._pursuits.get(event.image):
+                    found.happened(event)
 
     def _on_connected(self, device: str, host: str) -> None:
         context = self._context

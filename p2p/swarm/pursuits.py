@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import count
+from typing import assert_never
 
 from p2p.content.digests import Digest
+from p2p.swarm import events as e
 from p2p.swarm.context import Context
 from p2p.swarm.delta_asking import DeltaAsking
 from p2p.swarm.delta_making import DeltaMaking, delta_pack
@@ -38,6 +40,68 @@ class Pursuit:
         if self.making is not None:
             self.making.greet(device)
         self.image.greet(device)
+
+    def happened(self, event: e.ImageEvent) -> None:
+        """Something that came of what this image was in need of, or that befell what there is of it."""
+        image, making = self.image, self.making
+        match event:
+            case e.AtHand():
+                self._fill(event.indexes)
+            case e.Filled():
+                self._filled()
+                if self.asking is not None:  # before anybody is asked for chunks
+                    self.asking.due = True
+            case e.BaseDamaged():
+                image.mending.base_damaged(event.start, event.stop)
+                self.gateway.dirty = True
+            case e.Damaged():
+                image.mending.damaged(event.ranges)
+                self.gateway.dirty = True
+            case e.Unreadable():
+                image.mending.unreadable(event.pack, event.piece)
+            case e.ReadBackFailed():
+                image.mending.read_back_failed()
+            case e.ImageVerified():
+                image.verified()
+                if making is not None:
+                    making.tell()
+            case e.DeltaUsed():
+                if self.asking is not None:
+                    self.asking.used(event)
+            case e.DeltaMade():
+                if making is not None:
+                    making.made(event)
+            case e.BaseLost():
+                if making is not None:
+                    making.base_lost()
+            case e.Recomputed():
+                if self.recomputing is not None:
+                    self.recomputing.ended(event)
+            case _:
+                assert_never(event)
+
+    def _fill(self, indexes: tuple[tuple[Digest, bytes], ...]) -> None:
+        """Frames of these packs are on the device already, because somebody imported them.
+
+        While the driver fills the image with them, this node asks neither peers nor the WAN for anything of
+        it, and announces each piece as it is made, as ever. What is missing then it gets as any other does.
+        """
+        image = self.image
+        if image.complete:
+            return
+        image.wanted.filling = True
+        for name, data in indexes:
+            image.index_ready(name, data)
+        image.wanted.renew()
+        self.gateway.cancel_all()
+
+    def _filled(self) -> None:
+        """They are used up."""
+        image = self.image
+        image.wanted.filling = False
+        image.last_progress = image.context.now
+        image.replan = self.gateway.dirty = True
+        image.wanted.renew()
 
 
 class Pursuits:

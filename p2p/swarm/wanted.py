@@ -24,7 +24,7 @@ class Wanted:
 
     `in_flight`: requests (device, number) for each piece that peers are asked for; `storing`: bytes of each
     that came from a peer; `fetching`: which fetch over the WAN brings it. `due`: who may be asked for more.
-    `filling`: frames are on this device already (`at_hand`), and until they are used up nothing is wanted.
+    `filling`: frames are on this device already (`Pursuit`), and until they are used up nothing is wanted.
     `held`: chunks that a peer's delta is to bring (`delta_asking`).
     `done` (verified ranges) and `repair` (ranges that the base cannot make) are the image's, as `maps` and
     `holders` are. `route`: the pack along which the node works; ranges in `repair` come from the full pack.
