@@ -2,7 +2,7 @@
 
 Who asks the origin for the site hands in for it: `p2p.swarm.relay` decides who that is, `report_desk` when.
 What a peer says became of a report is believed until this device next asks the coordinator itself, which
-then knows better. Not for when to report or what (`reporting`).
+then knows better; so who swallows reports is found out. Not for when to report or what (`reporting`).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from p2p.content import report as reports
 from p2p.errors import ContentError, OriginError, StoreError
 from p2p.swarm import events as e
 from p2p.swarm import report_desk
-from p2p.swarm.relay import NOBODY
+from p2p.swarm.relay import NO_WORD, NOBODY
 from p2p.swarm.report_desk import Brought, ReportDesk
 
 log = logging.getLogger(__name__)
@@ -73,7 +73,9 @@ class HandingIn:
         """The origin has just answered, and there is something for the coordinator."""
         self._given: _Given | None = None
         self._believed: tuple[str, int] | None = None
-        """The peer that says that it handed our report in, and the number of that."""
+        """The peer that says that it handed our report in, or says nothing, and the number of that."""
+        self._overdue: int | None = None
+        """The number of a report of which there was no word in time."""
         self._unsupported_until = -math.inf
         self._able_at = math.inf
         """When this device takes reports of peers again; it does now if that is never."""
@@ -106,7 +108,7 @@ class HandingIn:
         self._count.at_least(known)
         if self._believed is not None and known < self._believed[1]:
             device, sequence = self._believed
-            log.warning("%s did not hand in report %d, though it said so; it gets no more", device, sequence)
+            log.warning("%s did not hand in report %d; it gets no more", device, sequence)
             self._driver.feed(e.ReportWithdrawn(sequence, doubted=device))
         self._believed = None
 
@@ -125,13 +127,16 @@ class HandingIn:
         line = signed_report(self._credentials.key, self.device, number, self._api.now(), said)
         self._given = given = _Given(number)
         self._driver.feed(e.ReportMade(number, urgent, line))
+        overdue = False
         try:
-            with trio.move_on_after(report_desk.waits_s(pause_s, urgent=urgent)):
+            with trio.move_on_after(report_desk.waits_s(pause_s, urgent=urgent)) as waiting:
                 await first_of(given.over, *unless)
+            overdue = waiting.cancelled_caught
         finally:
             self._given = None
             if given.result is None:
-                self._driver.feed(e.ReportWithdrawn(number))
+                self._overdue = number if overdue else None
+                self._driver.feed(e.ReportWithdrawn(number, overdue=overdue))
         if given.result in reports.TAKEN and given.device is not None:
             self._believed = given.device, number
             return True
@@ -148,7 +153,10 @@ class HandingIn:
     def returned(self, action: e.ReportReturned) -> None:
         """A peer's word of our report, or nobody takes it."""
         given = self._given
-        if given is not None and given.sequence == action.sequence:
+        if action.result == NO_WORD and action.sequence == self._overdue and action.device is not None:
+            # The coordinator tells with the check-in that follows whether it has it.
+            self._believed, self._overdue = (action.device, action.sequence), None
+        elif given is not None and given.sequence == action.sequence:
             given.result, given.device = action.result, action.device
             given.over.set()
             if action.certificate:

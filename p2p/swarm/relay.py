@@ -6,8 +6,8 @@ that is lost, refuses or is doubted is passed over for another; in the end the r
 which goes to the coordinator itself.
 
 What a peer says became of a report is a hint: the agent hears the truth when it next asks the coordinator
-(`agent.handing_in`), and who said otherwise is doubted here for a while. Not for when to report, nor for how
-the reports of others are gathered (`report_desk`).
+(`agent.handing_in`), and who said otherwise, or nothing, is doubted here for a while. Not for when to report,
+nor for how the reports of others are gathered (`report_desk`).
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from p2p.swarm.peer import Asked, Peer
 PROBE = "reports"
 """Asked for like metadata, which a node that takes no reports does not have."""
 
-NOBODY = "nobody"
-"""What became of a report that no peer takes."""
+NOBODY, NO_WORD = "nobody", "no-word"
+"""What became of a report that no peer takes, and of one that a peer has and says nothing of."""
 
 TRIES_MAX = 3
 """Peers that a report is offered to before its device goes to the coordinator itself."""
@@ -87,6 +87,8 @@ class Relay:
     def withdrawn(self, event: e.ReportWithdrawn) -> None:
         """The agent does without, or did not get what it was told."""
         if self._own is not None and self._own.sequence == event.sequence:
+            if event.overdue and self._number is not None:
+                self._return(self._with, NO_WORD)
             self._own = self._with = self._number = None
         if event.doubted is not None:
             self._doubt(event.doubted)

@@ -41,6 +41,10 @@ HASTENED_MAX = 16
 """Batches that one peer may hasten, by what it calls urgent or by filling the desk; it gets one back in each
 pause. More are refused: anyone can call anything urgent, and each batch is a request over the WAN."""
 
+RIVALS_MAX = 4
+"""Reports said to be of one device that one peer may have at the desk, having been given them to pass on. A
+fifth is refused, so that its device hears of that at once, and goes another way."""
+
 REPORT_ROUGHLY = 1024
 """Bytes of a report that a batch may always count on, and a peer for all that it may have at the desk."""
 
@@ -67,12 +71,23 @@ def first_quiet_s(pause_s: float) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Brought:
-    """A report at the desk: `device` wrote it, as its number `sequence`; `peer` brought it, as `message`."""
+    """A report at the desk: `device` wrote it, as its number `sequence`; `peer` brought it, as `message`.
+
+    So says the report: only the coordinator can tell whether it is forged.
+    """
 
     device: str
     sequence: int
     peer: str
     message: Report
+
+    @property
+    def place(self) -> tuple[str, str, int | None]:
+        """Who brought it and wrote it, and as which message; None: its writer did, whose latest counts."""
+        return self.peer, self.device, self.message.number if self.message.hops else None
+
+
+_Place = tuple[str, str, int | None]
 
 
 @dataclass(slots=True)
@@ -91,8 +106,9 @@ class ReportDesk:
     """
 
     def __init__(self) -> None:
-        self._waiting: dict[tuple[str, str], _Waiting] = {}
-        """By who brought it and who wrote it: nobody takes another's place."""
+        self._waiting: dict[_Place, _Waiting] = {}
+        """By `Brought.place`: nobody takes another's place, nor does what a third forges and an honest peer
+        passes on."""
         self._under_way: list[Brought] = []
         self._hastened: dict[str, tuple[float, float]] = {}
         """By peer: how many batches it has hastened, less what it got back, and when that was counted."""
@@ -104,13 +120,13 @@ class ReportDesk:
 
     def add(self, brought: Brought, pause_s: float, now: float) -> bool:
         """A report; it replaces an older one of the same device and peer. False: no room, or no pace."""
-        key, urgent = (brought.peer, brought.device), brought.message.urgent
+        key, urgent = brought.place, brought.message.urgent
         held = self._waiting.get(key)
         if not self._has_room(key, len(brought.message.report)):
             return False
         if held is not None and held.brought.sequence > brought.sequence:
             return True
-        leaving = {(b.peer, b.device) for b in self._under_way}
+        leaving = {b.place for b in self._under_way}
         next_at = min((w.due_at for k, w in self._waiting.items() if k not in leaving), default=math.inf)
         fills = held is None and len(self._waiting) + 1 >= limits.REPORTS_PER_BATCH_MAX
         hastens = urgent and next_at > now + URGENT_S  # else it goes along, which costs nothing
@@ -153,7 +169,7 @@ class ReportDesk:
     def answered(self) -> None:
         """The coordinator has said what became of each."""
         for brought in self._under_way:
-            key = brought.peer, brought.device
+            key = brought.place
             held = self._waiting.get(key)
             if held is not None and held.brought.sequence <= brought.sequence:
                 del self._waiting[key]
@@ -176,8 +192,10 @@ class ReportDesk:
         self._hastened[peer] = spent + 1, now
         return True
 
-    def _has_room(self, key: tuple[str, str], size: int) -> bool:
+    def _has_room(self, key: _Place, size: int) -> bool:
         if key not in self._waiting and len(self._waiting) >= limits.REPORTS_PER_BATCH_MAX:
+            return False
+        if sum(k[:2] == key[:2] for k in self._waiting if k != key) >= RIVALS_MAX:
             return False
         sizes = [
             len(w.brought.message.report) for k, w in self._waiting.items() if k[0] == key[0] and k != key

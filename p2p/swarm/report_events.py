@@ -30,11 +30,13 @@ class ReportMade(NamedTuple):
 class ReportWithdrawn(NamedTuple):
     """The local agent waits no more for this report of its own.
 
-    `doubted`: the peer that it was given to did not do what it said, and gets none for a while.
+    `doubted`: the peer that it was given to did not do what it said, and gets none for a while. `overdue`:
+    there was no word of it in all the time that there is for that; `ReportReturned` says who has it.
     """
 
     sequence: int
     doubted: str | None = None
+    overdue: bool = False
 
 
 class ReportHandedIn(NamedTuple):

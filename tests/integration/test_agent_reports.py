@@ -200,6 +200,12 @@ async def test_a_device_whose_reports_are_dropped_goes_to_the_coordinator_itself
             return heard is not None and heard.via is None and heard.at > began
 
         await until(lambda: all(map(heard_since, riders)), "both spoke for themselves")
+        names = [run.device.name for run in site.runs.values()]
+
+        def doubts(run: RunningAgent) -> bool:
+            return any(map(run.node._relay._doubted, names))
+
+        await until(lambda: any(map(doubts, riders)), "who swallows reports gets no more")
 
 
 async def test_who_says_that_it_handed_in_and_did_not_is_found_out(

@@ -13,6 +13,7 @@ from p2p.swarm.report_desk import (
     PER_PEER_MAX,
     REPORT_ROUGHLY,
     RETRY_S,
+    RIVALS_MAX,
     ROUTINE,
     URGENT_S,
     Brought,
@@ -121,6 +122,31 @@ def test_nobody_takes_the_place_of_anothers_report_nor_the_whole_desk() -> None:
     assert not desk.add(routine("more", peer="liar"), PAUSE_S, 0.0)
     assert desk.add(routine("d2"), PAUSE_S, 0.0)
     assert {true, forged, routine("d2")} <= set(desk.take(0.0))
+
+
+def passed_on(sequence: int, number: int, device: str = "d1") -> Brought:
+    """By an honest peer, which was given it by whoever says that it is of `device`."""
+    return Brought(device, sequence, "relay", Report(number, False, 1, bytes(300)))
+
+
+@pytest.mark.parametrize("forged_first", [True, False])
+def test_a_forged_report_by_way_of_an_honest_peer_does_not_push_the_true_one_out(forged_first: bool) -> None:
+    desk = ReportDesk()
+    true, forged = passed_on(5, 1), passed_on(1 << 40, 2)
+    for brought in (forged, true) if forged_first else (true, forged):
+        assert desk.add(brought, PAUSE_S, 0.0)
+    assert set(desk.take(ROUTINE * PAUSE_S)) == {true, forged}
+    desk.answered()
+    assert len(desk) == 0
+
+
+def test_of_many_that_are_said_to_be_of_one_device_more_are_refused_at_once() -> None:
+    desk = ReportDesk()
+    for n in range(RIVALS_MAX):
+        assert desk.add(passed_on(n, n), PAUSE_S, 0.0)
+    assert not desk.add(passed_on(99, 99), PAUSE_S, 0.0)
+    assert desk.add(passed_on(1, 98, "d2"), PAUSE_S, 0.0)
+    assert desk.add(routine("d1", 99), PAUSE_S, 0.0), "its own word"
 
 
 @pytest.mark.parametrize("pause_s", [1.0, 60.0, 1800.0, 86_400.0])

@@ -11,7 +11,7 @@ from p2p.content import limits
 from p2p.swarm import events as e
 from p2p.swarm import messages as m
 from p2p.swarm.node import SwarmNode
-from p2p.swarm.relay import DOUBT_S, NOBODY, PROBE, REFUSED_S, TRIES_MAX
+from p2p.swarm.relay import DOUBT_S, NO_WORD, NOBODY, PROBE, REFUSED_S, TRIES_MAX
 from p2p.swarm.wire import PROTOCOL
 
 PAUSE_S = 1800.0
@@ -202,6 +202,16 @@ def test_what_the_agent_waits_for_no_more_is_not_returned(rider: Rider) -> None:
     rider.feed(e.ReportWithdrawn(1))
     rider.hear("d2", m.Reported(number, "ok"))
     assert rider.returned == []
+
+
+def test_it_is_known_who_has_a_report_that_there_is_no_word_of(rider: Rider) -> None:
+    rider.report()
+    rider.taken("d2")
+    rider.feed(e.ReportWithdrawn(1, overdue=True))
+    assert rider.returned == [e.ReportReturned(1, "d2", NO_WORD)]
+    rider.report(2)
+    rider.feed(e.ReportWithdrawn(1, overdue=True))
+    assert len(rider.returned) == 1, "not of another"
 
 
 def test_who_claimed_to_have_handed_in_gets_no_more_for_a_while_longer_each_time(rider: Rider) -> None:
