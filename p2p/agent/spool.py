@@ -40,7 +40,10 @@ class SpoolMemory:
 
 
 class Spool:
-    """Memory first, then one file per pack, in `directory`. Calls block, and may come from any thread."""
+    """Memory first, then one file per pack, in `directory`. Calls block, and may come from any thread.
+
+    None waits for what another reads or writes: the event loop's thread reads here while others write.
+    """
 
     def __init__(
         self, directory: Path, quota: DiskQuota | None = None, memory: SpoolMemory | None = None
@@ -56,15 +59,31 @@ class Spool:
 
     def keep(self, pack: Digest, offset: int, stored: Buffer) -> bool:
         """Keep stored bytes where they are in the pack; whether that was possible."""
-        key = (pack, offset)
+        size, key = len(stored), (pack, offset)
         with self._lock:
             if self._closed:
                 return False
             self._let_go(key)
-            if self._memory.take(len(stored)):
+            if self._memory.take(size):
                 self._held[key] = bytes(stored)
                 return True
-            return self._write(key, stored)
+            taken = self._kept.get(key) != size
+            if taken and self._quota is not None and not self._quota.take(size):
+                return False
+            descriptor = self._own(pack, new=True)
+        written = False
+        if descriptor is not None:
+            with contextlib.suppress(OSError):
+                written = os.pwrite(descriptor, stored, offset) == size
+            os.close(descriptor)
+        with self._lock:
+            written = written and not self._closed
+            counts = written and self._kept.get(key) != size
+            if written:
+                self._kept[key] = size
+            if taken and not counts and self._quota is not None:
+                self._quota.give(size)
+        return written
 
     def read(self, pack: Digest, offset: int, size: int) -> bytes | None:
         """What was kept there; None once it is closed."""
@@ -72,11 +91,17 @@ class Spool:
             held = self._held.get((pack, offset))
             if held is not None:
                 return held[:size]
-            return os.pread(self._files[pack], size, offset) if pack in self._files else None
+            descriptor = self._own(pack, new=False)
+        if descriptor is None:
+            return None
+        try:
+            return os.pread(descriptor, size, offset)
+        finally:
+            os.close(descriptor)
 
     def close(self) -> None:
         """Drop all of it."""
-        with self._lock:  # a patch may still be under way in another thread
+        with self._lock:  # whoever is reading or writing has a descriptor of its own
             self._closed = True
             for key in list(self._held):
                 self._let_go(key)
@@ -92,21 +117,14 @@ class Spool:
         if held is not None:
             self._memory.give(len(held))
 
-    def _write(self, key: tuple[Digest, int], stored: Buffer) -> bool:
-        size, (pack, offset) = len(stored), key
-        fresh = self._kept.get(key) != size
-        if fresh and self._quota is not None and not self._quota.take(size):
-            return False
-        written = False
-        with contextlib.suppress(OSError):
-            if pack not in self._files:
+    def _own(self, pack: Digest, *, new: bool) -> int | None:
+        """A descriptor of a pack's file for one caller, which `close` leaves alone."""
+        try:
+            if new and pack not in self._files:
                 self._files[pack] = self._new_file(pack)
-            written = os.pwrite(self._files[pack], stored, offset) == size
-        if written:
-            self._kept[key] = size
-        elif fresh and self._quota is not None:
-            self._quota.give(size)
-        return written
+            return os.dup(self._files[pack]) if pack in self._files else None
+        except OSError:
+            return None
 
     def _new_file(self, pack: Digest) -> int:
         self._directory.mkdir(parents=True, exist_ok=True)
