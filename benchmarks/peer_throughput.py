@@ -50,6 +50,8 @@ from p2p.content.digests import Digest, sha256
 from p2p.ports import PeerAddress
 
 CHILD_S_MAX = 60.0
+GOAL = 2.5
+"""Times the bytes a second of the fastest rival, at no more processor time a byte."""
 
 TUNED: dict[str, Any] = {
     # one peer on loopback, as fast as it goes
@@ -361,7 +363,7 @@ def measure(
         "medians": medians,
         "fastest_rival": fastest,
         "ratio": medians["slipstream"]["MB_per_s"] / rivals[fastest] if fastest else None,
-        "goal": 2.0,
+        "goal": GOAL,
         "unavailable": unavailable,
     }
 
@@ -407,6 +409,10 @@ def main() -> None:
             print(json.dumps(result, indent=2) if options.json else _table(result))
 
 
+def _cpu_both(median: dict[str, float]) -> float:
+    return median["send_cpu_s_per_GB"] + median["receive_cpu_s_per_GB"]
+
+
 def _table(result: dict[str, Any]) -> str:
     lines = [f"{'':24}{'MB/s':>8}{'CPU s/GB send':>16}{'receive':>10}"]
     for name, median in result["medians"].items():
@@ -415,8 +421,10 @@ def _table(result: dict[str, Any]) -> str:
     if result["ratio"] is None:
         lines.append(result["unavailable"])
     else:
+        ours, rival = (_cpu_both(result["medians"][who]) for who in ("slipstream", result["fastest_rival"]))
         lines.append(
-            f"slipstream is {result['ratio']:.2f} x {result['fastest_rival']} (goal {result['goal']:g})"
+            f"slipstream is {result['ratio']:.2f} x {result['fastest_rival']} (goal {result['goal']:g}),"
+            f" at {ours / rival:.2f} x its processor time per GB of both ends (goal 1)"
         )
     return "\n".join(lines)
 

@@ -5,7 +5,7 @@
 Two processes on loopback, TLS 1.3 with certificates of both ends as agents have them, records of at most
 16 KiB, pieces of 256 KiB; the file is in memory.
 
-- `openssl`: the programs `openssl s_server` and `s_client`, from a file to `/dev/null`, if they are there;
+- `openssl`: the programs `openssl s_server` and `s_client`, from a file to `/dev/null`, if they are here;
 - `sockets`: blocking `ssl.SSLSocket`, nothing else;
 - `sockets, verified`: the same, each piece read from a file, hashed (SHA-256) and written to a file;
 - `trio`: `trio.SSLStream` alone: what it would cost to build on that;
