@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from p2p.adapters.disk_quota import DiskQuota
-from p2p.agent.spool import Spool
+from p2p.agent.spool import Spool, SpoolMemory
 from p2p.content.digests import Buffer, Digest, sha256
 
 PACK, OTHER = sha256(b"pack"), sha256(b"other")
@@ -34,7 +34,7 @@ class SlowDisk:
 def test_who_reads_does_not_wait_for_who_writes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, of_it: Digest
 ) -> None:
-    spool = Spool(tmp_path / "spool")
+    spool = Spool(tmp_path / "spool", memory=SpoolMemory(0))
     assert spool.keep(PACK, 0, b"before")
     disk = SlowDisk(monkeypatch)
     with ThreadPoolExecutor(2) as pool:
@@ -53,7 +53,7 @@ def test_what_is_written_as_the_spool_is_closed_is_not_kept_and_costs_no_quota(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, closes: bool
 ) -> None:
     quota = DiskQuota(tmp_path, (), 100)
-    spool = Spool(tmp_path / "spool", quota)
+    spool = Spool(tmp_path / "spool", quota, SpoolMemory(0))
     disk = SlowDisk(monkeypatch)
     with ThreadPoolExecutor(1) as pool:
         writing = pool.submit(spool.keep, PACK, 0, bytes(60))
@@ -68,7 +68,7 @@ def test_what_is_written_as_the_spool_is_closed_is_not_kept_and_costs_no_quota(
 
 def test_the_same_twice_counts_once(tmp_path: Path) -> None:
     quota = DiskQuota(tmp_path, (), 100)
-    spool = Spool(tmp_path / "spool", quota)
+    spool = Spool(tmp_path / "spool", quota, SpoolMemory(0))
     assert spool.keep(PACK, 0, bytes(60))
     assert spool.keep(PACK, 0, bytes(60))
     assert not spool.keep(PACK, 60, bytes(60))
