@@ -210,14 +210,19 @@ class ImageSwarm:
         if planned is not None:
             usable = planned.base is None or planned.base == task.base
             return planned if usable else task.full_pack
-        if own is not None and patches_pay(own.frames.size, task.size, self.context.policy.cost):
+        chunks = task.full_pack.index.sha256 in self.maps
+        pays = own is not None and patches_pay(own.frames.size, task.size, self.context.policy.cost)
+        if own is not None and (pays or not chunks):
             name = own.index.sha256
             remotes = [r for _, r in self.context.remotes(task.image)]
             others = any(r.participant and r.participant.complete and not r.count(name) for r in remotes)
-            if others and self.context.now - self.last_progress > self.context.policy.fallback_s:
+            claimed = any(r.count(name) for r in remotes)
+            if claimed and others and self.context.now - self.last_progress > self.context.policy.fallback_s:
                 self._forsaken = True  # those who say that they have patches give none; others have the image
             if self._forsaken:
-                return task.full_pack
+                self.indexes.need(task.full_pack)
+                if chunks:
+                    return task.full_pack
             if any(r.has_all(name) for r in remotes):
                 return own
             if name in self.maps and all(self.holders.count(k) for k in self.wanted.missing(name)):

@@ -90,14 +90,15 @@ class Recomputing:
         return any(p is not None and not p.complete and p.base == self._image.task.base for p in said)
 
     def _lacking(self, name: Digest) -> Iterator[PieceKey]:
-        """Patches that nobody here serves, and that are worth the time."""
+        """Patches that nobody here serves, and that are worth the time, or all where chunks cannot be had."""
         serves, count = self._image.serves.get(name, ()), self._image.holders.count
         weights = self._context.policy.cost
+        chunks = self._image.task.full_pack.index.sha256 in self._image.maps
         for piece in self._image.maps[name].pieces:
             key = (name, piece.number)
             if not piece.is_patch or piece.number in serves or key in self._failed or count(key):
                 continue
-            if patches_pay(piece.wire_size, piece.target_length, weights, anew=True):
+            if not chunks or patches_pay(piece.wire_size, piece.target_length, weights, anew=True):
                 yield key
 
     def _next(self, name: Digest) -> PieceKey | None:

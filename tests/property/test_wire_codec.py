@@ -55,7 +55,10 @@ messages = st.one_of(
     st.builds(m.HaveMore, digests, digests, st.lists(pieces, max_size=40).map(tuple)),
     st.builds(m.Want, requests, digests, digests, pieces),
     st.builds(m.Piece, requests, payloads),
-    st.builds(m.Lease, digests, digests, st.integers(0, 15), frames, frames),
+    st.builds(m.Part, requests, st.integers(0, limits.MESSAGE_PAYLOAD_MAX), st.binary(max_size=300)),
+    st.builds(
+        m.Lease, digests, digests, st.integers(0, 15), frames, frames, st.integers(0, limits.LEASE_BYTES_MAX)
+    ),
     st.builds(
         m.Peers, st.lists(st.tuples(names, hosts, ports), max_size=limits.PEER_EXCHANGE_MAX).map(tuple)
     ),
@@ -64,7 +67,7 @@ messages = st.one_of(
     st.builds(
         m.Report, requests, st.booleans(), st.integers(0, 8), st.binary(max_size=limits.REPORT_SIZE_MAX)
     ),
-    st.builds(m.Reported, requests, names),
+    st.builds(m.Reported, requests, names, st.binary(max_size=limits.CERTIFICATE_SIZE_MAX)),
     st.builds(
         m.Uplink,
         st.none() | st.integers(0, limits.PRICE_MAX),
