@@ -90,14 +90,16 @@ async def test_a_carrier_makes_patches_anew_for_a_site_without_wan(
     assert device.status["ledger"]["chunks"] == 0
 
 
+def changed_by_hand(image: bytes) -> bytes:
+    """Bytes were put in near the beginning, and all that follows has moved."""
+    return image[: 300 * KIB] + b"put in by hand" * 99 + image[300 * KIB :]
+
+
 async def test_a_device_with_content_that_nobody_knows_fetches_only_what_it_has_not(fleet: FleetRig) -> None:
-    """Its system was changed: bytes were put in near the beginning, and all that follows has moved."""
     fleet.order("2.0")
     async with HostileOrigin(fleet.repository.directory).serving() as origin:
         device = fleet.device("d1", origin=origin.url)
-        strange = bytearray(IMAGES["2.0"])
-        strange[300 * KIB : 300 * KIB] = b"put in by hand" * 99
-        device.slot("a").write_bytes(strange)
+        device.slot("a").write_bytes(changed_by_hand(IMAGES["2.0"]))
         assert await device.once() is None
     full = fleet.pack("2.0", None)
     fetched = origin.sent[f"objects/{full.frames.sha256.hex()}"]
@@ -113,9 +115,7 @@ async def test_a_base_is_not_looked_through_where_processor_time_is_dear(fleet: 
     fleet.order("2.0")
     async with HostileOrigin(fleet.repository.directory).serving() as origin:
         device = fleet.device("d1", origin=origin.url)
-        strange = bytearray(IMAGES["2.0"])
-        strange[300 * KIB : 300 * KIB] = b"put in by hand" * 99
-        device.slot("a").write_bytes(strange)
+        device.slot("a").write_bytes(changed_by_hand(IMAGES["2.0"]))
         device.configure(origin=origin.url, extra="[cost]\ncpu_hour = 1e12")
         assert await device.once() is None
     full = fleet.pack("2.0", None)

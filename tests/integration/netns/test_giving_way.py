@@ -20,6 +20,9 @@ pytestmark = [pytest.mark.netns, pytest.mark.slow]
 QUEUE_MS = 100
 RATE = 4_000_000
 PAYLOAD = RATE / 8 * giving_way.WIRE
+SPAN_S = 10.0
+"""Two flows that share the link need some seconds to take turns at it: in four, one had 0.43 to 0.80 of it,
+in ten 0.46 to 0.67."""
 
 
 def test_a_fetch_leaves_the_link_to_a_download_and_takes_it_when_it_is_alone(
@@ -45,7 +48,7 @@ def share_beside_an_update(site: RunningSite, *, gives_way: bool) -> float:
     began = giving_way.first_at(download.log)
     time.sleep(max(0.0, began + giving_way.SETTLE_S - time.monotonic()))
     before = time.monotonic()
-    time.sleep(4.0)
+    time.sleep(SPAN_S)
     share = giving_way.rate(giving_way.samples(download.log), before, time.monotonic(), PAYLOAD)
     assert not any(device.watch(site.release) for device in site.devices), "over too soon"
     download.kill()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -14,20 +13,9 @@ from sqlalchemy import select
 from coordinator.db.models import AuditEntry, Certificate
 from coordinator.db.revocations import mark_revoked
 from p2p.content.revocation import Reason
-from tests.support.fleet_repository import Answer, FakeDevice, Fleet, Running, running
+from tests.support.fleet_repository import Answer, FakeDevice, Fleet, Running
 
 DAYS = 730
-
-
-@pytest.fixture(scope="module")
-def fleet(tmp_path_factory: pytest.TempPathFactory) -> Fleet:
-    return Fleet.make(tmp_path_factory.mktemp("renewal"))
-
-
-@pytest.fixture(scope="module")
-def server(fleet: Fleet) -> Iterator[Running]:
-    with running(fleet) as found:
-        yield found
 
 
 class Enrolled(FakeDevice):
