@@ -155,7 +155,7 @@ def _facts(
         "with_faults": faults,
         "awkward": awkward,
         "devices": summary.devices,
-        "virtual_s": summary.virtual_s,
+        "virtual_s": round(summary.virtual_s, 3),
         "events": summary.events,
         "amplification": {
             "median": summary.median,

@@ -5,13 +5,12 @@ A run that breaks a rule (or the code) is kept as a scenario file that runs on i
 
 from __future__ import annotations
 
-import multiprocessing
 import statistics
 import time
 import traceback
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +20,7 @@ from sim.checks.checked import Checks, run_checked
 from sim.checks.random_scenario import random_scenario
 from sim.outcome import Violation
 from sim.runs.shrink import TRIES_MAX, shrink
+from sim.runs.workers import end_pool, start_pool
 from sim.scenario.model import Scenario
 from sim.scenario.writing import scenario_text
 from sim.world.run import Seams
@@ -140,7 +140,7 @@ def soak(
                 return
         return
     waiting: dict[Future[SoakRun], int] = {}
-    pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"))
+    pool = start_pool(jobs)
     try:
         while True:
             while len(waiting) < 2 * jobs and time.monotonic() < until:
@@ -159,7 +159,7 @@ def soak(
                     yield SoakRun(seed, 0, 0.0, 0, 0.0, None, None, (), (died,))
                     return
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+        end_pool(pool)
 
 
 def keep_failed(

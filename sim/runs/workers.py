@@ -20,7 +20,7 @@ from typing import Any, Protocol, TypeAlias
 from p2p.errors import OperatorError, SlipstreamError
 from sim.runs.keep import KeptRun
 
-__all__ = ["DaskWorkers", "Done", "Failure", "LocalWorkers", "Workers"]
+__all__ = ["DaskWorkers", "Done", "Failure", "LocalWorkers", "Workers", "end_pool", "start_pool"]
 
 CONNECT_S = 15
 
@@ -72,7 +72,7 @@ class LocalWorkers:
             alone = bool(suspects)
             queue, width = (suspects, 1) if alone else (waiting, min(self.count, len(waiting)))
             running: dict[Future[Done], int] = {}
-            pool = ProcessPoolExecutor(width, multiprocessing.get_context("spawn"), initializer=_quiet)
+            pool = start_pool(width)
             broken = False
             try:
                 while (queue and not broken) or running:
@@ -90,7 +90,7 @@ class LocalWorkers:
                             else:
                                 suspects.append(number)
             finally:
-                _end(pool)
+                end_pool(pool)
 
 
 class DaskWorkers:
@@ -136,13 +136,18 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _quiet() -> None:
-    """An interrupt of the terminal is for the parent, which ends its workers."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def start_pool(width: int) -> ProcessPoolExecutor:
+    """So many processes; to be ended by `end_pool`."""
+    return ProcessPoolExecutor(width, multiprocessing.get_context("spawn"), initializer=_quiet)
 
 
-def _end(pool: ProcessPoolExecutor) -> None:
+def end_pool(pool: ProcessPoolExecutor) -> None:
     """End a pool, whatever it is at; its own thread too, which the end of Python would find half gone."""
     for process in multiprocessing.active_children():
         process.terminate()
     pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _quiet() -> None:
+    """An interrupt of the terminal is for the parent, which ends its workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

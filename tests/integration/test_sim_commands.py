@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
@@ -216,7 +218,23 @@ def test_a_run_that_needs_too_much_memory_does_not_start(
     assert "9,000,000,000 devices of real code need about" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["list", "show", "run", "replay", "plan", "sweep", "report"])
+@pytest.mark.parametrize("command", ["list", "show", "run", "replay", "plan", "sweep", "soak", "report"])
 def test_every_command_has_examples(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert slipstream(["sim", command, "--help"]) == 0
     assert f"\n    slipstream sim {command}" in capsys.readouterr().out
+
+
+def test_a_soak_on_several_processes_tells_the_same_and_ends_quietly(tmp_path: Path) -> None:
+    """A real process: what its own end has to say of a pool is said when the command is over."""
+
+    def soak(jobs: int) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-c", "from p2p.cli import main; main()", "sim", "soak", "--no-faults", "--json",
+             "--runs", "5", "--seed", "0", "--jobs", str(jobs), "--out", str(tmp_path)],
+            capture_output=True, text=True, timeout=300, check=True,
+        )  # fmt: skip
+
+    alone, both = soak(1), soak(2)
+    assert json.loads(alone.stdout) == json.loads(both.stdout)
+    assert "Traceback" not in both.stderr
+    assert "Exception" not in both.stderr
