@@ -202,15 +202,17 @@ class Gateway:
     def _call_spares(self) -> None:
         """Who holds leases may be slow, or fetch nothing: what nobody holds is fetched by others meanwhile.
 
-        Then it shows how quickly frames come here, and for how long the others are to be believed.
+        Then it shows how quickly frames come here, and for how long the others are to be believed. Spares of
+        whose fetches bytes come are enough: on a thin link each one more makes all of them slower.
         """
         site, now = self._image.site, self._context.now
         since = max(self._image.last_progress, self._leases.brought_at, site.ready_at or now)
         spare = min(SPARES_MAX, int((now - since) / self._context.policy.fallback_s))
         if spare and not (self._rate.unknown and self._leases.leave_some(site.plan.pack)):
             spare = 0
-        if spare != site.spare:
-            site.spare = spare
+        moving = self._leases.moving() if spare else frozenset[str]()
+        if (spare, moving) != (site.spare, site.moving):
+            site.spare, site.moving = spare, moving
             self.dirty = self._image.replan = True
 
     def _doubt_hearsay(self) -> None:

@@ -104,6 +104,8 @@ class Leases:
         if len(remote.leases) >= self._context.policy.fetches_max:
             return False
         image.lessors[peer.device] = peer
+        if remote.conduct.leased_at <= remote.conduct.gave_at:
+            remote.conduct.leased_at = now
         remote.brings = message.pack
         stop = image.indexes.run_stop(message.pack, message.start, message.stop)
         lease = LeaseState(message.pack, message.start, stop, now, now, now, message.came)
@@ -152,6 +154,17 @@ class Leases:
             for lease in remote.leases.values()
             if lease.pack == pack and (defers is None or defers(peer.device, lease.began))
             for frame in range(lease.start, min(lease.stop, frames))
+        }
+
+    def moving(self) -> set[str]:
+        """Connected devices of whose fetches bytes come, as they say themselves, or may come any moment."""
+        now, stall_s = self._context.now, self._context.policy.stall_s
+        return {
+            peer.device
+            for peer, remote in self._image.leasing()
+            for lease in remote.leases.values()
+            if now - remote.conduct.leased_at <= stall_s
+            or lease.moves(now, self._largest(lease.pack, lease.start, lease.stop))
         }
 
     def holders(self) -> Iterator[str]:
@@ -214,9 +227,7 @@ class Leases:
 
         As long as no rate is known, at the least rate, the link shared.
         """
-        pieces = self._image.maps.get(pack) if pack is not None else None
-        frames = pieces.index.frames[start:stop] if pieces is not None else ()
-        largest = max((f.stored_size for f in frames), default=limits.STORED_FRAME_MAX)
+        largest = self._largest(pack, start, stop)
         least = RATE_MIN / max(1, len(self._image.site.gateways))
         known = self._rate.slowest(other_min=SLOWER * least)
         return self._context.policy.stall_s + largest / (known / SLOWER if known is not None else least)
@@ -230,6 +241,12 @@ class Leases:
 
     def _believes(self, remote: RemoteImage) -> bool:
         return not remote.distrusted and self._context.now >= remote.conduct.stalled_until
+
+    def _largest(self, pack: Digest | None, start: int, stop: int) -> int:
+        """Stored bytes of the largest frame; the most that there may be where the index is not here."""
+        pieces = self._image.maps.get(pack) if pack is not None else None
+        frames = pieces.index.frames[start:stop] if pieces is not None else ()
+        return max((f.stored_size for f in frames), default=limits.STORED_FRAME_MAX)
 
     def _is_late(self, peer: Peer, conduct: Conduct, lease: LeaseState) -> bool:
         """Whether it is kept up no more, or nothing comes of it. News waits behind pieces on its way.

@@ -46,6 +46,10 @@ class Asked:
     arrives_from: float = 0.0
 
 
+MOVES_FOR = 3.0
+"""So many times as long as its holder's pace makes a frame take is a lease taken for one that moves."""
+
+
 @dataclass(slots=True)
 class LeaseState:
     """Frames `[start, stop)` of `pack` that a peer said it fetches.
@@ -62,6 +66,12 @@ class LeaseState:
     progressed: float
     came: int = 0
 
+    def moves(self, now: float, size: int) -> bool:
+        """Whether, by what its holder says has come, a frame of `size` bytes is about to be whole, or late by
+        no more than a link that is shared with others makes it."""
+        said_s = self.renewed - self.progressed
+        return self.came > 0 and now - self.progressed <= MOVES_FOR * said_s * size / self.came
+
 
 LEASES_ABROAD_MAX = 32
 """Leases of one peer on images that this node is not at."""
@@ -73,8 +83,9 @@ class Conduct:
 
     `strikes` count pieces that it did not give; past the policy's maximum nothing it says of the
     image is believed until `distrusted_until`, longer each time. `stalled_until`: its leases count for
-    nothing, as they stalled at `stalled_at`. `complete_at`: when it first said that it is complete, or
-    last proved it. `gave_at`: when it last gave a piece; `awaited_at`: when its return was last waited for.
+    nothing, as they stalled at `stalled_at`; `leased_at`: the first one since it last gave a piece.
+    `complete_at`: when it first said that it is complete, or last proved it. `gave_at`: when it last gave a
+    piece; `awaited_at`: when its return was last waited for.
     """
 
     strikes: int = 0
@@ -85,6 +96,7 @@ class Conduct:
     stalled_until: float = 0.0
     stalled_at: float = -math.inf
     stalls: int = 0
+    leased_at: float = -math.inf
     complete_at: float | None = None
     gave_at: float = -math.inf
     awaited_at: float = -math.inf

@@ -43,10 +43,11 @@ class SiteView:
 
     `first`: others who are told of to those that may not know them, the most important first.
     `keeper`: who fetches indexes for those that only hear of each other. `known`: nobody has to be
-    waited for, as this node needs nothing of the image. `spare`: so many gateways more than usual, of
-    those that do not fetch yet, as nothing has come. `waits`: nothing is planned yet, as a peer that does not
-    take part yet may make a smaller pack possible; until `waits_until`. `coming`: packs of which this node
-    fetches frames, with the bytes of those that are not whole that the others were told of.
+    waited for, as this node needs nothing of the image. `spare`: so many gateways more than usual, as
+    nothing has come: those of the `moving`, of whose fetches bytes come, that were called before, and others
+    that do not fetch yet. `waits`: nothing is planned yet, as a peer that does not take part yet may make a
+    smaller pack possible; until `waits_until`. `coming`: packs of which this node fetches frames, with the
+    bytes of those that are not whole that the others were told of.
     """
 
     def __init__(self, context: Context, task: ImageTask, hearsay: Hearsay, *, known: bool) -> None:
@@ -55,6 +56,7 @@ class SiteView:
         self.first: tuple[Participant, ...] = ()
         self.keeper: str | None = None
         self.spare = 0
+        self.moving: AbstractSet[str] = frozenset()
         self.waits = False
         self.waits_until = math.inf
         self.coming: list[tuple[Digest, int]] = []
@@ -187,7 +189,8 @@ class SiteView:
         if busy:  # incumbents first: a newcomer never displaces one
             order = sorted(order, key=lambda d: d not in busy)
         count = gateway_count(len(participants), context.policy.gateways_max)
-        spares = [d for d in order[count:] if d not in busy][: self.spare]
+        called = sum(device in self.moving for device in order[count:])
+        spares = [d for d in order[count:] if d not in busy][: max(0, self.spare - called)]
         self.gateways = (*order[:count], *spares)
         who = {p.device: p for p in participants}
         complete = [p for p in participants if p.complete and p is not own]

@@ -131,14 +131,17 @@ def test_a_delta_device_does_not_pay_the_full_image_for_a_liar() -> None:
     assert site.wan_bytes <= release.pack(BASE).wan_bytes + release.pack(None).index.size
 
 
-def gateway(site: Site, device: str, *, renew_s: float | None, have_more: bool = False) -> Hostile:
-    """Takes leases on all it can and delivers nothing."""
+def gateway(
+    site: Site, device: str, *, renew_s: float | None, have_more: bool = False, came: int = 0
+) -> Hostile:
+    """Takes leases on all it can and delivers nothing; `came`: bytes that it says come a second."""
     release = site.release
     pack = release.pack(None).index.sha256
 
     def leases() -> list[m.Message]:
         said: list[m.Message] = [
-            m.Lease(release.task_image, pack, slot, 8 * slot, min(8 * slot + 8, 16)) for slot in range(2)
+            m.Lease(release.task_image, pack, slot, 8 * slot, min(8 * slot + 8, 16), int(came * site.now))
+            for slot in range(2)
         ]
         if have_more:
             said.append(m.HaveMore(release.task_image, pack, (0, 64)))

@@ -47,6 +47,17 @@ def test_greedy_gateways_do_not_take_the_places_of_those_who_are_called_instead(
     assert site.now <= alone_s(site) + 30 + EACH_S + 15
 
 
+@pytest.mark.parametrize("came", [5_000, 200_000])
+def test_greedy_gateways_that_say_that_bytes_come_take_no_more_time_each_than_it_takes_to_call_another(
+    came: int,
+) -> None:
+    site = site_of(2)
+    for n in range(5):
+        gateway(site, f"greedy{n}", renew_s=1.0, came=came)
+    assert run(site, 2000) <= 1.05
+    assert site.now <= alone_s(site) + 5 * 30 + EACH_S + 15
+
+
 def test_who_brought_nothing_once_is_no_gateway_and_is_waited_for_less_the_next_time() -> None:
     """Its leases are on what is fetched last, for as long as it is believed again."""
     site = site_of(2, release=make_release(192 * MIB, {}))
