@@ -102,6 +102,9 @@ class Checks(Observer):
         self.ledgers.sent(source, target, message)
         self.revoked.sent(source, target, message)
 
+    def divided(self, device: Device) -> None:
+        self.budget.divided(device)
+
     def fetch_started(self, device: Device, action: e.Fetch) -> None:
         self.wan.fetch_started(device, action)
         self.budget.fetch_started(device, action)

@@ -170,6 +170,8 @@ class WanRule(Observer):
                 self._hold_again(account, device, ((0, event.task.size),))
             case e.Drop():
                 self._left(device, event.image, "given up")
+                if self._faulty:  # with its base only it could use what it had fetched
+                    self._without(self._account(device, event.image), device)
             case e.BaseDamaged():
                 self._damaged(device, event.image, ((event.start, event.stop),))
             case e.Damaged():

@@ -69,6 +69,8 @@ class Fetcher:
         """So many devices share the site's budget now."""
         self._among = action.among
         self._keep_to_budget()
+        if self._world.observer is not None:
+            self._world.observer.divided(self._device)
 
     @property
     def active(self) -> bool:

@@ -52,6 +52,9 @@ class Observer:
     def sent(self, source: str, target: str, message: m.Piece | m.Blob) -> None:
         """A message with a payload was queued."""
 
+    def divided(self, device: Device) -> None:
+        """It takes another part of its site's budget from now on."""
+
     def fetch_started(self, device: Device, action: e.Fetch) -> None:
         """A range of frames is asked of the origin."""
 

@@ -67,6 +67,10 @@ def test_pinned_seeds_of_awkward_sites(batch: int, faults: bool) -> None:
         # What was asked of one that had fetched another pack counted as fetched, and its own frames no more.
         (80000074, False),
         (80000160, False),
+        # A budget was divided anew, and nothing happened that had the rule look at it again.
+        (81000623, True),
+        # A full disk before the install: the others could use no patch of what the device had fetched.
+        (81000050, True),
     ],
 )
 def test_awkward_sites_that_went_wrong(seed: int, faults: bool) -> None:
