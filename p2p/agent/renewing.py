@@ -2,8 +2,9 @@
 
 It comes in the answer to a check-in, or with a peer's word of a report (`coordinator.api.renewing`), so it
 costs no request. Whoever brought it, it must be the fleet CA's, for this very key, device and site, and end
-later than what is held; anything else changes nothing. The file is replaced whole: after a cut the old one or
-the new one is there, and both are good. Connections that are open stay open.
+later than what is held; anything else changes nothing. Nor is it put beside another key or CA than the agent
+runs with: an operator may have enrolled the device anew meanwhile. The file is replaced whole: after a cut
+the old one or the new one is there, and both are good. Connections that are open stay open.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+
+from cryptography.hazmat.primitives import serialization
 
 from p2p.adapters.files import SYSTEM_FILES, Files, replace_durably
 from p2p.adapters.identity import Credentials, check_certificate, load_credentials
@@ -56,7 +59,10 @@ class Renewing:
                 raise ConfigError(f"it is for {identity.device} at site {identity.site}")
             if leaf.not_valid_after_utc.timestamp() <= held.not_after:
                 return  # the same one again, or an old one that somebody kept
-            replace_durably(self._files, str(config.certificate_path), pem)
+            self._check_disk()
+            # Without what a messenger may have put around it, which others read as part of the chain.
+            alone = leaf.public_bytes(serialization.Encoding.PEM)
+            replace_durably(self._files, str(config.certificate_path), alone)
             renewed = load_credentials(config.key_path, config.certificate_path, config.fleet_ca_path)
             self._transport.use(renewed)
         except (ConfigError, OSError) as error:
@@ -69,6 +75,13 @@ class Renewing:
         if renewed.identity.groups != held.identity.groups:
             log.info("its groups are others now (%s): that takes effect with the next start",
                      ", ".join(sorted(renewed.identity.groups)) or "none")  # fmt: skip
+
+    def _check_disk(self) -> None:
+        """Raises `ConfigError` unless key and CA lie there as this agent read them, with a certificate."""
+        config, held = self._config, self.credentials
+        there = load_credentials(config.key_path, config.certificate_path, config.fleet_ca_path)
+        if there.key.public_key() != held.key.public_key() or there.authority != held.authority:
+            raise ConfigError("this device was enrolled anew; restart the agent to use that")
 
     def _day(self) -> str:
         return time.strftime("%Y-%m-%d", time.gmtime(self.credentials.not_after))

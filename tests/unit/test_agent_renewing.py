@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import ssl
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from coordinator.publishing.authority import FleetAuthority
 from p2p.adapters.files import SYSTEM_FILES, Files
-from p2p.adapters.identity import Credentials, load_credentials, make_key
+from p2p.adapters.identity import Credentials, load_credentials, load_key, make_key
 from p2p.agent.renewing import Renewing
 from p2p.content.digests import Digest, sha256
 
@@ -156,3 +157,36 @@ def test_a_full_disk_keeps_the_old_one(tmp_path: Path, caplog: pytest.LogCapture
     assert "No space left on device" in caplog.text
     assert (sha256(device.kept), device.used) == (held, [])
     assert device.renewing.asked_for(), "and goes on asking"
+
+
+def test_what_a_messenger_adds_to_a_good_one_does_not_reach_the_disk(device: Device) -> None:
+    """What TLS reads there beside the certificate would keep the agent from its next start."""
+    device.now += timedelta(days=20)
+    good = device.certificate()
+    added = b"-----BEGIN TRUSTED CERTIFICATE-----\nAAAA\n-----END TRUSTED CERTIFICATE-----\n"
+    device.renewing.take(b"a word before\n" + good + added)
+    assert device.kept == good
+    device.renewing.credentials.load_into(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
+
+
+@pytest.mark.parametrize("changed", ["key", "CA"])
+def test_one_for_what_was_replaced_on_disk_meanwhile_does_not_go_beside_it(
+    changed: str, device: Device, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The operator enrolled the device anew, or put another CA there; the agent has yet to be restarted."""
+    device.now += timedelta(days=20)
+    renewed = device.certificate()
+    authority = device.authority
+    if changed == "key":
+        device.config.key_path.unlink()
+        make_key(device.config.key_path)
+    else:
+        authority = new_authority(tmp_path / "other")
+        device.config.fleet_ca_path.write_text(authority.pem)
+    key = load_key(device.config.key_path).public_key()
+    anew = device.certificate(key=key, authority=authority)
+    device.config.certificate_path.write_bytes(anew)
+    with caplog.at_level(logging.WARNING):
+        device.renewing.take(renewed)
+    assert "restart the agent" in caplog.text
+    assert (device.kept, device.used) == (anew, [])
