@@ -82,6 +82,8 @@ class Reporting:
         self._revoking = revoking
         self._renewing = renewing
         self._written: dict[str, Any] | None = None
+        self._unwritten = ""
+        """Why the status file could not be written the last time, if it could not."""
         self._left = False
         self._pace = CheckInPace()
         self._checked_at = self._roster_at = -math.inf
@@ -169,15 +171,18 @@ class Reporting:
                 pause = STATUS_S
 
     def write_status(self) -> bool:
-        """Write the status file if anything changed; whether it had."""
+        """Write the status file if anything changed; whether it was. A failure is told once."""
         facts = self._facts()
         if facts == self._written:
             return False
-        self._written = facts
         try:
             write_status(self._config.status_path, {**facts, "updated": time.time()})
         except StoreError as error:
-            log.warning("%s", error.message)
+            if error.message != self._unwritten:
+                log.warning("%s (kept: what was there; it is tried again)", error.message)
+            self._unwritten = error.message
+            return False
+        self._written, self._unwritten = facts, ""
         return True
 
     async def _check_in(self, *, roster: bool = True) -> bool:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
+from pathlib import Path
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
+import pytest
 import trio
 from trio.testing import MockClock
 
+from p2p.adapters.status import read_status
 from p2p.agent.reporting import STATUS_REST_S, STATUS_S, Reporting
 
 
@@ -49,3 +53,22 @@ async def test_at_rest_it_is_looked_at_seldom_and_at_once_when_the_state_turns(
         assert agent.looked[0] == turned
         assert len(agent.looked) >= 5 / STATUS_S, "and often from then on"
         nursery.cancel_scope.cancel()
+
+
+def test_what_could_not_be_written_is_written_once_it_can_though_nothing_changes(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The disk was full when an update ended, and the device then rests for days."""
+    path = tmp_path / "run" / "status.json"
+    config = SimpleNamespace(status_path=path)
+    agent: Any = SimpleNamespace(
+        _facts=lambda: {"state": "idle"}, _written=None, _unwritten="", _config=config
+    )
+    with caplog.at_level(logging.WARNING):
+        for _ in range(3):
+            assert not Reporting.write_status(agent), "there is no hurry"
+    assert len(caplog.records) == 1, "the log is not filled with it"
+    path.parent.mkdir()
+    assert Reporting.write_status(agent)
+    assert (read_status(path) or {})["state"] == "idle"
+    assert not Reporting.write_status(agent), "it is there"
