@@ -233,7 +233,8 @@ class DeviceApi:
             _refuse_out(device)
         batch = decode_body(body, request.headers.get("content-encoding", "").strip().lower())
         try:
-            taken = Reports(self.database, self._key_of, self.reported, self.renewing).take(batch, by, now)
+            desk = Reports(self.database, self._key_of, self.reported, self.renewing)
+            taken = await desk.take(batch, by, now)
         except ContentError as error:
             raise refusal(error) from error
         answer: dict[str, object] = {"results": list(taken.results)}

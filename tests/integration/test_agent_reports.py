@@ -17,7 +17,7 @@ from fastapi import APIRouter
 
 from coordinator.api.device import DeviceApi as CoordinatorsApi
 from coordinator.api.renewing import Renewing
-from coordinator.api.reports import Reports, Taken
+from coordinator.api.reports import Reports
 from coordinator.app import Coordinator
 from coordinator.clock import wall_clock
 from coordinator.db.models import Device as Record
@@ -148,16 +148,16 @@ async def test_a_certificate_is_renewed_by_way_of_the_one_that_hands_in(
     fleet: FleetRig, served: tuple[Coordinator, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Peers that are connected stay so; who connects from then on sees the new one."""
-    take, wanted, handed_in = Reports.take, Renewing.wanted, list[str]()
+    take, wanted, handed_in = Reports._take, Renewing.wanted, list[str]()
 
-    def take_it(self: Reports, body: bytes, by: str, now: float) -> Taken:
+    def take_it(self: Reports, line: bytes, by: str, now: float, renewed: dict[str, str]) -> str:
         handed_in.append(by)
         try:
-            return take(self, body, by, now)
+            return take(self, line, by, now, renewed)
         finally:
             handed_in.pop()
 
-    monkeypatch.setattr(Reports, "take", take_it)
+    monkeypatch.setattr(Reports, "_take", take_it)
     monkeypatch.setattr(Renewing, "wanted", lambda *given: bool(handed_in) and wanted(*given))
     async with depot(fleet, served, certificate_days_ago=20) as site:
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import uuid
 from datetime import timedelta
@@ -9,8 +10,9 @@ from typing import Any
 
 import pytest
 
+from coordinator.api.device import DeviceApi
 from coordinator.api.operator import device_facts, site_facts
-from coordinator.api.reports import REPORT_AGE_MAX_S
+from coordinator.api.reports import REPORT_AGE_MAX_S, Reports
 from p2p.content import limits
 from tests.support.fleet_repository import FakeDevice, Fleet, Running
 
@@ -277,3 +279,22 @@ def test_a_report_of_what_is_no_text_loses_nobody_elses(
     refused = server.checkin(one, **said)
     assert (refused.status, refused.error) == (400, "bad-request")
     assert facts(server, two)["status"]["release"] == "1.0"
+
+
+def test_a_full_batch_lets_other_requests_have_their_turn_between_its_reports(server: Running) -> None:
+    coordinator = server.coordinator
+    api = DeviceApi(
+        coordinator.database, coordinator.authority, coordinator.repository.settings, server.clock.seconds
+    )
+    desk = Reports(api.database, api._key_of, api.reported, api.renewing)
+
+    async def turns() -> int:
+        """How often others had one while a batch was taken."""
+        count, taking = 0, asyncio.create_task(desk.take(b"x\n" * limits.REPORTS_PER_BATCH_MAX, "d1", 0.0))
+        while not taking.done():
+            await asyncio.sleep(0)
+            count += 1
+        assert (await taking).results == ["bad-report"] * limits.REPORTS_PER_BATCH_MAX
+        return count
+
+    assert asyncio.run(turns()) >= limits.REPORTS_PER_BATCH_MAX
