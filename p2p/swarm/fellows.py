@@ -39,6 +39,8 @@ class Fellows:
         """By device: the image, and who named it."""
         self._joined: dict[tuple[str, Digest], float] = {}
         """Whom to introduce to those at which image, and when; the first comes first."""
+        self.due_at = math.inf
+        """When somebody is to be introduced."""
 
     # Who is not at an image
 
@@ -49,17 +51,17 @@ class Fellows:
         """
         if len(self._context.peers) >= self._crowd:
             self._joined.setdefault((device, image), self._context.now + WAIT_S)
+            self._note_due()
 
-    @property
-    def due_at(self) -> float:
-        """When somebody is to be introduced."""
-        return next(iter(self._joined.values()), math.inf)
+    def _note_due(self) -> None:
+        self.due_at = next(iter(self._joined.values()), math.inf)
 
     def step(self, pursuit: Callable[[Digest], object]) -> None:
         """Introduce those whose time has come, where this node is still a bystander (without a `pursuit`)."""
         while self.due_at <= self._context.now:
             device, image = next(iter(self._joined))
             del self._joined[device, image]
+            self._note_due()
             found = self._context.members(image).get(device)
             if found is not None and pursuit(image) is None:
                 self._introduce(*found, image)

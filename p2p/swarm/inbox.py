@@ -146,13 +146,14 @@ class Inbox:
 
     def _introduce(self, peer: Peer) -> None:
         """Tell a newcomer whom else this node is connected to, the latest first."""
-        known = tuple(
-            (other.device, other.host, other.hello.port)
-            for other in reversed(self._context.peers.values())
-            if other is not peer and other.hello is not None and other.is_addressed
-        )
+        known = []
+        for other in reversed(self._context.peers.values()):
+            if other is not peer and other.hello is not None and other.is_addressed:
+                known.append((other.device, other.host, other.hello.port))
+                if len(known) == limits.PEER_EXCHANGE_MAX:
+                    break
         if known:
-            self._context.send(peer.device, m.Peers(known[: limits.PEER_EXCHANGE_MAX]))
+            self._context.send(peer.device, m.Peers(tuple(known)))
 
     def _on_join(self, peer: Peer, message: m.Join) -> None:
         remote = self._remote(peer, message.image)

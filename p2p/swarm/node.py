@@ -176,27 +176,23 @@ class SwarmNode:
 
     def deadline(self) -> float | None:
         """When `Tick` is due at the latest; None while only events can change anything."""
-        earliest = self._housekeeping_at
+        earliest = math.inf if (at := self._housekeeping_at) is None else at
         for pursuit in self._pursuits.all:
             image = pursuit.image
-            due = image.news.due_at
-            if due is not None and (earliest is None or due < earliest):
+            if (due := image.news.due_at) is not None and due < earliest:
                 earliest = due
-            due = image.hearsay.due_at
-            if due is not None and (earliest is None or due < earliest):
+            if (due := image.hearsay.due_at) is not None and due < earliest:
                 earliest = due
             site = image.site
-            if site.ready_at is None or site.waits:
-                due = site.due_at
-                if due is not None and (earliest is None or due < earliest):
-                    earliest = due
-            if (making := pursuit.recomputing) is not None and making.due_at < math.inf:
-                earliest = making.due_at if earliest is None else min(earliest, making.due_at)
-        if (due := self._fellows.due_at) < math.inf:
-            earliest = due if earliest is None else min(earliest, due)
+            if (site.ready_at is None or site.waits) and (due := site.due_at) is not None and due < earliest:
+                earliest = due
+            if (making := pursuit.recomputing) is not None and making.due_at < earliest:
+                earliest = making.due_at
+        if self._fellows.due_at < earliest:
+            earliest = self._fellows.due_at
         if not self._settled and self._pursuits.all and (due := self._context.settles_at) is not None:
-            return due if earliest is None else min(due, earliest)
-        return earliest
+            return min(due, earliest)
+        return earliest if earliest < math.inf else None
 
     def handle(self, event: e.Event, now: float) -> list[e.Action]:
         """Take one event at time `now` (seconds, never going back); return what to do, in order."""
