@@ -28,11 +28,13 @@ class WanRate:
     def slowest(self, *, other_min: float) -> float | None:
         """The rate of the slowest device, or, where none was measured, what it is at least; None: not known.
 
-        None of the others counts as slower than `other_min`: they may be slow to be waited for.
+        None of the others counts as slower than `other_min`: they may be slow to be waited for. Nor does a
+        short fetch of little mean that frames come so slowly.
         """
         me = self._context.device
-        rates = (rate if device == me else max(rate, other_min) for device, rate in self._rates.items())
-        return min(rates, default=self._at_least)
+        if not self._rates:
+            return max(self._at_least, other_min) if self._at_least is not None else None
+        return min(rate if device == me else max(rate, other_min) for device, rate in self._rates.items())
 
     @property
     def unknown(self) -> bool:

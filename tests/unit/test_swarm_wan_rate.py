@@ -24,3 +24,11 @@ def test_what_was_measured_counts_more_than_what_a_short_fetch_says() -> None:
     rate.moved(int(SPAN_S * 4_000_000))
     rate.fetched(1_000_000, 0.1)
     assert rate.slowest(other_min=0) == 4_000_000
+
+
+def test_a_short_fetch_of_little_makes_nobody_wait_longer_than_who_knows_nothing() -> None:
+    rate = WanRate(make_context())
+    rate.fetched(2_000, 0.1)
+    assert rate.slowest(other_min=5_000) == 5_000
+    rate.fetched(1_000_000, 0.1)
+    assert rate.slowest(other_min=5_000) == 1_000_000 / SPAN_S
