@@ -370,7 +370,7 @@ class ImageSwarm:
             self.context.ledger.resumed += new
 
     def stored(self, event: Stored) -> None:
-        """Verified bytes are in the slot."""
+        """Verified bytes are in the slot; of a pack whose index is not here (yet), they are no pieces."""
         self.last_progress = self.context.now
         if event.how is How.WAN:
             self.fetched = True
@@ -384,7 +384,7 @@ class ImageSwarm:
         received = 0
         if event.pack is not None:
             received = self.wanted.stored(event.pack, event.pieces)
-            if event.kept:
+            if event.kept and pieces is not None:
                 for n in event.pieces:
                     self.serve(event.pack, n)
         self.context.ledger.made(event, new, pieces, received)

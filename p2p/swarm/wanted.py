@@ -81,7 +81,12 @@ class Wanted:
             self.find_useful(peer, remote)
 
     def again(self, key: PieceKey) -> None:
-        """A piece that was on its way is not: whoever has it may be asked."""
+        """A piece that was on its way is not: whoever has it may be asked.
+
+        It may be what an earlier start asked for, of a pack whose index this one does not have yet.
+        """
+        if key[0] not in self._maps:
+            return
         if key in self.in_flight or key in self.storing or key in self.fetching or self.filling:
             return
         if key in self.held:
