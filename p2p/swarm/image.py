@@ -26,7 +26,7 @@ from p2p.swarm.holders import Holders
 from p2p.swarm.indexes import Indexes
 from p2p.swarm.mending import Mending
 from p2p.swarm.objects import ObjectExchange
-from p2p.swarm.peer import Peer, RemoteImage
+from p2p.swarm.peer import TRICKLE, Peer, RemoteImage
 from p2p.swarm.plan import Participant
 from p2p.swarm.site_view import SiteView
 from p2p.swarm.wanted import Wanted
@@ -57,6 +57,7 @@ class ImageSwarm:
         self.troubled: dict[str, None] = {}
         self.lessors: dict[str, Peer] = {}
         self.last_progress = context.now
+        self._arriving_since: float | None = None
         self.hearsay = Hearsay(context, task.image)
         self.site = SiteView(context, task, self.hearsay, known=complete)
         self.indexes = Indexes(context, objects, task, self.site, self.hearsay)
@@ -372,6 +373,7 @@ class ImageSwarm:
     def stored(self, event: Stored) -> None:
         """Verified bytes are in the slot; of a pack whose index is not here (yet), they are no pieces."""
         self.last_progress = self.context.now
+        self._arriving_since = None
         if event.how is How.WAN:
             self.fetched = True
             self._brought, self._brought_at = event.pack, self.context.now
@@ -396,6 +398,20 @@ class ImageSwarm:
                     self.wanted.open.pop((name, n), None)
                     if not piece.is_patch:
                         self.serve(name, n)
+
+    def arriving(self, size: int) -> None:
+        """Parts of `size` bytes have come. That is progress for as long as one piece may take, whoever sends
+        them: what begins again and again, and never is whole, is none.
+        """
+        if self._arriving_since is None:
+            self._arriving_since = self.context.now
+        if not self.is_overdue(size):
+            self.last_progress = self.context.now
+
+    def is_overdue(self, size: int) -> bool:
+        """Whether parts have come for longer than a piece of `size` may take, and no piece."""
+        since = self._arriving_since
+        return since is not None and self.context.now - since > self.context.policy.request_s + size / TRICKLE
 
     def serve(self, pack: Digest, number: int) -> None:
         """A piece is at hand for peers."""

@@ -325,10 +325,13 @@ class Inbox:
         if asked is None or (asked.piece is None and asked.delta is None):
             context.disconnect(peer.device, "protocol")
             return
+        if asked.piece is not None and message.total != asked.size:
+            context.disconnect(peer.device, "protocol")  # nor is more kept of an answer than it can have
+            return
         pursuit = self._pursuits.get(asked.image) if asked.image is not None else None
         arriving = peer.arriving(message.request, len(message.payload), context.now, context.policy)
         if arriving and pursuit is not None:
-            pursuit.image.last_progress = context.now
+            pursuit.image.arriving(message.total)
 
     def _on_delta(self, peer: Peer, asked: Asked, message: m.Piece | m.Blob | m.Refuse) -> None:
         """A peer's answer to a request for a delta."""

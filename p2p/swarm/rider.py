@@ -184,7 +184,9 @@ class Rider:
                 else:
                     if silence > policy.hedge_s + 2 * context.window.answer_s:
                         self._landed((device, number))  # it does not keep the place of what may come
-                    self._hedge(peer, key, age)
+                    in_vain = image.is_overdue(asked.size)
+                    most = limits.PEERS_MAX if in_vain else 2 + int(age / (WITHHELD * patience))
+                    self._hedge(key, age, most)
 
     def on_wrong_answer(self, peer: Peer, key: PieceKey) -> None:
         """What came is no piece at all."""
@@ -199,23 +201,29 @@ class Rider:
                 self._forget(peer, asked.piece)
                 self._image.wanted.again(asked.piece)
 
-    def _hedge(self, slow: Peer, key: PieceKey, age: float) -> None:
-        """Ask somebody else as well, if that is clearly faster: on a slow network it adds to it."""
+    def _hedge(self, key: PieceKey, age: float, most: int) -> None:
+        """Ask somebody else as well, if that is clearly faster: on a slow network it adds to it.
+
+        `most`: so many may be at it, one more for each time that it is late enough to be withheld, and all
+        where none came for too long: what is on its way is not given up, and may be so from any number.
+        """
         image, policy = self._image, self._context.policy
         requests = image.wanted.in_flight.get(key, ())
-        if len(requests) != 1:
+        if not 0 < len(requests) < most:
             return
+        slow = {device for device, _ in requests}
         size = image.maps[key[0]][key[1]].wire_size
         best: tuple[Peer, RemoteImage] | None = None
         least = age / FASTER
         for peer, remote in self._context.remotes(image.task.image):
-            if peer is slow or not remote.has(key) or peer.capacity(policy) <= 0:
+            if peer.device in slow or not remote.has(key) or peer.capacity(policy) <= 0:
                 continue
             takes = max(peer.answers_in(size), self._context.window.answer_s)
             if takes < least:
                 best, least = (peer, remote), takes
         if best is not None:
-            self._landed(requests[0])
+            for request in requests:
+                self._landed(request)
             self._ask(*best, key)
 
     def _forget(self, peer: Peer, key: PieceKey) -> None:

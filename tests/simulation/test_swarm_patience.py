@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import pytest
 
-from p2p.content.limits import MIB
+from p2p.content.limits import MIB, PART_SIZE_MIN
 from p2p.swarm import events as e
 from p2p.swarm import messages as m
 from tests.simulation.test_swarm_hostile import (
@@ -139,6 +139,50 @@ def test_who_has_the_image_is_asked_for_it_while_others_say_that_they_have_the_p
     assert site.run(600, done=lambda: rider.finished_at is not None)
     assert site.wan_bytes <= sum(pack.index.size for pack in release.task(BASE).packs)
     assert site.now <= 30 + 30
+
+
+def trickling(site: Site, device: str, end: str) -> None:
+    """It has the image, and sends the patch that it is asked for slowly, in parts, but never the last.
+
+    `end`: what it does instead, to be asked anew.
+    """
+    release = site.release
+    pack = release.pack(BASE).index.sha256
+    size = release.maps[pack][0].wire_size
+
+    def say(peer: str) -> Sequence[m.Message]:
+        return [everything(release, pack), join(release, complete=True)]
+
+    def answer(peer: str, message: m.Message) -> Iterable[m.Message]:
+        if isinstance(message, m.ObjectWant) and message.digest in release.objects:
+            return [m.Blob(message.request, release.objects[message.digest])]
+        if isinstance(message, m.Want):
+            send(peer, message.request, size // PART_SIZE_MIN - 1)
+        return ()
+
+    def send(peer: str, request: int, parts: int) -> None:
+        if parts and peer in hostile.peers:
+            hostile.send(peer, m.Part(request, size, bytes(PART_SIZE_MIN)))
+            site.at(site.now + 3.0, lambda: send(peer, request, parts - 1))
+        elif peer in hostile.peers and end == "parts":
+            site.disconnect(device, peer)
+        elif peer in hostile.peers and end == "leaves":
+            for message in (m.Leave(release.task_image), *say(peer)):
+                hostile.send(peer, message)
+
+    hostile = site.add_hostile(device, say, answer)
+
+
+@pytest.mark.parametrize("end", ["parts", "leaves", "is silent"])
+@pytest.mark.parametrize(("honest", "liars"), [(2, 1), (2, 4), (8, 4)])
+def test_large_pieces_that_never_are_whole_hold_a_site_up_for_the_time_of_one(
+    honest: int, liars: int, end: str
+) -> None:
+    site = site_of(honest, release=make_release(8 * MIB, {BASE: MIB}), base=BASE)
+    for n in range(liars):
+        trickling(site, f"liar{n}", end)
+    assert run(site, 4000) <= 1.1
+    assert site.now <= alone_s(site) + 10 + MIB / 4096 + 2 * 30 + 15
 
 
 # Devices that are only told of (in a site that is larger than the connections of a node)

@@ -169,3 +169,13 @@ def test_a_part_of_what_nobody_asked_for_ends_the_connection() -> None:
     site = Rider()
     site.hear(m.Part(4711, SIZE, bytes(128 * KIB)))
     assert site.parted == ["protocol"]
+
+
+def test_a_part_of_more_than_the_piece_has_ends_the_connection() -> None:
+    site = Rider()
+    want = site.wants[0]
+    size = RELEASE.maps[PACK][want.piece].wire_size
+    site.hear(m.Part(want.request, size, bytes(128 * KIB)))
+    assert not site.parted
+    site.hear(m.Part(want.request, size + 1, bytes(128 * KIB)))
+    assert site.parted == ["protocol"]
