@@ -104,6 +104,14 @@ class SiteQuota:
             del self._met[device]
             self.version += 1
 
+    def used_by(self, device: str) -> int:
+        """What a device has used, as far as is known."""
+        return self._used.get(device, 0)
+
+    def names(self) -> Iterable[str]:
+        """Devices of which that is known, this one perhaps among them."""
+        return self._used.keys()
+
     def entries(self) -> list[tuple[str, int, bool]]:
         """Other devices: name, bytes, and whether this one has met it."""
         names = dict.fromkeys((*self._met, *self._used))

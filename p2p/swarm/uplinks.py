@@ -68,7 +68,7 @@ class Uplinks:
         if quota.month != before:
             for known in self._takes.values():
                 known.clear()
-        self._spread()
+        self._spread([self._context.device])
 
     def heard(self, peer: Peer, message: m.Uplink) -> bool:
         """A peer's word of its uplink and of sums; whether a price is news."""
@@ -84,14 +84,16 @@ class Uplinks:
         if known is not None and self._months.get(device) != message.month:
             known.clear()  # it did not heed what it was told while its own month was another
         self._months[device] = message.month
-        news = False
+        news = []
         for name, size in message.used:
-            if known is not None:
-                known[name] = max(size, known.get(name, 0))
-            if name not in self._context.barred:
-                news |= quota.heard(name, size, met=name == device)
-        if news or known is not None:
-            self._spread()
+            if name not in self._context.barred and quota.heard(name, size, met=name == device):
+                news.append(name)
+            if known is not None and (name == self._context.device or quota.used_by(name)):
+                known[name] = max(size, known.get(name, 0))  # of names that mean nothing here, none is kept
+        if news:
+            self._spread(news)
+        if known is not None and self._news_for(device):
+            self._tell(device)
         return priced
 
     def lost(self, device: str) -> None:
@@ -107,25 +109,37 @@ class Uplinks:
 
     # Inside
 
-    def _spread(self) -> None:
+    def _spread(self, names: Collection[str]) -> None:
+        """Tell all of these sums who do not know them yet."""
         for device in self._takes:
-            if self._news_for(device):
-                self._tell(device)
+            if news := self._news_for(device, names):
+                self._tell(device, news)
 
-    def _news_for(self, device: str) -> dict[str, int]:
-        """Sums that a peer does not know, by enough to be told."""
+    def _news_for(self, device: str, names: Collection[str] | None = None) -> dict[str, int]:
+        """Sums (of all, or of `names`) that a peer does not know, by enough to be told.
+
+        Whoever is known to have used all of the quota changes nothing by using more.
+        """
         quota, known = self._quota, self._takes[device]
         if quota is None:
             return {}
-        me = self._context.device
-        others = {d: size for d, size, _ in quota.entries() if size and d != device}
-        news = {d: size for d, size in others.items() if size >= known.get(d, 0) + quota.step}
-        if me not in known or quota.own >= known[me] + quota.step:  # at first in any case, to be counted
+        me, news = self._context.device, {}
+        for name in quota.names() if names is None else names:
+            size, told = quota.used_by(name), known.get(name, 0)
+            if name not in (me, device) and size and told + quota.step <= size and told < quota.most:
+                news[name] = size
+        told = known.get(me, -quota.step)  # at first in any case, to be counted
+        if quota.own >= told + quota.step and told < quota.most:
             news[me] = quota.own
         return news
 
-    def _tell(self, device: str) -> None:
-        news = dict(list(self._news_for(device).items())[: limits.UPLINKS_TOLD_MAX])
+    def _tell(self, device: str, news: dict[str, int] | None = None) -> None:
+        """A peer of the price, and of sums: `news`, or all that it does not know."""
+        if news is None:
+            news = self._news_for(device)
         self._takes[device] |= news
         month = self._quota.month if self._quota is not None else 0
-        self._context.send(device, m.Uplink(self._price, month, tuple(news.items())))
+        entries = tuple(news.items())
+        for at in range(0, max(1, len(entries)), limits.UPLINKS_TOLD_MAX):
+            told = entries[at : at + limits.UPLINKS_TOLD_MAX]
+            self._context.send(device, m.Uplink(self._price, month, told))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import deque
 
+from p2p.content import limits
 from p2p.swarm import events as e
 from p2p.swarm import messages as m
 from p2p.swarm.node import SwarmNode
@@ -173,3 +174,40 @@ def test_what_a_peers_uplink_costs_is_forgotten_with_its_connection() -> None:
     assert net.prices("d1") == {"d1": 7, "d2": 9}
     net.feed("d1", e.PeerLost("d2"))
     assert net.prices("d1") == {"d1": 7}
+
+
+def test_a_long_list_is_told_to_a_newcomer_at_once() -> None:
+    net = Net()
+    net.add("d1")
+    net.add("d2")
+    for n in range(3 * limits.UPLINKS_TOLD_MAX):
+        net.quotas["d1"].heard(f"far{n}", 5000, met=False)
+    net.join("d1", "d2")
+    assert net.quotas["d2"].site == 3 * limits.UPLINKS_TOLD_MAX * 5000
+    assert all(len(message.used) <= limits.UPLINKS_TOLD_MAX for _, _, message in net.told)
+
+
+def test_of_names_beyond_those_that_count_nothing_is_kept() -> None:
+    net = Net()
+    net.add("d1")
+    net.add("liar")
+    net.join("d1", "liar")
+    for n in range(2 * limits.UPLINKS_MAX):
+        net.nodes["d1"].handle(
+            e.Received("liar", m.Uplink(None, MONTH, ((f"a{n}", 1), (f"b{n}", 1)))), 1.0
+        )  # fmt: skip
+    assert len(net.nodes["d1"]._uplinks._takes["liar"]) <= limits.UPLINKS_MAX
+
+
+def test_more_than_all_of_the_quota_is_news_once() -> None:
+    """So a liar has its site pass on no more than so many steps of a device."""
+    net = Net()
+    for name in ("d1", "d2", "liar"):
+        net.add(name)
+    net.join("d1", "d2")
+    net.join("d1", "liar")
+    net.told.clear()
+    for n in range(1000):
+        net.feed("d1", e.Received("liar", m.Uplink(None, MONTH, (("liar", MOST + n * MOST),))))
+    assert [(sender, device) for sender, device, _ in net.told] == [("d1", "d2")]
+    assert net.quotas["d2"].share == MOST // (4 * 2)
