@@ -10,6 +10,7 @@ are hints, and bounded. Not for whom else to keep connections to (`neighbours`).
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable
 
 from p2p.content.digests import Digest
@@ -96,14 +97,31 @@ class Fellows:
         if teller.device in context.members(image):
             return
         for device in devices:
-            of_it = sum(who == teller.device for _, who in self._fellows.values())
-            if len(self._fellows) >= FELLOWS_MAX or of_it >= NAMED_MAX:
+            if device in self._fellows or device == context.device or device in context.barred:
+                continue
+            if not self._room(teller.device):
                 break
-            if device not in self._fellows and device != context.device and device not in context.barred:
-                self._fellows[device] = image, teller.device
-                changed = True
+            self._fellows[device] = image, teller.device
+            changed = True
         if changed:
             self._tell()
+
+    def _room(self, teller: str) -> bool:
+        """Whether another may be remembered on this peer's word.
+
+        If there is no place, it takes that of one to whom this node is not connected, and that was named by
+        a peer that named more: so a few peers cannot keep all others out with what they invent.
+        """
+        told = Counter(who for _, who in self._fellows.values())
+        if told[teller] >= NAMED_MAX:
+            return False
+        if len(self._fellows) < FELLOWS_MAX:
+            return True
+        for device, (_, who) in self._fellows.items():
+            if told[who] > told[teller] + 1 and device not in self._context.peers:
+                del self._fellows[device]
+                return True
+        return False
 
     def over(self, image: Digest) -> None:
         """This node is not at an image any more."""

@@ -166,6 +166,22 @@ def test_who_names_many_is_heeded_for_a_few() -> None:
     assert len(site.fellows) == FELLOWS_MAX
 
 
+def test_whom_a_few_invent_make_room_for_those_whom_others_name() -> None:
+    site = Site()
+    site.feed(e.Pursue(RELEASE.task(None), ()))
+    for n in range(3):
+        site.hear(f"d{n}", tale(*(f"ghost-{n}{k}" for k in range(NAMED_MAX))))
+    assert site.fellows is not None
+    assert len(site.fellows) == FELLOWS_MAX
+    site.meet("ghost-00")  # it is there after all
+    site.hear("d3", tale("far", "further"))
+    assert {"far", "further", "ghost-00"} <= set(site.fellows)
+    assert len(site.fellows) == FELLOWS_MAX
+    before = site.fellows
+    site.hear("d0", tale("another"))
+    assert site.fellows == before, "who has told of as many takes nobody's place"
+
+
 def test_one_that_is_out_of_the_fleet_is_nobodys_fellow() -> None:
     site = Site()
     site.feed(e.Pursue(RELEASE.task(None), ()))
