@@ -233,7 +233,7 @@ class Inbox:
         if lost:
             image.tell_haves(peer.device)  # it lost some, and was told nothing of those while it had them
             image.holders.lost(remote, pack, lost)
-            pursuit.rider.on_taken_back(peer, remote)
+            pursuit.rider.on_taken_back(peer, remote, pack)
         remote.useful = {k: None for k in remote.useful if k[0] != pack or k[1] in pieces}
         new = image.heard(peer, remote, pack, pieces, total=total)
         pursuit.gateway.renewed_by(peer.device, remote, pack, new)

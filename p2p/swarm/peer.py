@@ -85,7 +85,8 @@ class Conduct:
     image is believed until `distrusted_until`, longer each time. `stalled_until`: its leases count for
     nothing, as they stalled at `stalled_at`; `leased_at`: the first one since it last gave a piece.
     `complete_at`: when it first said that it is complete, or last proved it. `gave_at`: when it last gave a
-    piece; `awaited_at`: when its return was last waited for.
+    piece; `awaited_at`: when its return was last waited for. `took_back_at`: when it was last struck for
+    having less than it had said, of the packs `took_back`.
     """
 
     strikes: int = 0
@@ -100,6 +101,8 @@ class Conduct:
     complete_at: float | None = None
     gave_at: float = -math.inf
     awaited_at: float = -math.inf
+    took_back_at: float = -math.inf
+    took_back: set[Digest] = field(default_factory=set)
 
     @property
     def owes(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from p2p.content import limits
+from p2p.content.digests import Digest
 from p2p.swarm import messages as m
 from p2p.swarm.context import Context
 from p2p.swarm.events import Store
@@ -24,6 +25,10 @@ BUSY_PAUSE_S = 0.5
 
 BUSY_MAX = 6
 """How often in a row a peer may be busy before that counts as a broken promise."""
+
+
+TAKES_BACK_S = 1.0
+"""What a peer takes back of several packs within so long counts once."""
 
 
 class Rider:
@@ -150,8 +155,16 @@ class Rider:
         self._image.wanted.due[peer.device] = None
         self._image.wanted.again(key)
 
-    def on_taken_back(self, peer: Peer, remote: RemoteImage) -> None:
-        """A peer has less than it said: once or twice that is damage it has found, then a game."""
+    def on_taken_back(self, peer: Peer, remote: RemoteImage, pack: Digest) -> None:
+        """A peer has less than it said: once or twice that is damage it has found, then a game.
+
+        What it has found may be in several packs, and it says so of one after the other: that is once.
+        """
+        now, conduct = self._context.now, remote.conduct
+        if now - conduct.took_back_at <= TAKES_BACK_S and pack not in conduct.took_back:
+            conduct.took_back.add(pack)
+            return
+        conduct.took_back_at, conduct.took_back = now, {pack}
         self._strike(peer, remote)
 
     def on_rejected(self, key: PieceKey) -> None:

@@ -136,3 +136,18 @@ def test_who_takes_back_again_and_again_is_believed_no_more() -> None:
         site.hear(give(set()))
         site.hear(m.Refuse(asked[0].request, m.Refusal.FAILED))
     assert not is_believed(site)
+
+
+def test_what_is_taken_back_of_several_packs_at_once_is_one_damage() -> None:
+    """A node says so for each of its packs when it finds damage, and again when it knows what it is."""
+    site = Alone(OLD, FULL, DELTA, wan=False)
+    total = len(RELEASE.maps[DELTA])
+    patches = [m.Have(IMAGE, DELTA, total, pack_bitmap(has, total)) for has in ({0}, set[int]())]
+    for _ in range(Policy().strikes_max - 1):
+        site.hear(give({0, 1}))
+        site.hear(patches[0])
+        site.hear(give(set()))
+        site.hear(patches[1])
+        site.wait(5.0)
+    conduct = site.node._context.peers["peer"].images[IMAGE].conduct
+    assert (conduct.strikes, conduct.distrusted) == (Policy().strikes_max - 1, False)
