@@ -78,6 +78,7 @@ class SiteView:
         self._scores: dict[tuple[str, int], float] = {}
         self._basis: tuple[list[Participant], list[Participant], dict[Digest, int], set[str]] | None = None
         self._ranked: list[str] = []
+        self._dear: list[str] = []
         departed = context.departed.take(task.image)
         for device, left_at in () if known else departed.items():
             self._await(device, left_at)
@@ -189,8 +190,9 @@ class SiteView:
         if busy:  # incumbents first: a newcomer never displaces one
             order = sorted(order, key=lambda d: d not in busy)
         count = gateway_count(len(participants), context.policy.gateways_max)
-        called = sum(device in self.moving for device in order[count:])
-        spares = [d for d in order[count:] if d not in busy][: max(0, self.spare - called)]
+        others = (*order[count:], *self._dear)
+        called = sum(device in self.moving for device in others)
+        spares = [d for d in others if d not in busy][: max(0, self.spare - called)]
         self.gateways = (*order[:count], *spares)
         who = {p.device: p for p in participants}
         complete = [p for p in participants if p.complete and p is not own]
@@ -198,7 +200,7 @@ class SiteView:
 
     def _rank(self, participants: Collection[Participant], stalled: Collection[str]) -> list[str]:
         """The plan's candidates in rendezvous order, without those that stalled if there are others; of the
-        rest, those whose WAN costs least."""
+        rest, those whose WAN costs least; the others are called where nothing comes of these."""
         candidates = set(self.plan.candidates)
         # Where all are 0, chance decides as elsewhere, not the name.
         weights = {p.device: p.weight or 1 for p in participants if p.device in candidates}
@@ -209,6 +211,8 @@ class SiteView:
             sound = {d: w for d, w in sound.items() if prices[d] == least}
         if len(self._scores) > SCORES_MAX:
             self._scores.clear()
+        dear = {d: weights[d] for d in prices if d not in sound}
+        self._dear = rank(self._task.image, dear, self._scores) if dear else []
         return rank(self._task.image, sound, self._scores)
 
     def conduct(self, device: str) -> Conduct:

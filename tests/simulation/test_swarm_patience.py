@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import pytest
 
-from p2p.content.limits import MIB, PART_SIZE_MIN
+from p2p.content.limits import MIB, PART_SIZE_MIN, PRICE_MAX
 from p2p.swarm import events as e
 from p2p.swarm import messages as m
 from tests.simulation.test_swarm_hostile import (
@@ -139,6 +139,29 @@ def test_who_has_the_image_is_asked_for_it_while_others_say_that_they_have_the_p
     assert site.run(600, done=lambda: rider.finished_at is not None)
     assert site.wan_bytes <= sum(pack.index.size for pack in release.task(BASE).packs)
     assert site.now <= 30 + 30
+
+
+@pytest.mark.parametrize("begin", [True, False], ids=["they take leases", "they do nothing"])
+@pytest.mark.parametrize("liars", [2, 6])
+def test_uplinks_that_are_said_to_cost_nothing_and_bring_nothing_are_waited_for_once(
+    liars: int, begin: bool
+) -> None:
+    """Beside one that is said to cost more than any: who says no price is taken to be as dear."""
+    site = site_of(6)
+    release = site.release
+    pack = release.pack(None).index.sha256
+
+    def say(price: int) -> list[m.Message]:
+        return [m.Join(release.task_image, None, True, 1000, False), m.Uplink(price, 0, ())]
+
+    def leases() -> list[m.Message]:
+        return [m.Lease(release.task_image, pack, n, 4 * n, 4 * n + 1) for n in range(2 * begin)]
+
+    site.add_hostile("dear", lambda peer: say(PRICE_MAX))
+    for n in range(liars):
+        site.add_hostile(f"free{n}", lambda peer: say(0)).every(1.0, leases)
+    assert run(site, 2000) <= 1.05
+    assert site.now <= alone_s(site) + (30 + EACH_S + 15 if begin else 4 * 30)
 
 
 def trickling(site: Site, device: str, end: str) -> None:
