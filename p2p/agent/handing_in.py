@@ -20,6 +20,7 @@ from p2p.adapters.device_api import CoordinatorRefusal, DeviceApi, HandedIn
 from p2p.adapters.identity import Credentials
 from p2p.adapters.reports import ReportCount, compact, signed_report
 from p2p.agent.driver import SwarmDriver
+from p2p.agent.satchel import Satchel
 from p2p.content import report as reports
 from p2p.errors import ContentError, OriginError, StoreError
 from p2p.swarm import events as e
@@ -33,6 +34,9 @@ UNSUPPORTED_S = 86_400.0
 """How long a coordinator that knows no batches is not asked again."""
 
 NO_SUCH_PATH = (404, 405, 501)
+
+HOME = 2.0
+"""Pauses after which a carrier tries whether it is at home, while it carries reports."""
 
 UNABLE_S = 86_400.0
 """How long this device takes no reports of others once the coordinator took none from it."""
@@ -50,7 +54,8 @@ class _Given:
 
 class HandingIn:
     """`pause_s` tells how long the site waits between two questions to the origin; `renewed` is given a new
-    certificate (unverified) that came with a peer's word."""
+    certificate (unverified) that came with a peer's word. `wan`: there is another way than by peers.
+    `satchel`: of a carrier."""
 
     def __init__(
         self,
@@ -60,6 +65,9 @@ class HandingIn:
         count: ReportCount,
         pause_s: Callable[[], float],
         renewed: Callable[[bytes], None],
+        *,
+        wan: bool = True,
+        satchel: Satchel | None = None,
     ) -> None:
         self._credentials = credentials
         self._api = api
@@ -67,6 +75,12 @@ class HandingIn:
         self._count = count
         self._pause_s = pause_s
         self._renewed = renewed
+        self._wan = wan
+        self._satchel = satchel
+        self._homecoming = False
+        """The origin has just answered, and the satchel may be emptied."""
+        self._home_at = math.inf
+        """When that is tried although this device has asked nothing: others may ask for all at home."""
         self._desk = ReportDesk()
         self._more = trio.Event()
         self._polled = False
@@ -129,7 +143,8 @@ class HandingIn:
         self._driver.feed(e.ReportMade(number, urgent, line))
         overdue = False
         try:
-            with trio.move_on_after(report_desk.waits_s(pause_s, urgent=urgent)) as waiting:
+            waits_s = report_desk.waits_s(pause_s, urgent=urgent) if self._wan else math.inf
+            with trio.move_on_after(waits_s) as waiting:
                 await first_of(given.over, *unless)
             overdue = waiting.cancelled_caught
         finally:
@@ -137,6 +152,9 @@ class HandingIn:
             if given.result is None:
                 self._overdue = number if overdue else None
                 self._driver.feed(e.ReportWithdrawn(number, overdue=overdue))
+        if given.result == reports.CARRIED:
+            log.info("report %d goes home with %s", number, given.device)
+            return True
         if given.result in reports.TAKEN and given.device is not None:
             self._believed = given.device, number
             return True
@@ -175,6 +193,11 @@ class HandingIn:
         if not message.hops and report.device != action.device:
             self._answer(action.device, message.number, HandedIn("bad-report"))
             return
+        if action.homebound and self._satchel is not None:
+            kept = self._satchel.add(report.device, report.sequence, message.report)
+            self._try_home()
+            self._answer(action.device, message.number, HandedIn(reports.CARRIED if kept else NOBODY))
+            return
         brought = Brought(report.device, report.sequence, action.device, message)
         if self._desk.add(brought, self._pause_s(), trio.current_time()):
             self._more.set()
@@ -185,6 +208,9 @@ class HandingIn:
 
     def polled(self) -> None:
         """The origin has answered a question of this device: what has waited for some time goes along."""
+        if self._satchel is not None and len(self._satchel):
+            self._homecoming = True
+            self._more.set()
         if self._desk.with_question(trio.current_time()):
             self._polled = True
             self._more.set()
@@ -192,9 +218,10 @@ class HandingIn:
     async def hand_in_always(self) -> None:
         """Hand in what peers bring, until cancelled."""
         self._driver.feed(e.HandsIn(True))
+        self._try_home()
         while True:
             self._more = trio.Event()
-            due_at = min(self._desk.due_at, self._able_at)
+            due_at = min(self._desk.due_at, self._able_at, self._home_at)
             with trio.move_on_at(due_at):
                 await self._more.wait()
             if trio.current_time() >= self._able_at:
@@ -203,6 +230,10 @@ class HandingIn:
             if trio.current_time() >= self._desk.due_at or self._polled:
                 self._polled = False
                 await self._hand_in()
+            if self._homecoming or trio.current_time() >= self._home_at:
+                self._homecoming, self._home_at = False, math.inf
+                await self._empty_satchel()
+                self._try_home()
 
     async def _hand_in(self) -> None:
         batch = self._desk.take(trio.current_time())
@@ -230,6 +261,32 @@ class HandingIn:
         self._desk.answered()
         for brought, result in zip(batch, results, strict=True):
             self._answer(brought.peer, brought.message.number, result)
+
+    def _try_home(self) -> None:
+        """What is carried here is handed in some pauses later, if nothing else is a reason to."""
+        if self._satchel is not None and len(self._satchel) and self._home_at == math.inf:
+            self._home_at = trio.current_time() + HOME * self._pause_s() * (0.75 + random.random() / 2)
+            self._more.set()
+
+    async def _empty_satchel(self) -> None:
+        """Hand in what was carried here; what the coordinator does not answer stays, until it next can."""
+        assert self._satchel is not None
+        while batch := self._satchel.batch():
+            lines = [line for _, _, line in batch]
+            try:
+                results = await self._api.hand_in(self.device, self._credentials.key, lines)
+            except OriginError as error:
+                log.info("%d reports that were carried here stay: %s", len(self._satchel), error.message)
+                return
+            later = 0
+            for (device, sequence, _), said in zip(batch, results, strict=True):
+                if said.result == "rate":  # of one that was heard of just now
+                    later += 1
+                    continue
+                log.info("report %d of %s, carried here: %s", sequence, device, said.result)
+                self._satchel.remove(device, sequence)
+            if later:
+                return
 
     def _failed(self, error: OriginError) -> None:
         log.info("reports of peers: %s", error.message)

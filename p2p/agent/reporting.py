@@ -27,6 +27,7 @@ from p2p.agent.handing_in import HandingIn, first_of
 from p2p.agent.metering import WanMeter
 from p2p.agent.renewing import Renewing
 from p2p.agent.revoking import Revoking
+from p2p.agent.satchel import Satchel
 from p2p.agent.updates import Updates
 from p2p.config import AgentConfig
 from p2p.errors import OriginError, StoreError
@@ -93,7 +94,19 @@ class Reporting:
         kept = DirectoryBlobStore(config.device.state_dir / "roster")
         self.roster = RosterDiscovery(credentials.identity.device, kept)
         self.poll_s = config.coordinator.poll_s
-        self.handing_in = HandingIn(credentials, api, driver, count, lambda: self.poll_s, renewing.take)
+        satchel = None
+        if config.swarm.carrier:
+            satchel = Satchel(DirectoryBlobStore(config.device.state_dir / "carried"))
+        self.handing_in = HandingIn(
+            credentials,
+            api,
+            driver,
+            count,
+            lambda: self.poll_s,
+            renewing.take,
+            wan=config.swarm.wan,
+            satchel=satchel,
+        )
 
     async def check_in_always(
         self, *, once: bool = False, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED

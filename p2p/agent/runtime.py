@@ -181,6 +181,7 @@ class Agent:
             divides=config.budgets.site_wan_rate_max is not None,
             price=config.budgets.price if config.swarm.wan else None,
             quota=quota,
+            isolated=not config.swarm.wan,
         )
         self._processor = ProcessorBudget(config.budgets.recompute_cpu, battery=self._conditions.now.battery)
         self._driver = SwarmDriver(

@@ -101,6 +101,9 @@ DEVICE_API_ANSWER_MAX = 4 * MIB
 REPORT_SIZE_MAX = 16 * KIB  # one, with its signature
 CERTIFICATE_SIZE_MAX = 16 * KIB  # a device certificate in PEM, with the names of its groups
 REPORTS_PER_BATCH_MAX = 128
+REPORTS_CARRIED_MAX = (
+    1024  # that a carrier takes home, one of each device; 16 MiB at most, about 1 MiB as a rule
+)
 REPORT_HOPS_MAX = 8  # peers that one goes through, after the first
 REPORT_BATCH_MAX = 1 * MIB  # a batch, decoded
 REPORT_BATCH_CODED_MAX = 256 * KIB  # and as it is sent

@@ -34,6 +34,9 @@ KNOWN = "known"
 TAKEN = frozenset({OK, KNOWN})
 """What the coordinator says of a report that it has."""
 
+CARRIED = "carried"
+"""A carrier keeps it, and hands it in when it comes home; nobody says what became of it."""
+
 UNSUPPORTED = "unsupported"
 """The coordinator knows no batches: every device checks in by itself."""
 

@@ -142,6 +142,7 @@ class Inbox:
             peer.hello = message
             self._introduce(peer)
             self._uplinks.greet(peer.device)
+            self._relay.met(peer.device)
             self._pursuits.changed()
 
     def _introduce(self, peer: Peer) -> None:

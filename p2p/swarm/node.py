@@ -61,7 +61,8 @@ class SwarmNode:
     site's WAN is divided (`WanShared`), for a budget that the devices of the site have together. `price`: of
     its WAN, in millionths per MB; `quota`: what the site's devices may use of their WANs in a month; it is
     kept up to date with what they have (`uplinks`). `open_index`: many nodes of one process may share what
-    they open. `links_max`: so many peers its driver keeps.
+    they open. `links_max`: so many peers its driver keeps. `isolated`: it never has a WAN of its own, so that
+    its reports wait for a carrier.
     """
 
     def __init__(
@@ -82,6 +83,7 @@ class SwarmNode:
         links_max: int = limits.PEERS_MAX,
         price: int | None = None,
         quota: SiteQuota | None = None,
+        isolated: bool = False,
     ) -> None:
         self._context = Context(
             device,
@@ -96,6 +98,7 @@ class SwarmNode:
             open_index=open_index,
         )
         self._context.reachable = wan
+        self._context.isolated = isolated
         self._objects = ObjectExchange(self._context)
         self._pursuits = Pursuits(self._context, self._objects)
         self._lookout = Lookout(self._context)
@@ -171,8 +174,11 @@ class SwarmNode:
 
     @property
     def speaks_for_itself(self) -> bool:
-        """Whether this device has nobody who could hand in its reports, or is the one that does so."""
-        return not self._lookout.speakers()
+        """Whether this device has nobody who could hand in its reports, or is the one that does so.
+
+        One without a WAN never does: its reports wait for a carrier.
+        """
+        return not (self._context.isolated or self._lookout.speakers())
 
     def deadline(self) -> float | None:
         """When `Tick` is due at the latest; None while only events can change anything."""

@@ -3,7 +3,7 @@
 It goes to the one that asked the origin last (`lookout`): word of that went from peer to peer, and reports go
 the same way back. A peer is first asked whether it takes reports, as older nodes know no such message. One
 that is lost, refuses or is doubted is passed over for another; in the end the report comes back to the agent,
-which goes to the coordinator itself.
+which goes to the coordinator itself. Where it has no WAN the report waits for a carrier, which takes it home.
 
 What a peer says became of a report is a hint: the agent hears the truth when it next asks the coordinator
 (`agent.handing_in`), and who said otherwise, or nothing, is doubted here for a while. Not for when to report,
@@ -102,7 +102,8 @@ class Relay:
 
     def wanted(self, peer: Peer, message: m.MetadataWant) -> None:
         """A peer asks whether this node takes reports."""
-        answer = m.Blob(message.request, b"") if self._hands_in else None
+        takes = self._hands_in or self._context.carrier
+        answer = m.Blob(message.request, b"") if takes else None
         self._context.send(peer.device, answer or m.Refuse(message.request, m.Refusal.DONT_HAVE))
 
     def answered(self, device: str, takes: bool) -> None:
@@ -121,6 +122,9 @@ class Relay:
         """A report: the agent hands it in if it asks the origin, else a peer that does gets it."""
         context, lookout = self._context, self._lookout
         context.stirred = False
+        if context.carrier and not message.hops and peer.hello is not None and not peer.hello.wan:
+            context.actions.append(e.ReportArrived(peer.device, message, homebound=True))
+            return
         further = None
         if self._hands_in and not message.urgent and lookout.spoke_last and not lookout.leads:
             self._parked.append((peer.device, message))
@@ -196,10 +200,10 @@ class Relay:
         if own is None:
             return
         self._with = self._number = None
-        for device in self._lookout.speakers():
+        for device in self._candidates():
             if device in self._tried or self._takes.get(device) is False or self._doubted(device):
                 continue
-            if len(self._tried) >= TRIES_MAX:
+            if len(self._tried) >= TRIES_MAX and not context.isolated:
                 break
             self._with = device
             if device in self._takes:
@@ -209,7 +213,24 @@ class Relay:
             else:
                 self._ask(device)
             return
-        self._return(None, UNSUPPORTED if self._unsupported else NOBODY)
+        if not context.isolated or self._unsupported:
+            self._return(None, UNSUPPORTED if self._unsupported else NOBODY)
+        # Else there is no other way than by who is still to come.
+
+    def _candidates(self) -> list[str]:
+        """Whom a report may be given to: who asks the origin, or where this device has no WAN, who
+        carries."""
+        speakers = self._lookout.speakers()
+        if not self._context.isolated:
+            return speakers
+        others = [d for d, p in self._context.peers.items() if p.hello is not None and d not in speakers]
+        return speakers + others
+
+    def met(self, device: str) -> None:
+        """A peer has said hello: it may carry the report of a device that has no WAN."""
+        if self._own is not None and self._with is None and self._context.isolated:
+            self._tried.discard(device)
+            self._offer()
 
     def _refuse(self, device: str, message: m.Report) -> None:
         if device in self._context.peers:

@@ -52,10 +52,14 @@ class ReportHandedIn(NamedTuple):
 
 
 class ReportArrived(NamedTuple):
-    """A signed report of a peer, or passed on by it, unverified: hand it in; `ReportHandedIn` follows."""
+    """A signed report of a peer, or passed on by it, unverified: hand it in; `ReportHandedIn` follows.
+
+    `homebound`: this node is a carrier, and the peer has no WAN: it is to be kept and handed in at home.
+    """
 
     device: str
     report: Report
+    homebound: bool = False
 
 
 class ReportReturned(NamedTuple):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from p2p.swarm import events as e
 from p2p.swarm import messages as m
 from sim.checks.budget import BudgetRule
+from sim.checks.carried import CarriedRule
 from sim.checks.ledgers import LedgerRule
 from sim.checks.liveness import Liveness
 from sim.checks.quota import QuotaRule
@@ -35,7 +36,10 @@ VIOLATIONS_MAX = 100
 class Checks(Observer):
     """All rules as one observer: each is told what it is about."""
 
-    heeds = LedgerRule.heeds | WanRule.heeds | Liveness.heeds | BudgetRule.heeds | RevokedRule.heeds
+    heeds = (
+        LedgerRule.heeds | WanRule.heeds | Liveness.heeds | BudgetRule.heeds | RevokedRule.heeds
+        | CarriedRule.heeds
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.safety = Safety()
@@ -44,6 +48,7 @@ class Checks(Observer):
         self.liveness = Liveness()
         self.budget = BudgetRule()
         self.quota = QuotaRule()
+        self.carried = CarriedRule()
         self.revoked = RevokedRule()
 
     @property
@@ -61,6 +66,7 @@ class Checks(Observer):
             *self.liveness.violations,
             *self.budget.violations,
             *self.quota.violations,
+            *self.carried.violations,
             *self.revoked.violations,
         ]
         return sorted(found, key=lambda v: v.at_s)[:VIOLATIONS_MAX]
@@ -95,6 +101,8 @@ class Checks(Observer):
             self.wan.fed(device, event, actions)
         if what in BudgetRule.heeds:
             self.budget.fed(device, event, actions)
+        if what in CarriedRule.heeds:
+            self.carried.fed(device, event, actions)
         if what in RevokedRule.heeds:
             self.revoked.fed(device, event, actions)
 
@@ -141,6 +149,7 @@ class Checks(Observer):
 
     def ended(self, world: World) -> None:
         self.ledgers.ended(world)
+        self.carried.ended(world)
         self.liveness.ended(world)
 
 

@@ -11,7 +11,7 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from p2p.content.digests import Digest
-from p2p.content.report import TAKEN
+from p2p.content.report import CARRIED, TAKEN
 from p2p.swarm import events as e
 from p2p.swarm import report_desk
 from p2p.trust import CheckInPace
@@ -105,7 +105,7 @@ class CheckIns:
         if self._given != action.sequence:
             return
         self._given = None
-        if action.device is not None and action.result in TAKEN:
+        if action.device is not None and action.result in (*TAKEN, CARRIED):
             self._checked_at, self._quiet = self._made_at, True
             pause = report_desk.every_s(self._polling.every_s, self._rng.random())
             self._at(self._device.kernel.now + pause, self._speak, False)
@@ -149,7 +149,10 @@ class CheckIns:
         self._sequence += 1
         self._made_at = device.kernel.now
         wait = report_desk.waits_s(every_s, urgent=urgent)
-        self._at(device.kernel.now + wait, self._direct)
+        if device.may_have_wan:
+            self._at(device.kernel.now + wait, self._direct)
+        else:  # who carries it is still to come
+            self._number += 1
         self._given = self._sequence
         self._coordinator.written(device, self._sequence, report_desk.quiet_s(every_s))
         device.feed(e.ReportMade(self._sequence, urgent, written(device.name, self._sequence)))

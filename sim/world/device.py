@@ -157,6 +157,12 @@ class Device:
         return self.has_wan and self.site.uplink is not None and self.site.uplink.open
 
     @property
+    def may_have_wan(self) -> bool:
+        """Whether it may come to a WAN of its own at all, as it is configured (`swarm.wan`)."""
+        group = self.site.group
+        return self.has_wan and (group.wan is not None or bool(group.timetable))
+
+    @property
     def _price(self) -> int | None:
         """Of a MB of its own WAN, in millionths, if it tells one."""
         return round(self.klass.wan_price_per_mb * PRICE_UNIT) or None
@@ -179,7 +185,7 @@ class Device:
             weight=Conditions(metered=self.klass.metered).weight(WEIGHT),
             links_max=self.site.lan.degree_max,
             closed=self.meter.closed, price=self._price,
-            quota=self.meter.quota if self.has_wan else None,
+            quota=self.meter.quota if self.has_wan else None, isolated=not self.may_have_wan,
         )  # fmt: skip
         if world.observer is not None:
             world.observer.started(self)

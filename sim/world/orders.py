@@ -86,6 +86,8 @@ class Coordinator:
         self.publications += [self._publication(n + 2, at_s) for n, at_s in enumerate(times)]
         self._seen: dict[str, dict[str, tuple[float, Digest | None]]] = {}
         self._written: dict[tuple[str, int], tuple[Device, float]] = {}
+        self._reported: dict[str, int] = {}
+        """The highest number of a report, by device."""
         self._rng = world.kernel.rng("roster")
 
     def begin(self) -> None:
@@ -121,9 +123,14 @@ class Coordinator:
 
     def handed_in(self, name: str, sequence: int) -> None:
         """A device's report is there, by way of a peer."""
+        self._reported[name] = max(sequence, self._reported.get(name, 0))
         device, at = self._written.pop((name, sequence), (None, 0.0))
         if device is not None:
             self.know(device, at)
+
+    def has(self, name: str, sequence: int) -> bool:
+        """Whether this report of a device has come, or a later one."""
+        return self._reported.get(name, 0) >= sequence
 
     def roster(self, device: Device) -> list[tuple[str, float, Digest | None]]:
         """(device, age, image) of others of its site, at most `ROSTER_MAX` of them."""

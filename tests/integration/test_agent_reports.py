@@ -26,6 +26,8 @@ from p2p.adapters.device_api import DeviceApi, HandedIn
 from p2p.adapters.durable import DirectoryBlobStore
 from p2p.adapters.reports import STEP, ReportCount, compact
 from p2p.adapters.tls import TlsTransport
+from p2p.agent import handing_in
+from p2p.agent.handing_in import HandingIn
 from p2p.content.report import OK, SEQUENCE_MAX
 from p2p.errors import StoreError
 from p2p.ports import PeerAddress
@@ -276,6 +278,46 @@ async def test_who_is_revoked_is_told_so_at_the_pace_of_its_polls(
         assert await check_in(), "and does not try again as after trouble"
         with coordinator.database.read() as session:
             assert session.get(LatestReport, device.name) is None
+
+
+@pytest.mark.parametrize("asks", [True, False], ids=["asks-itself", "others-ask"])
+async def test_a_site_without_wan_is_heard_of_when_the_carrier_comes_home(
+    fleet: FleetRig, served: tuple[Coordinator, str], monkeypatch: pytest.MonkeyPatch, asks: bool
+) -> None:
+    """It is updated and reports to the visitor, who has no WAN there and is switched off on the way.
+
+    At home another device may be the one that asks the origin.
+    """
+    if not asks:
+        monkeypatch.setattr(HandingIn, "polled", lambda handing_in: None)
+        monkeypatch.setattr(handing_in, "HOME", 0.2)
+    coordinator, url = served
+    fleet.order("2.0")
+    van = fleet.device("van", coordinator=url, poll_s=POLL_S, extra="carrier = true")
+    station = fleet.device("d1", peers=(van,), wan=False, poll_s=POLL_S)
+    for device in (van, station):
+        register(coordinator, device)
+
+    def heard() -> LatestReport | None:
+        with coordinator.database.read() as session:
+            return session.get(LatestReport, station.name)
+
+    async with van.running() as run:
+        await run.committed("2.0")
+    van.configure(poll_s=POLL_S, extra="carrier = true")  # its WAN leads nowhere
+    async with van.running(), station.running() as late:
+        await late.committed("2.0")
+        kept = van.directory / "state" / "carried"
+        await until(lambda: any(kept.glob("r-d1*")), "the carrier has a report")
+        await until(lambda: b"2.0" in b"".join(p.read_bytes() for p in kept.glob("r-d1*")), "the newest")
+    assert heard() is None
+    van.configure(coordinator=url, poll_s=POLL_S, extra="carrier = true")
+    async with van.running():
+        await until(lambda: heard() is not None, "the coordinator has it")
+        await until(lambda: not any(kept.glob("r-d1*")), "it is not carried any more")
+    found = heard()
+    assert found is not None
+    assert (found.release, found.via) == ("2.0", "van")
 
 
 def test_numbers_are_used_once_also_after_a_restart(tmp_path: Path) -> None:

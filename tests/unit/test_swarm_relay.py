@@ -8,6 +8,7 @@ from collections.abc import Iterable
 import pytest
 
 from p2p.content import limits
+from p2p.content.report import CARRIED
 from p2p.swarm import events as e
 from p2p.swarm import messages as m
 from p2p.swarm.node import SwarmNode
@@ -21,7 +22,9 @@ class Rider:
     """One node with peers of whom each has said hello; `sent` is what it sends."""
 
     def __init__(self, *peers: str, wan: bool = True) -> None:
-        self.node = SwarmNode(device="rider", site="depot", port=1, rng=random.Random(1), wan=wan)
+        self.node = SwarmNode(
+            device="rider", site="depot", port=1, rng=random.Random(1), wan=wan, isolated=not wan
+        )
         self.now = 0.0
         self.sent: list[e.Send] = []
         self.returned: list[e.ReportReturned] = []
@@ -319,3 +322,52 @@ def test_word_of_a_report_that_nobody_made_is_ignored(reported: m.Reported) -> N
     rider = Rider(*PEERS)
     rider.hear("d1", reported)
     assert (rider.returned, rider.sent) == ([], [])
+
+
+# Without a WAN
+
+
+def test_where_there_is_no_wan_a_report_waits_for_a_carrier() -> None:
+    rider = Rider("d1", wan=False)
+    rider.report()
+    device, request = rider.asked()
+    assert device == "d1"
+    rider.hear("d1", m.Refuse(request, m.Refusal.DONT_HAVE))
+    assert rider.returned == [], "it has nowhere else to go"
+    rider.now += 86_400.0
+    rider.meet("van")
+    number = rider.taken("van")
+    rider.hear("van", m.Reported(number, CARRIED))
+    assert rider.returned == [e.ReportReturned(1, "van", CARRIED)]
+
+
+def test_a_carrier_that_goes_with_the_report_unanswered_is_replaced_by_the_next() -> None:
+    rider = Rider("van", wan=False)
+    rider.report()
+    rider.taken("van")
+    rider.feed(e.PeerLost("van"))
+    assert rider.returned == []
+    rider.meet("box")
+    rider.hear("box", m.Reported(rider.taken("box"), CARRIED))
+    assert rider.returned == [e.ReportReturned(1, "box", CARRIED)]
+
+
+def test_a_carrier_whose_satchel_is_full_is_no_carrier_for_this_report() -> None:
+    rider = Rider("van", wan=False)
+    rider.report()
+    rider.hear("van", m.Reported(rider.taken("van"), NOBODY))
+    assert rider.returned == []
+
+
+@pytest.mark.parametrize(("carrier", "wan"), [(True, False), (True, True), (False, False)])
+def test_a_carrier_keeps_what_devices_without_a_wan_bring(carrier: bool, wan: bool) -> None:
+    node = SwarmNode(device="van", site="depot", port=1, rng=random.Random(1), carrier=carrier)
+    node.handle(e.PeerConnected("d1"), 0.0)
+    node.handle(e.Received("d1", m.Hello(PROTOCOL, "depot", 1, wan)), 0.0)
+    (answer,) = node.handle(e.Received("d1", m.MetadataWant(7, PROBE)), 0.0)
+    assert isinstance(answer, e.Send)
+    assert isinstance(answer.message, m.Blob if carrier else m.Refuse)
+    actions = node.handle(e.Received("d1", m.Report(1, True, 0, b"signed")), 0.0)
+    brought = [a for a in actions if isinstance(a, e.ReportArrived)]
+    homebound = carrier and not wan
+    assert brought == [e.ReportArrived("d1", m.Report(1, True, 0, b"signed"), homebound=True)] * homebound
