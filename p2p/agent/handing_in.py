@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +20,7 @@ from p2p.adapters.device_api import CoordinatorRefusal, DeviceApi, HandedIn
 from p2p.adapters.identity import Credentials
 from p2p.adapters.reports import ReportCount, compact, signed_report
 from p2p.agent.driver import SwarmDriver
+from p2p.agent.homebound import Homebound
 from p2p.agent.satchel import Satchel
 from p2p.content import report as reports
 from p2p.errors import ContentError, OriginError, StoreError
@@ -35,8 +36,9 @@ UNSUPPORTED_S = 86_400.0
 
 NO_SUCH_PATH = (404, 405, 501)
 
-HOME = 2.0
-"""Pauses after which a carrier tries whether it is at home, while it carries reports."""
+FRESH_S = 21_600.0
+"""How old a report gets at most that waits for a carrier, before it is made anew: the coordinator refuses one
+that is older than two days when it comes, and its way is still before it."""
 
 UNABLE_S = 86_400.0
 """How long this device takes no reports of others once the coordinator took none from it."""
@@ -76,11 +78,9 @@ class HandingIn:
         self._pause_s = pause_s
         self._renewed = renewed
         self._wan = wan
-        self._satchel = satchel
-        self._homecoming = False
-        """The origin has just answered, and the satchel may be emptied."""
-        self._home_at = math.inf
-        """When that is tried although this device has asked nothing: others may ask for all at home."""
+        self._homebound: Homebound | None = None
+        if satchel is not None:
+            self._homebound = Homebound(satchel, self._given_in, self._answer, pause_s)
         self._desk = ReportDesk()
         self._more = trio.Event()
         self._polled = False
@@ -88,6 +88,8 @@ class HandingIn:
         self._given: _Given | None = None
         self._believed: tuple[str, int] | None = None
         """The peer that says that it handed our report in, or says nothing, and the number of that."""
+        self.lapsed = False
+        """No carrier came for the last report while it was new: it is to be made anew."""
         self._overdue: int | None = None
         """The number of a report of which there was no word in time."""
         self._unsupported_until = -math.inf
@@ -133,6 +135,7 @@ class HandingIn:
 
         `unless`: what makes this device speak for itself, or anew, meanwhile.
         """
+        self.lapsed = False
         number = None if self.for_itself() else self.number()
         if number is None:
             return False
@@ -143,10 +146,11 @@ class HandingIn:
         self._driver.feed(e.ReportMade(number, urgent, line))
         overdue = False
         try:
-            waits_s = report_desk.waits_s(pause_s, urgent=urgent) if self._wan else math.inf
+            waits_s = report_desk.waits_s(pause_s, urgent=urgent) if self._wan else FRESH_S
             with trio.move_on_after(waits_s) as waiting:
                 await first_of(given.over, *unless)
-            overdue = waiting.cancelled_caught
+            overdue = waiting.cancelled_caught and self._wan
+            self.lapsed = waiting.cancelled_caught and not self._wan
         finally:
             self._given = None
             if given.result is None:
@@ -193,10 +197,8 @@ class HandingIn:
         if not message.hops and report.device != action.device:
             self._answer(action.device, message.number, HandedIn("bad-report"))
             return
-        if action.homebound and self._satchel is not None:
-            kept = self._satchel.add(report.device, report.sequence, message.report)
-            self._try_home()
-            self._answer(action.device, message.number, HandedIn(reports.CARRIED if kept else NOBODY))
+        if action.homebound and self._homebound is not None:
+            self._homebound.arrived(report, message.report, message.number, urgent=message.urgent)
             return
         brought = Brought(report.device, report.sequence, action.device, message)
         if self._desk.add(brought, self._pause_s(), trio.current_time()):
@@ -208,21 +210,24 @@ class HandingIn:
 
     def polled(self) -> None:
         """The origin has answered a question of this device: what has waited for some time goes along."""
-        if self._satchel is not None and len(self._satchel):
-            self._homecoming = True
-            self._more.set()
+        if self._homebound is not None:
+            self._homebound.polled()
         if self._desk.with_question(trio.current_time()):
             self._polled = True
             self._more.set()
 
     async def hand_in_always(self) -> None:
         """Hand in what peers bring, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            if self._homebound is not None:
+                nursery.start_soon(self._homebound.run)
+            await self._serve_desk()
+
+    async def _serve_desk(self) -> None:
         self._driver.feed(e.HandsIn(True))
-        self._try_home()
         while True:
             self._more = trio.Event()
-            due_at = min(self._desk.due_at, self._able_at, self._home_at)
-            with trio.move_on_at(due_at):
+            with trio.move_on_at(min(self._desk.due_at, self._able_at)):
                 await self._more.wait()
             if trio.current_time() >= self._able_at:
                 self._able_at = math.inf
@@ -230,18 +235,13 @@ class HandingIn:
             if trio.current_time() >= self._desk.due_at or self._polled:
                 self._polled = False
                 await self._hand_in()
-            if self._homecoming or trio.current_time() >= self._home_at:
-                self._homecoming, self._home_at = False, math.inf
-                await self._empty_satchel()
-                self._try_home()
 
     async def _hand_in(self) -> None:
         batch = self._desk.take(trio.current_time())
         if not batch:
             return
-        key = self._credentials.key
         try:
-            results = await self._api.hand_in(self.device, key, [brought.message.report for brought in batch])
+            results = await self._given_in([brought.message.report for brought in batch])
         except CoordinatorRefusal as error:
             if error.status in NO_SUCH_PATH:
                 log.info("the coordinator takes no reports by way of peers")
@@ -262,31 +262,9 @@ class HandingIn:
         for brought, result in zip(batch, results, strict=True):
             self._answer(brought.peer, brought.message.number, result)
 
-    def _try_home(self) -> None:
-        """What is carried here is handed in some pauses later, if nothing else is a reason to."""
-        if self._satchel is not None and len(self._satchel) and self._home_at == math.inf:
-            self._home_at = trio.current_time() + HOME * self._pause_s() * (0.75 + random.random() / 2)
-            self._more.set()
-
-    async def _empty_satchel(self) -> None:
-        """Hand in what was carried here; what the coordinator does not answer stays, until it next can."""
-        assert self._satchel is not None
-        while batch := self._satchel.batch():
-            lines = [line for _, _, line in batch]
-            try:
-                results = await self._api.hand_in(self.device, self._credentials.key, lines)
-            except OriginError as error:
-                log.info("%d reports that were carried here stay: %s", len(self._satchel), error.message)
-                return
-            later = 0
-            for (device, sequence, _), said in zip(batch, results, strict=True):
-                if said.result == "rate":  # of one that was heard of just now
-                    later += 1
-                    continue
-                log.info("report %d of %s, carried here: %s", sequence, device, said.result)
-                self._satchel.remove(device, sequence)
-            if later:
-                return
+    async def _given_in(self, lines: Sequence[bytes]) -> list[HandedIn]:
+        """Hand in signed reports, as this device; raises `OriginError`."""
+        return await self._api.hand_in(self.device, self._credentials.key, lines)
 
     def _failed(self, error: OriginError) -> None:
         log.info("reports of peers: %s", error.message)

@@ -95,7 +95,7 @@ class Reporting:
         self.roster = RosterDiscovery(credentials.identity.device, kept)
         self.poll_s = config.coordinator.poll_s
         satchel = None
-        if config.swarm.carrier:
+        if config.swarm.carrier and config.swarm.wan:
             satchel = Satchel(DirectoryBlobStore(config.device.state_dir / "carried"))
         self.handing_in = HandingIn(
             credentials,
@@ -152,6 +152,9 @@ class Reporting:
             return False
         began = trio.current_time()
         handed = await self.handing_in.report(self._report(), urgent=urgent, unless=(ended, self._due))
+        while self.handing_in.lapsed:
+            began = trio.current_time()
+            handed = await self.handing_in.report(self._report(), urgent=urgent, unless=(ended, self._due))
         if handed:
             self._checked_at, self._quiet = began, True
         return handed

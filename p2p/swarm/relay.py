@@ -102,7 +102,7 @@ class Relay:
 
     def wanted(self, peer: Peer, message: m.MetadataWant) -> None:
         """A peer asks whether this node takes reports."""
-        takes = self._hands_in or self._context.carrier
+        takes = self._hands_in or self._carries_for(peer)
         answer = m.Blob(message.request, b"") if takes else None
         self._context.send(peer.device, answer or m.Refuse(message.request, m.Refusal.DONT_HAVE))
 
@@ -122,7 +122,7 @@ class Relay:
         """A report: the agent hands it in if it asks the origin, else a peer that does gets it."""
         context, lookout = self._context, self._lookout
         context.stirred = False
-        if context.carrier and not message.hops and peer.hello is not None and not peer.hello.wan:
+        if not message.hops and self._carries_for(peer):
             context.actions.append(e.ReportArrived(peer.device, message, homebound=True))
             return
         further = None
@@ -216,6 +216,11 @@ class Relay:
         if not context.isolated or self._unsupported:
             self._return(None, UNSUPPORTED if self._unsupported else NOBODY)
         # Else there is no other way than by who is still to come.
+
+    def _carries_for(self, peer: Peer) -> bool:
+        """Whether this node takes the report of a peer home: of one that has no WAN, as this one at times."""
+        carries = self._context.carrier and not self._context.isolated
+        return carries and peer.hello is not None and not peer.hello.wan
 
     def _candidates(self) -> list[str]:
         """Whom a report may be given to: who asks the origin, or where this device has no WAN, who

@@ -1,8 +1,8 @@
 """A report that a carrier took for a device without a WAN is carried, or handed in.
 
 - `report-lost`: a carrier told a device that it keeps its report; at the end nobody carries it (nor a newer
-one of
-  that device), and the coordinator never had it. Carriers that have left for good took theirs with them.
+  one of that device), and the coordinator never had it. Carriers that have left for good took theirs with
+  them.
 """
 
 from __future__ import annotations

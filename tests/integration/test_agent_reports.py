@@ -26,7 +26,7 @@ from p2p.adapters.device_api import DeviceApi, HandedIn
 from p2p.adapters.durable import DirectoryBlobStore
 from p2p.adapters.reports import STEP, ReportCount, compact
 from p2p.adapters.tls import TlsTransport
-from p2p.agent import handing_in
+from p2p.agent import homebound
 from p2p.agent.handing_in import HandingIn
 from p2p.content.report import OK, SEQUENCE_MAX
 from p2p.errors import StoreError
@@ -289,8 +289,8 @@ async def test_a_site_without_wan_is_heard_of_when_the_carrier_comes_home(
     At home another device may be the one that asks the origin.
     """
     if not asks:
-        monkeypatch.setattr(HandingIn, "polled", lambda handing_in: None)
-        monkeypatch.setattr(handing_in, "HOME", 0.2)
+        monkeypatch.setattr(HandingIn, "polled", lambda handing: None)
+        monkeypatch.setattr(homebound, "HOME", 0.2)
     coordinator, url = served
     fleet.order("2.0")
     van = fleet.device("van", coordinator=url, poll_s=POLL_S, extra="carrier = true")

@@ -359,15 +359,21 @@ def test_a_carrier_whose_satchel_is_full_is_no_carrier_for_this_report() -> None
     assert rider.returned == []
 
 
-@pytest.mark.parametrize(("carrier", "wan"), [(True, False), (True, True), (False, False)])
-def test_a_carrier_keeps_what_devices_without_a_wan_bring(carrier: bool, wan: bool) -> None:
-    node = SwarmNode(device="van", site="depot", port=1, rng=random.Random(1), carrier=carrier)
+@pytest.mark.parametrize(
+    ("carrier", "wan", "isolated"),
+    [(True, False, False), (True, True, False), (False, False, False), (True, False, True)],
+)
+def test_a_carrier_keeps_what_devices_without_a_wan_bring(carrier: bool, wan: bool, isolated: bool) -> None:
+    """If it gets home itself."""
+    node = SwarmNode(
+        device="van", site="depot", port=1, rng=random.Random(1), carrier=carrier, isolated=isolated
+    )
     node.handle(e.PeerConnected("d1"), 0.0)
     node.handle(e.Received("d1", m.Hello(PROTOCOL, "depot", 1, wan)), 0.0)
     (answer,) = node.handle(e.Received("d1", m.MetadataWant(7, PROBE)), 0.0)
     assert isinstance(answer, e.Send)
-    assert isinstance(answer.message, m.Blob if carrier else m.Refuse)
+    homebound = carrier and not wan and not isolated
+    assert isinstance(answer.message, m.Blob if homebound else m.Refuse)
     actions = node.handle(e.Received("d1", m.Report(1, True, 0, b"signed")), 0.0)
     brought = [a for a in actions if isinstance(a, e.ReportArrived)]
-    homebound = carrier and not wan
     assert brought == [e.ReportArrived("d1", m.Report(1, True, 0, b"signed"), homebound=True)] * homebound
