@@ -43,7 +43,8 @@ NEWS_PAUSE_S = 2.0
 
 
 class Asking:
-    """The questions of one device. `contacted` is called when the origin has answered one."""
+    """The questions of one device. `contacted` is called when the origin has answered one, `decided` when
+    what is meant was decided by what is in force."""
 
     def __init__(
         self,
@@ -56,6 +57,7 @@ class Asking:
         imported: ImportedBundle,
         contacted: Callable[[], None],
         revoking: Revoking,
+        decided: Callable[[], None] = lambda: None,
     ) -> None:
         self._config = config
         self._member = member
@@ -66,6 +68,7 @@ class Asking:
         self._imported = imported
         self._contacted = contacted
         self._revoking = revoking
+        self._decided = decided
         self._asked_at = self._own_at = -math.inf
         self._asked_for = False
         self._turn = True
@@ -236,6 +239,7 @@ class Asking:
         if source.origin_told:
             self._pass_on()
             self._driver.feed(e.OriginAnswered())
+        self._decided()
         return decision
 
     def _pass_on(self) -> None:

@@ -72,6 +72,8 @@ class SwarmDriver:
         self.node = node
         self.links: PeerLinks | None = None
         self.reports: Reports | None = None
+        self.asked: Callable[[str, Digest], None] | None = None
+        """Is told which object a peer asks for."""
         self._origin = origin
         self._spool = spool
         self._wan = wan
@@ -88,16 +90,16 @@ class SwarmDriver:
         self._verified: dict[Digest, trio.Event] = {}
         self._patching = trio.CapacityLimiter(1)
         self.storing = Storing(
-            feed=self.feed, failed=self._failed, is_current=self._is_current, patching=self._patching
+            feed=self.feed, failed=self._failed, is_current=self.is_current, patching=self._patching
         )
         making = trio.CapacityLimiter(1)
         self._recomputing = Recomputing(self.feed, recompute_memory, processor, making)
         self._deltas = PeerDeltas(
-            feed=self.feed, failed=self._failed, is_current=self._is_current, send=self._queue_answer,
+            feed=self.feed, failed=self._failed, is_current=self.is_current, send=self._queue_answer,
             memory=recompute_memory, making=making, processor=processor, patching=self._patching,
         )  # fmt: skip
         self.filling = Filling(
-            imported, feed=self.feed, failed=self._failed, is_current=self._is_current, start=self._start,
+            imported, feed=self.feed, failed=self._failed, is_current=self.is_current, start=self._start,
             patching=self._patching, weights=weights,
         )  # fmt: skip
         self._syncing = trio.CapacityLimiter(1)
@@ -119,6 +121,10 @@ class SwarmDriver:
         self.feed(e.Pursue(image.task, image.done))
         self._start(self._checkpoints, image)
         self.filling.begin(image)
+
+    def holds(self, image: Digest) -> bool:
+        """Whether an image is being made or served."""
+        return image in self._images
 
     def look_at_imported(self) -> None:
         """Something was imported: it may be what an image lacks."""
@@ -222,6 +228,8 @@ class SwarmDriver:
         """What the links report. Objects that are in this device's own stores are at hand for peers."""
         if isinstance(event, e.Received) and isinstance(event.message, m.ObjectWant):
             self.objects.hold(event.message.digest)
+            if self.asked is not None:
+                self.asked(event.device, event.message.digest)
         self.feed(event)
         if isinstance(event, e.PeerLost):
             self.news_from.pop(event.device, None)
@@ -264,10 +272,10 @@ class SwarmDriver:
 
     def _failed(self, image: LocalImage, error: LocalError) -> None:
         """An image that is no longer of interest fails as it likes: its slot may be closed already."""
-        if self._is_current(image):
+        if self.is_current(image):
             self._on_failed(image.task.image, error)
 
-    def _is_current(self, image: LocalImage) -> bool:
+    def is_current(self, image: LocalImage) -> bool:
         """Whether it is not dropped, nor followed by another try at the same."""
         return self._images.get(image.task.image) is image
 
@@ -285,6 +293,8 @@ class SwarmDriver:
                 await trio.lowlevel.checkpoint()
 
     def _add(self, image: LocalImage) -> None:
+        if image.task.image in self._images and not self.is_current(image):
+            self.drop(image.task.image)  # what is carried for others may be what this device needs itself
         self._images[image.task.image] = image
         for pack in image.task.packs:
             self._frames[pack.index.sha256] = pack
@@ -424,7 +434,7 @@ class SwarmDriver:
         No pause is shorter than the checkpoint before it took, so that a slow medium is not only synced.
         """
         pause = min(CHECKPOINT_FIRST_S, CHECKPOINT_S)
-        while image.is_written and self._is_current(image):
+        while image.is_written and self.is_current(image):
             await trio.sleep(pause)
             if not image.unsynced:
                 continue

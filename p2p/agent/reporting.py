@@ -10,6 +10,7 @@ import logging
 import math
 import random
 import time
+from collections.abc import Callable
 from typing import Any
 
 import trio
@@ -91,6 +92,8 @@ class Reporting:
         self._due = trio.Event()
         self._quiet: bool | None = None
         """Whether peers hand in for this device; None: it has not been long enough there to know."""
+        self.carried: Callable[[], list[dict[str, Any]]] | None = None
+        """Of a carrier: what it keeps for others, for the status file."""
         kept = DirectoryBlobStore(config.device.state_dir / "roster")
         self.roster = RosterDiscovery(credentials.identity.device, kept)
         self.poll_s = config.coordinator.poll_s
@@ -292,6 +295,8 @@ class Reporting:
         }
         if self._meter is not None:
             facts["wan"] = self._meter.facts()
+        if self.carried is not None:
+            facts["carried"] = self.carried()
         if status is not None:
             facts["progress"] = {"done": status.size - status.left, "total": status.size}
         return facts

@@ -29,6 +29,7 @@ from p2p.adapters.reports import ReportCount
 from p2p.adapters.tls import TlsTransport
 from p2p.agent.asking import Asking
 from p2p.agent.budget import ProcessorBudget, RateBudget
+from p2p.agent.carrying import carrying_of
 from p2p.agent.conditions import ConditionsWatch
 from p2p.agent.discovering import Discovering, discovery_sources
 from p2p.agent.driver import SwarmDriver
@@ -195,12 +196,12 @@ class Agent:
                 self._meter.wake if self._meter else None,
                 site_rate=config.budgets.site_wan_rate_max,
             ),
-            failed=lambda image, error: self._updates.failed(image, error),
+            failed=self._failed,
             found=self._found,
             indexes=self._indexes,
             recompute_memory=config.budgets.recompute_memory,
             processor=self._processor,
-            held=lambda digest: self._trust.held(digest) or self._imported.object(digest),
+            held=self._held,
             imported=self._imported,
             weights=config.cost,
         )
@@ -214,6 +215,7 @@ class Agent:
             revoked=self._is_revoked,
         )
         self._driver.links = self._links
+        self._carrying = carrying_of(config, self._trust, self._driver, self._now)
         self._discovering = Discovering()
         self._revoking = Revoking(
             self._revocations, identity.certificate, self._driver, self._links, self._discovering.silence
@@ -241,6 +243,8 @@ class Agent:
             self._revoking,
             Renewing(config, self._credentials, self._transport, self._revoking, self._now),
         )
+        if self._carrying is not None:
+            self._reporting.carried = self._carrying.facts
         self._asking = Asking(
             config,
             self._member,
@@ -251,6 +255,7 @@ class Agent:
             self._imported,
             contacted=self._reporting.polled,
             revoking=self._revoking,
+            decided=self._carrying.look if self._carrying is not None else lambda: None,
         )
         self._updates.may_serve(self._conditions.now.serves)
         self._told = ""
@@ -273,6 +278,8 @@ class Agent:
             nursery.start_soon(self._meter.run)
         nursery.start_soon(self._conditions.run)
         nursery.start_soon(self._updates.serve_for_a_time)
+        if self._carrying is not None and not once:
+            nursery.start_soon(self._carrying.run)
         nursery.start_soon(self._reporting.write_status_always)
         outcome: SlipstreamError | None = None
         try:
@@ -442,6 +449,17 @@ class Agent:
         self._driver.feed(e.WeightChanged(now.weight(self._config.swarm.weight)))
         self._updates.may_serve(now.serves)
         self._processor.on_battery(now.battery)
+
+    def _held(self, digest: Digest) -> bytes | None:
+        """A small object of this device's own stores, but for indexes."""
+        held = self._trust.held(digest) or self._imported.object(digest)
+        return held if held is not None or self._carrying is None else self._carrying.held(digest)
+
+    def _failed(self, image: Digest, error: LocalError) -> None:
+        if self._carrying is not None and self._carrying.has(image):
+            self._carrying.failed(image, error)
+        else:
+            self._updates.failed(image, error)
 
     def _crossed(self) -> int:
         """Bytes that this process has moved over its WAN, both ways."""

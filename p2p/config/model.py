@@ -170,6 +170,17 @@ class SwarmConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class CarrierConfig:
+    """What a carrier takes along beside what it runs: releases of `products` (all hardware), the first before
+    the others, within `quota` bytes of images; None: nothing. `learn`: also of products that devices without
+    a WAN have asked it for."""
+
+    products: tuple[str, ...] = ()
+    quota: int | None = None
+    learn: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class AgentConfig:
     """All of it. `slots` maps payload names to their places; `cost`: what the site plan weighs by."""
 
@@ -185,6 +196,7 @@ class AgentConfig:
     budgets: BudgetsConfig
     swarm: SwarmConfig
     cost: Weights = USUAL
+    carrier: CarrierConfig = CarrierConfig()
 
     @property
     def key_path(self) -> Path:
@@ -210,6 +222,11 @@ class AgentConfig:
     def imported_dir(self) -> Path:
         """The bundle that was imported last, as far as it is of use here (`slipstream bundle import`)."""
         return self.device.state_dir / "imported"
+
+    @property
+    def carrying_dir(self) -> Path:
+        """What a carrier keeps for others: images, signed documents, and who asked for what."""
+        return self.device.state_dir / "carrying"
 
     @property
     def status_path(self) -> Path:

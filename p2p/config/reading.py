@@ -11,6 +11,7 @@ from p2p.config.model import (
     AgentConfig,
     BootConfig,
     BudgetsConfig,
+    CarrierConfig,
     CoordinatorConfig,
     DeviceConfig,
     DiscoveryConfig,
@@ -22,7 +23,7 @@ from p2p.config.model import (
     TrustConfig,
 )
 from p2p.config.table import Problems, Table
-from p2p.content.limits import PRICE_MAX, PRICE_UNIT
+from p2p.content.limits import CARRIED_PRODUCTS_MAX, PRICE_MAX, PRICE_UNIT
 from p2p.errors import ConfigError
 from p2p.swarm.policy import PeerDeltas, Policy
 
@@ -166,6 +167,8 @@ def _read(root: Table) -> AgentConfig | None:
     )
     cost = root.table("cost")
     weights = read_weights(cost)
+    carrier = root.table("carrier")
+    carrier_config = _carrier(carrier, swarm_config, budgets_config)
     tables = (
         device,
         coordinator,
@@ -178,6 +181,7 @@ def _read(root: Table) -> AgentConfig | None:
         budgets,
         swarm,
         cost,
+        carrier,
         root,
     )
     for table in tables:
@@ -195,7 +199,23 @@ def _read(root: Table) -> AgentConfig | None:
         budgets_config,
         swarm_config,
         weights,
+        carrier_config,
     )
+
+
+def _carrier(table: Table, swarm: SwarmConfig, budgets: BudgetsConfig) -> CarrierConfig:
+    config = CarrierConfig(
+        products=table.names("products", CARRIED_PRODUCTS_MAX),
+        quota=table.optional("quota", table.size),
+        learn=table.boolean("learn", default=True),
+    )
+    if table.keys() and not swarm.carrier:
+        table.fault(table.keys()[0], "is of no use without swarm.carrier = true")
+    if config.quota is None and (config.products or table.has("learn")):
+        table.fault("quota", "is missing: how many bytes of images for others may be kept")
+    if config.quota is not None and budgets.disk_max is not None and config.quota > budgets.disk_max:
+        table.fault("quota", f"is more than budgets.disk_max ({budgets.disk_max}), which counts it too")
+    return config
 
 
 def _price_per_mb(table: Table) -> Callable[[str], float]:

@@ -199,6 +199,21 @@ class Table:
     def addresses(self, key: str) -> tuple[str, ...]:
         return self._each(key, "a list of IP addresses", lambda item: item if _is_address(item) else None)
 
+    def names(self, key: str, count_max: int) -> tuple[str, ...]:
+        """Names, each once; empty where there is no such key."""
+        what = f"a list of at most {count_max} names (letters, digits, '._+~-'), each once"
+
+        def parse(item: str) -> str | None:
+            try:
+                return check_name(item, key)
+            except ContentError:
+                return None
+
+        found = self._each(key, what, parse)
+        if len(found) > count_max or len(set(found)) != len(found):
+            self.fault(key, f"must be {what}")
+        return found
+
     def boolean(self, key: str, *, default: bool) -> bool:
         self._known.add(key)
         value = self._value.get(key, default)

@@ -104,6 +104,8 @@ REPORTS_PER_BATCH_MAX = 128
 REPORTS_CARRIED_MAX = (
     1024  # that a carrier takes home, one of each device; 16 MiB at most, about 1 MiB as a rule
 )
+CARRIED_PRODUCTS_MAX = 64  # that a carrier takes along, configured or learned from those that it met
+CARRIED_ASKERS_MAX = 1024  # devices without a WAN of which it is remembered what they asked for
 REPORT_HOPS_MAX = 8  # peers that one goes through, after the first
 REPORT_BATCH_MAX = 1 * MIB  # a batch, decoded
 REPORT_BATCH_CODED_MAX = 256 * KIB  # and as it is sent

@@ -123,6 +123,11 @@ class SwarmNode:
         """Greeted peers."""
         return tuple(d for d, p in self._context.peers.items() if p.hello is not None)
 
+    def lacks_wan(self, device: str) -> bool:
+        """Whether a peer has said that it has no WAN just now."""
+        peer = self._context.peers.get(device)
+        return peer is not None and peer.hello is not None and not peer.hello.wan
+
     @property
     def settled(self) -> bool:
         return self._context.settled

@@ -19,6 +19,7 @@ from p2p.content.manifest import Manifest, PackRef, PayloadSpec
 from p2p.content.order import Audience, Order, PhaseState, PhaseStatus
 from p2p.errors import ContentError, OperatorError, TrustError
 from p2p.trust.client import TrustClient
+from p2p.trust.documents import digest_of
 from p2p.trust.need import Steps
 from p2p.trust.release import listed_orders, read_manifest, read_orders, read_phase_state
 from p2p.trust.revocations import read_revocations
@@ -30,12 +31,16 @@ _ORDERS_ROLE = "orders-"
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """All that is signed about one product: orders and manifests by digest, phase states by order id."""
+    """All that is signed about one product: orders and manifests by digest, phase states by order id.
+
+    `documents`: the digests of all of them, to be kept together.
+    """
 
     product: str
     orders: dict[Digest, Order]
     states: dict[str, PhaseState]
     manifests: dict[Digest, Manifest]
+    documents: frozenset[Digest] = frozenset()
 
     def is_open(self, order: Order) -> bool:
         """Whether any phase of an order is open."""
@@ -106,18 +111,26 @@ def survey(client: TrustClient, product: str) -> Steps[Survey]:
     """
     with suppress(TrustError, ContentError):
         yield from read_revocations(client)
+    return (yield from survey_releases(client, product))
+
+
+def survey_releases(client: TrustClient, product: str) -> Steps[Survey]:
+    """As `survey`, without the revocation list, which is no product's."""
     listed = yield from listed_orders(client, product)
     orders = yield from read_orders(client, product, listed)
     states: dict[str, PhaseState] = {}
     manifests: dict[Digest, Manifest] = {}
+    documents = {digest for target in listed.values() if (digest := digest_of(target)) is not None}
     for order in orders.values():
         state = yield from read_phase_state(client, order)
         if state is not None:
+            documents.add(state[0])
             states[order.id] = state[1]
         manifest = yield from read_manifest(client, order)
         if manifest is not None:
+            documents.add(order.manifest)
             manifests[order.manifest] = manifest
-    return Survey(product, orders, states, manifests)
+    return Survey(product, orders, states, manifests, frozenset(documents))
 
 
 def choose(found: Survey, wanted: Wanted) -> Choice:

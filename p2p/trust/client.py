@@ -262,6 +262,13 @@ class TrustClient:
         meta = None if self._snapshot is None else self._snapshot.signed.meta.get(f"{role}.json")
         return 0 if meta is None else meta.version
 
+    def roles_by_digest(self) -> dict[Digest, str]:
+        """The targets roles that the trusted snapshot names, by the digest of their metadata."""
+        if self._snapshot is None:
+            return {}
+        named = ((digest_of(meta), file) for file, meta in self._snapshot.signed.meta.items())
+        return {digest: file.removesuffix(".json") for digest, file in named if digest is not None}
+
     def target(self, target: TargetFile, size_max: int) -> Steps[bytes]:
         """The bytes of a small target file, from the cache or as an object of the repository.
 

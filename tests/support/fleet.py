@@ -172,7 +172,8 @@ class FleetRig:
     def order(self, version: str, audience: Audience | None = None, **request: Any) -> Order:
         """Create, sign and publish an order; its first phase is open."""
         opened = request.pop("opened", 1)
-        asked = OrderRequest(PRODUCT, version, audience or Audience(all=True), **request)
+        product = request.pop("product", PRODUCT)
+        asked = OrderRequest(product, version, audience or Audience(all=True), **request)
         proposal = create_order(self.repository, self.repository.state(), asked)
         return publish_order(self.repository, [proposal], sign_here=True, opened=opened)
 
@@ -196,7 +197,8 @@ class FleetRig:
         """Build, sign and publish a further release of small images, without any process."""
         inputs = tuple(PayloadInput(name, path, bases) for name, (path, bases) in payloads.items())
         request.setdefault("hardware", (HARDWARE,))
-        asked = ReleaseRequest(product=PRODUCT, version=version, payloads=inputs, **request)
+        request.setdefault("product", PRODUCT)
+        asked = ReleaseRequest(version=version, payloads=inputs, **request)
         repository = self.repository
         with quick_packs():
             built = build_release(asked, repository.state(), repository.objects, repository.expiry("release"))
@@ -282,6 +284,7 @@ class Device:
         origin: str | None = None,
         coordinator: str = NOWHERE,
         peers: tuple[Device | int, ...] = (),
+        product: str = PRODUCT,
         hardware: str = HARDWARE,
         payloads: tuple[str, ...] = ("rootfs",),
         health: tuple[str, ...] | None = None,
@@ -301,7 +304,7 @@ class Device:
         places = slot_directory or self.directory
         ports = [p if isinstance(p, int) else p.port for p in peers]
         lines = [
-            "[device]", f'id = "{self.name}"', f'product = "{PRODUCT}"', f'hardware = "{hardware}"',
+            "[device]", f'id = "{self.name}"', f'product = "{product}"', f'hardware = "{hardware}"',
             'state_dir = "state"',
             "[coordinator]", f'url = "{coordinator}"', f"poll_s = {poll_s}",
             *(["[origin]", f'url = "{origin}"'] if origin else []),

@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from p2p.config import AgentConfig, Endpoint, parse_config, read_config
+from p2p.config.model import CarrierConfig
 from p2p.errors import ConfigError
 from p2p.swarm.allowance import DailyWindow
 from p2p.swarm.cost import Weights
@@ -76,7 +77,7 @@ def test_the_example_in_deploy_is_valid_and_names_every_key() -> None:
 
 TABLES = (
     "device", "coordinator", "origin", "trust", "network", "discovery", "slots", "boot", "health", "budgets",
-    "swarm",
+    "swarm", "cost", "carrier",
 )  # fmt: skip
 
 
@@ -104,13 +105,14 @@ def test_what_is_missing_is_named() -> None:
     ]
 
 
+CARRIES = "[swarm]\ncarrier = true\n[carrier]\nlearn = false\n"
 RECOMPUTES = '[budgets]\nrecompute_memory = "512MiB"\n'
 
 
 @pytest.mark.parametrize(
     ("addition", "fault"),
     [
-        ("[devise]\nid = 1", "line 13: devise is unknown (allowed: boot, budgets, coordinator"),
+        ("[devise]\nid = 1", "line 13: devise is unknown (allowed: boot, budgets, carrier, coordinator"),
         ("[health]\ncomand = []", "line 14: health.comand is unknown (allowed: command, timeout_s)"),
         ('[slots.boot]\na = "/x"\nb = "/x"', "line 15: slots.boot.b is the same place as a"),
         ('[slots.boot]\na = "/x"', "slots.boot.b is missing: a path"),
@@ -157,6 +159,11 @@ RECOMPUTES = '[budgets]\nrecompute_memory = "512MiB"\n'
         ('[budgets]\ntime_zone = "../../etc/passwd"', "line 14: budgets.time_zone must be the name of a"),
         ("[swarm]\ngateways_max = 4", "line 14: swarm.gateways_max must be a whole number of 1..3, not 4"),
         ("[swarm]\nstall_s = nan", "line 14: swarm.stall_s must be a number of 0.5..3600"),
+        ('[carrier]\nquota = "1GB"', "line 14: carrier.quota is of no use without swarm.carrier = true"),
+        (CARRIES, "carrier.quota is missing"),
+        (CARRIES + 'quota = "1GB"\nproducts = ["a b"]', "carrier.products must be a list of at most 64"),
+        (CARRIES + 'quota = "1GB"\nproducts = ["a", "a"]', "names (letters, digits, '._+~-'), each once"),
+        (CARRIES + 'quota = "2GB"\n[budgets]\ndisk_max = "1GB"', "quota is more than budgets.disk_max"),
         ('[trust]\nbuild_time = "yesterday"', "line 14: trust.build_time must be a date and time"),
         ('[origin]\nca = "x.pem"', "line 14: origin.ca is of no use without origin.url"),
         ('[origin]\nurl = "http://u:p@h/"', "line 14: origin.url must be a URL"),
@@ -209,6 +216,9 @@ def test_a_wrong_value_is_told_with_what_is_allowed(addition: str, fault: str) -
             '[boot]\nreboot_command = ["systemctl", "reboot"]',
             ("boot.reboot_command", ("systemctl", "reboot")),
         ),
+        (CARRIES + 'quota = "2GiB"', ("carrier", CarrierConfig((), 2 << 30, learn=False))),
+        (CARRIES + 'quota = 9\nproducts = ["a", "b"]', ("carrier.products", ("a", "b"))),
+        ("", ("carrier", CarrierConfig())),
         ("[swarm]\nstall_s = 1", ("swarm.stall_s", 1.0)),
         ("[trust]\nbuild_time = 1970-01-02T00:00:00Z", ("trust.build_time", 86_400.0)),
         ("[trust]\nbuild_time = 1970-01-02", ("trust.build_time", 86_400.0)),

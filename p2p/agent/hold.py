@@ -1,0 +1,100 @@
+"""The images that a carrier keeps for others: a file each, in a directory of its own, written as a slot is.
+
+So the same holds for them as for slots: verified bytes go straight to their place, a journal that is fsynced
+after them says what is there, and a carrier whose power is cut goes on from that; an image is whole only when
+it was read back with its digest. Nothing ever runs from here. Not for which images these are
+(`p2p.trust.cargo`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from pathlib import Path
+
+from p2p.adapters.slot_writer import FileSlotWriter, SlotImage, slot_error
+from p2p.adapters.slots import FileSlots
+from p2p.content.digests import DIGEST_SIZE, Digest
+from p2p.errors import StoreError
+from p2p.ports import BootState
+
+PLACE = "image"
+"""The name of the one place of each."""
+
+
+class _NeverRun:
+    """A boot environment that starts from none of these."""
+
+    def read(self) -> BootState:
+        return BootState(active="")
+
+    def arm(self, slot: str, attempts: int) -> None:
+        raise StoreError("what is carried for others is never run")
+
+    def started(self) -> None:
+        raise StoreError("what is carried for others is never run")
+
+    def commit(self) -> None:
+        raise StoreError("what is carried for others is never run")
+
+    def rollback(self) -> None:
+        raise StoreError("what is carried for others is never run")
+
+
+class Hold:
+    """Images below `directory`, by digest. Calls block."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._slots: dict[Digest, FileSlots] = {}
+
+    def names(self) -> list[Digest]:
+        """All of which anything is here, whole or not."""
+        try:
+            found = [entry.name for entry in self._directory.iterdir()]
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise slot_error("what is carried", "list", error) from error
+        digests = []
+        for name in found:
+            with contextlib.suppress(ValueError):
+                data = bytes.fromhex(name)
+                if len(data) == DIGEST_SIZE and data.hex() == name:
+                    digests.append(Digest(data))
+        return sorted(digests)
+
+    def is_whole(self, image: Digest) -> bool:
+        """Whether it was read back whole, and is still there."""
+        held = self._of(image).image_in(PLACE)
+        return held is not None and held[0] == image
+
+    def reader(self, image: Digest) -> SlotImage:
+        """Raises `SlotError` where it is not whole."""
+        return self._of(image).open_reader(PLACE)
+
+    def writer(self, image: Digest, size: int) -> FileSlotWriter:
+        """Begins with an image, or goes on with it. Raises `SlotFull`, `SlotError`."""
+        try:
+            (self._directory / image.hex()).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise slot_error(f"carried image {image.hex()[:12]}", "make room for", error) from error
+        return self._of(image).open_writer(PLACE, image, size)
+
+    def drop(self, image: Digest) -> None:
+        """Nothing of it is kept. A cut leaves what is dropped again at the next start."""
+        self._slots.pop(image, None)
+        try:
+            shutil.rmtree(self._directory / image.hex())
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise slot_error(f"carried image {image.hex()[:12]}", "drop", error) from error
+
+    def _of(self, image: Digest) -> FileSlots:
+        found = self._slots.get(image)
+        if found is None:
+            directory = self._directory / image.hex()
+            places = {PLACE: str(directory / "image")}
+            found = self._slots[image] = FileSlots("carried", places, str(directory / "state"), _NeverRun())
+        return found

@@ -1,0 +1,270 @@
+"""A carrier brings what it does not run itself to a site without a WAN: real agents and coordinator."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from coordinator.publishing.releases import PayloadInput, ReleaseRequest, build_release, publish_release
+from coordinator.publishing.revocations import publish_revocations
+from coordinator.publishing.setup import add_product
+from p2p.agent import carrying
+from p2p.agent.carrying import Carrying
+from p2p.agent.hold import Hold
+from p2p.agent.runtime import Agent
+from p2p.content.digests import sha256
+from p2p.content.manifest import Manifest, decode_manifest
+from p2p.content.order import Order
+from p2p.content.revocation import Reason, Revocation
+from tests.support.fleet import DIGESTS, HARDWARE, IMAGES, Device, FleetRig, RunningAgent, flip, until
+from tests.support.hostile_origin import Answer, HostileOrigin, Request
+
+pytestmark = pytest.mark.usefixtures("quick")
+
+OTHER = "pump"
+"""A product that the carrier does not run."""
+
+CARRIES = 'carrier = true\n[carrier]\nproducts = ["pump"]\nquota = "64MiB"'
+LEARNS = 'carrier = true\n[carrier]\nquota = "64MiB"'
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(carrying, "LOOK_S", 0.2)
+    monkeypatch.setattr(carrying, "RETRY_S", (0.5, 2.0))
+
+
+@pytest.fixture
+def pumps(fleet: FleetRig) -> FleetRig:
+    """A fleet with a second product, that has a release 2.0. The carrier's own has no order."""
+    with fleet.repository.locked() as state:
+        add_product(fleet.repository, state, OTHER)
+    payload = PayloadInput("rootfs", fleet.template / "2.0.img", ())
+    request = ReleaseRequest(product=OTHER, version="2.0", hardware=(HARDWARE,), payloads=(payload,))
+    repository = fleet.repository
+    built = build_release(
+        request, repository.state(), repository.objects, repository.expiry("release"), workers=1
+    )
+    publish_release(repository, [built.proposal], None, sign_here=True)
+    return fleet
+
+
+def pump(fleet: FleetRig, name: str, *peers: Device, **settings: Any) -> Device:
+    return fleet.device(name, peers=peers, wan=False, product=OTHER, **settings)
+
+
+def carried(device: Device) -> dict[str, str]:
+    return {fact["name"]: fact["state"] for fact in device.status.get("carried", [])}
+
+
+def ordered(fleet: FleetRig) -> Order:
+    return fleet.order("2.0", product=OTHER)
+
+
+async def whole(device: Device) -> None:
+    await until(lambda: carried(device).get("pump 2.0 rootfs") == "whole", "the carrier has the image")
+
+
+def manifest(fleet: FleetRig) -> Manifest:
+    ref = fleet.repository.state().target(f"product-{OTHER}", f"manifests/{OTHER}/2.0.json")
+    assert ref is not None
+    return decode_manifest(fleet.repository.get(ref))
+
+
+def left(run: RunningAgent) -> int:
+    """Bytes that the carrier still lacks."""
+    status = run.node.status(DIGESTS["2.0"])
+    return len(IMAGES["2.0"]) if status is None else status.left
+
+
+def cargo_of(run: RunningAgent) -> Carrying:
+    found = run.agent._carrying
+    assert found is not None
+    return found
+
+
+def looked(run: RunningAgent) -> bool:
+    return cargo_of(run)._seen is not None
+
+
+def hold(device: Device) -> Hold:
+    return Hold(device.config.carrying_dir / "images")
+
+
+async def test_a_carrier_brings_another_products_release_to_a_site_without_a_wan(pumps: FleetRig) -> None:
+    ordered(pumps)
+    with pumps.coordinator() as url:
+        van = pumps.device("van", coordinator=url, extra=CARRIES)
+        async with van.running():
+            await whole(van)
+    assert hold(van).is_whole(DIGESTS["2.0"])
+    van.configure(extra=CARRIES)  # from now on its WAN leads nowhere, and it was switched off
+    station = [pump(pumps, "p1", van), pump(pumps, "p2", van, holds=None)]
+    async with van.running() as visit, station[0].running() as first, station[1].running() as second:
+        await first.committed("2.0")
+        await second.committed("2.0")
+        assert visit.ledger.sent
+    assert [device.running_version() for device in station] == ["2.0", "2.0"]
+    assert van.running_version() == "1.0", "it never installs what it carries"
+    assert van.record.installed is None
+
+
+async def test_without_the_product_on_its_list_it_brings_nothing(pumps: FleetRig) -> None:
+    """And what it did not ask anybody about it does not have; the twin of the test before."""
+    ordered(pumps)
+    extra = CARRIES.replace('"pump"', "")
+    with pumps.coordinator() as url:
+        van = pumps.device("van", coordinator=url, extra=extra)
+        async with van.running() as run:
+            await until(lambda: looked(run), "it has looked")
+    assert hold(van).names() == []
+
+
+async def test_what_was_asked_for_at_one_visit_comes_with_the_next(pumps: FleetRig) -> None:
+    ordered(pumps)
+    with pumps.coordinator() as url:
+        van = pumps.device("van", coordinator=url, extra=LEARNS)
+        async with van.running() as run:
+            await until(lambda: looked(run), "it has looked")
+        assert hold(van).names() == []
+        van.configure(extra=LEARNS)
+        station = pump(pumps, "p1", van)
+        async with van.running() as run, station.running():
+            asked = van.config.carrying_dir / "asked" / "interest"
+            await until(lambda: asked.exists() and b"pump" in asked.read_bytes(), "it has heard of it")
+        assert hold(van).names() == []
+        van.configure(coordinator=url, extra=LEARNS)
+        async with van.running():
+            await whole(van)
+    van.configure(extra=LEARNS)
+    async with van.running(), station.running() as late:
+        await late.committed("2.0")
+
+
+async def test_what_came_before_it_was_switched_off_does_not_come_again(pumps: FleetRig) -> None:
+    """And is of use on the way: the station has it when the rest comes."""
+    ordered(pumps)
+    frames = manifest(pumps).payloads[0].full_pack.frames
+    async with HostileOrigin(pumps.repository.directory).serving() as origin:
+        van = pumps.device("van", origin=origin.url, extra=CARRIES, wan_rate="1MB/s")
+        async with van.running() as run:
+            await until(lambda: left(run) < len(IMAGES["2.0"]) // 2, "half of it has come")
+        assert not hold(van).is_whole(DIGESTS["2.0"])
+        van.configure(extra=CARRIES)
+        station = pump(pumps, "p1", van, holds=None)
+        async with van.running(), station.running() as late:
+            await until(lambda: late.ledger.peers.get("van", 0) > len(IMAGES["2.0"]) // 4, "it has a part")
+        van.configure(origin=origin.url, extra=CARRIES)
+        async with van.running():
+            await whole(van)
+        assert origin.sent[f"objects/{frames.sha256.hex()}"] < 1.2 * frames.size
+        van.configure(extra=CARRIES)
+        async with van.running() as visit, station.running() as late:
+            await late.committed("2.0")
+            assert visit.ledger.sent["p1"] < 0.8 * len(IMAGES["2.0"])
+
+
+async def test_what_has_expired_meanwhile_stays_in_the_hold(
+    pumps: FleetRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether it is of use is for the devices to say: their orders may except them."""
+    ordered(pumps)
+    async with HostileOrigin(pumps.repository.directory).serving() as origin:
+        van = pumps.device("van", origin=origin.url, extra=CARRIES)
+        async with van.running():
+            await whole(van)
+    van.configure(extra=CARRIES)
+    monkeypatch.setattr(Agent, "_now", lambda agent: time.time() + 70 * 86_400)
+    van.config.status_path.unlink()
+    async with van.running():
+        await whole(van)
+    assert hold(van).is_whole(DIGESTS["2.0"])
+
+
+async def test_what_was_stale_when_it_came_is_not_carried(pumps: FleetRig) -> None:
+    ordered(pumps)
+    past = replace(pumps.repository, clock=lambda: datetime.now(UTC) - timedelta(days=70))
+    with past.locked() as state:
+        past.refresh(state, snapshot=True)
+    async with HostileOrigin(pumps.repository.directory).serving() as origin:
+        van = pumps.device("van", origin=origin.url, extra=CARRIES)
+        async with van.running():
+            await until(lambda: origin.asked["metadata/timestamp.json"] > 2, "it has asked")
+        assert origin.object_bytes() == 0
+    assert hold(van).names() == []
+
+
+async def test_who_is_revoked_is_given_nothing(pumps: FleetRig) -> None:
+    """The list came along; the twin is the other device of the station."""
+    ordered(pumps)
+    stolen, honest = pump(pumps, "p1"), pump(pumps, "p2")
+    revocation = Revocation(
+        stolen.credentials.identity.certificate, "p1", Reason.LOST, float(int(stolen.credentials.not_after))
+    )
+    publish_revocations(pumps.repository, [revocation])
+    async with HostileOrigin(pumps.repository.directory).serving() as origin:
+        van = pumps.device("van", origin=origin.url, extra=CARRIES)
+        async with van.running():
+            await whole(van)
+    van.configure(extra=CARRIES)
+    for device in (stolen, honest):
+        device.configure(peers=(van,), wan=False, product=OTHER)
+    async with van.running() as visit, stolen.running(), honest.running() as late:
+        await late.committed("2.0")
+        assert set(visit.ledger.sent) == {"p2"}
+    assert stolen.running_version() == "1.0"
+
+
+async def test_who_has_a_wan_of_its_own_is_nobody_to_carry_for(pumps: FleetRig) -> None:
+    ordered(pumps)
+    van = pumps.device("van", extra=LEARNS)
+    async with HostileOrigin(pumps.repository.directory).serving() as origin:
+        van.configure(origin=origin.url, extra=LEARNS)
+        other = pumps.device("p1", peers=(van,), product=OTHER, origin=origin.url)
+        async with van.running() as run, other.running() as updated:
+            await updated.committed("2.0")
+            await until(lambda: looked(run), "it has looked")
+        assert cargo_of(run)._interest.products(0.0) == ()
+
+
+async def test_an_order_that_is_aborted_empties_the_hold(pumps: FleetRig) -> None:
+    order = ordered(pumps)
+    async with HostileOrigin(pumps.repository.directory).serving() as origin:
+        van = pumps.device("van", origin=origin.url, extra=CARRIES)
+        async with van.running():
+            await whole(van)
+            pumps.abort(order)
+            await until(lambda: not hold(van).names(), "nothing is carried")
+
+
+async def test_what_does_not_fit_is_told_and_not_fetched(pumps: FleetRig) -> None:
+    ordered(pumps)
+    extra = CARRIES.replace("64MiB", "3MiB")
+    async with HostileOrigin(pumps.repository.directory).serving() as origin:
+        van = pumps.device("van", origin=origin.url, extra=extra)
+        async with van.running():
+            await until(lambda: carried(van) == {"pump 2.0 rootfs": "no-room"}, "it says so")
+        assert origin.object_bytes() < 100_000
+    assert hold(van).names() == []
+
+
+def wrong_frames(request: Request, answer: Answer) -> Answer | None:
+    """Whatever is large is wrong."""
+    if request.start is None or len(answer.body) < 100_000:
+        return None
+    return replace(answer, body=flip(answer.body))
+
+
+async def test_bytes_of_a_lying_origin_are_neither_kept_nor_given_away(pumps: FleetRig) -> None:
+    ordered(pumps)
+    async with HostileOrigin(pumps.repository.directory).serving() as origin:
+        origin.fault = wrong_frames
+        van = pumps.device("van", origin=origin.url, extra=CARRIES)
+        async with van.running():
+            await until(lambda: origin.object_bytes() > len(IMAGES["2.0"]), "it was given wrong bytes")
+            assert carried(van) != {"pump 2.0 rootfs": "whole"}
+    assert not hold(van).is_whole(sha256(IMAGES["2.0"]))
