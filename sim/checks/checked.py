@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from p2p.swarm import events as e
 from p2p.swarm import messages as m
 from sim.checks.budget import BudgetRule
+from sim.checks.cargo import CargoRule
 from sim.checks.carried import CarriedRule
 from sim.checks.ledgers import LedgerRule
 from sim.checks.liveness import Liveness
@@ -38,7 +39,7 @@ class Checks(Observer):
 
     heeds = (
         LedgerRule.heeds | WanRule.heeds | Liveness.heeds | BudgetRule.heeds | RevokedRule.heeds
-        | CarriedRule.heeds
+        | CarriedRule.heeds | CargoRule.heeds
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -49,6 +50,7 @@ class Checks(Observer):
         self.budget = BudgetRule()
         self.quota = QuotaRule()
         self.carried = CarriedRule()
+        self.cargo = CargoRule()
         self.revoked = RevokedRule()
 
     @property
@@ -67,6 +69,7 @@ class Checks(Observer):
             *self.budget.violations,
             *self.quota.violations,
             *self.carried.violations,
+            *self.cargo.violations,
             *self.revoked.violations,
         ]
         return sorted(found, key=lambda v: v.at_s)[:VIOLATIONS_MAX]
@@ -103,6 +106,8 @@ class Checks(Observer):
             self.budget.fed(device, event, actions)
         if what in CarriedRule.heeds:
             self.carried.fed(device, event, actions)
+        if what in CargoRule.heeds:
+            self.cargo.fed(device, event, actions)
         if what in RevokedRule.heeds:
             self.revoked.fed(device, event, actions)
 
@@ -150,6 +155,7 @@ class Checks(Observer):
     def ended(self, world: World) -> None:
         self.ledgers.ended(world)
         self.carried.ended(world)
+        self.cargo.ended(world)
         self.liveness.ended(world)
 
 

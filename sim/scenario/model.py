@@ -184,6 +184,9 @@ class DeviceClass:
     reboot_s: float = 20.0
     carrier: bool = False
     """They visit sites without a WAN, and take along what those need of their images (`swarm.carrier`)."""
+    cargo: int = 0
+    """> 0: they run nothing that is ordered here, and take so many bytes of its images along for others
+    (`[carrier]`)."""
 
 
 class SizeKind(StrEnum):

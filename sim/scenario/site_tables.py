@@ -59,7 +59,10 @@ def read_class(table: Table) -> DeviceClass:
         healthy=share(table, "healthy", 1.0),
         reboot_s=duration(table, "reboot", _CLASS.reboot_s),
         carrier=table.boolean("carrier", default=False),
+        cargo=size(table, "cargo", 0),
     )
+    if found.cargo and not found.carrier:
+        table.fault("cargo", "is of no use without carrier = true")
     if (found.uptime.on_mean_s > 0) != (found.uptime.off_mean_s > 0):
         given, other = ("on", "off") if found.uptime.on_mean_s > 0 else ("off", "on")
         uptime.fault(given, f"needs {other} beside it: a device is on for some time and off for some time")

@@ -42,7 +42,7 @@ _UPTIME = {"on_mean_s": "on", "off_mean_s": "off", "start_spread_s": "start_spre
 _CLASS = {"patch_rate": "patch_rate", "recompute_rate": "recompute_rate", "has_wan": "has_wan",
           "metered": "metered", "wan_price_per_mb": "wan_price_per_mb",
           "clock_error_s": "clock_error", "healthy": "healthy", "reboot_s": "reboot",
-          "carrier": "carrier"}  # fmt: skip
+          "carrier": "carrier", "cargo": "cargo"}  # fmt: skip
 _POLICY = {f.name: f.name for f in dataclasses.fields(Policy) if f.name != "cost"}
 _COST = {f.name: f.name for f in dataclasses.fields(Weights)}
 _FAULT = {"kind": "kind", "where": "where", "at_s": "at", "length_s": "length",

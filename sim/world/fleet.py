@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from sim.world.run import World
 
 
+NOT_MEANT = 2.0
+"""The draw of a device that no share of an order reaches: it runs another product."""
+
+
 def make_sites(world: World) -> None:
     """All sites of all groups with their links, then all devices."""
     for group in world.scenario.sites:
@@ -102,6 +106,8 @@ def _make_devices(world: World, site: Site) -> None:
         device = world.seams.make_device(world, site, name, klass, base, segment=segment)
         device.has_wan, device.healthy = has_wan, healthy
         device.clock_error_s, device.draw = error, draw
+        if klass.cargo:
+            device.draw = NOT_MEANT
         world.add(device, start)
 
 

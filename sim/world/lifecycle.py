@@ -18,10 +18,11 @@ from p2p.content.manifest import Manifest
 from p2p.errors import LocalError, SlipstreamError
 from p2p.install import Release, State
 from p2p.swarm.events import ImageTask
-from p2p.trust import Decision, Meant
+from p2p.trust import Decision, Meant, TrustClient
 from p2p.trust.documents import Reader
 from sim.world.asking import Asking
 from sim.world.boot import PAYLOAD, Machine
+from sim.world.cargo import Carrying
 from sim.world.character import Character
 from sim.world.disk import VirtualSlots
 from sim.world.medium import PowerCut
@@ -46,6 +47,7 @@ class Lifecycle:
         reader: Reader,
         clock: DeviceClock | None = None,
         witness: Witness | None = None,
+        carrying: Carrying | None = None,
     ) -> None:
         self.character = character
         self.machine = machine
@@ -57,6 +59,7 @@ class Lifecycle:
         self._time = time
         self._rng = rng
         self._witness = witness or Witness()
+        self._carrying = carrying
         self._name = character.member.device
         self._life = 0
         self._starts = 0
@@ -117,6 +120,16 @@ class Lifecycle:
         """Version of the timestamp that is trusted; 0: none."""
         return self._asking.trust.versions.get("timestamp", 0) if self.up else 0
 
+    @property
+    def trust(self) -> TrustClient:
+        """The device's trust client, in this life."""
+        return self._asking.trust
+
+    @property
+    def now(self) -> float:
+        """Virtual time."""
+        return self._time.now
+
     # Starting
 
     def _boot(self) -> None:
@@ -141,6 +154,8 @@ class Lifecycle:
         self._installer: Installer = machine.installer(self._raise_floor, self._starts)
         self._slots = {n: s for n, s in self._installer.slots.items() if isinstance(s, VirtualSlots)}
         self._swarm.started()
+        if self._carrying is not None:
+            self._carrying.open(self)
         try:
             for slots in self._slots.values():
                 slots.adopt_active()
@@ -220,6 +235,8 @@ class Lifecycle:
             if self.state in ("starting", "current", "idle"):
                 self._turn("idle", decision.reason)
             self._asking.later()
+        if self._carrying is not None:
+            self._carrying.look()
 
     # Installing
 
@@ -424,6 +441,8 @@ class Lifecycle:
         self._life += 1
         self.up = False
         self._asking.stop()
+        if self._carrying is not None:
+            self._carrying.stop()
         self._meant = None
         self._makings.clear()
         self._served.clear()

@@ -16,6 +16,7 @@ from p2p.errors import LocalError
 from p2p.swarm import departure
 from p2p.swarm import events as e
 from sim.world.boot import PAYLOAD, Machine
+from sim.world.cargo import OWN_HARDWARE, OWN_PRODUCT, Carrying
 from sim.world.character import Character
 from sim.world.checkins import CheckIns
 from sim.world.desk import Desk
@@ -231,10 +232,11 @@ class LivingAgent:
         size = material.size if material is not None else max(sizes, default=1)
         capacity = device.klass.storage.capacity
         self.machine.factory({PAYLOAD: (base, min(size, capacity) if capacity else size)})
-        polling = device.world.scenario.polling
+        polling, cargo = device.world.scenario.polling, device.klass.cargo
+        product, hardware = (OWN_PRODUCT, OWN_HARDWARE) if cargo else (PRODUCT, HARDWARE)
         character = Character(
-            Member(device.name, device.site.area.name, publisher.groups(device.draw), HARDWARE),
-            PRODUCT,
+            Member(device.name, device.site.area.name, publisher.groups(device.draw), hardware),
+            product,
             publisher.repository.root,
             poll_s=polling.every_s,
             poll_jitter=polling.jitter,
@@ -244,13 +246,16 @@ class LivingAgent:
             build_time=EPOCH + device.kernel.now - 86_400.0,
             healthy=lambda manifest: device.healthy,
         )
+        side, reader = NodeSide(self), publisher.reader
+        carrying = Carrying(cargo, PRODUCT, character, self.machine, side, reader) if cargo else None
         return Lifecycle(
             character,
             self.machine,
-            NodeSide(self),
+            side,
             device.kernel,
             device.kernel.rng(f"life/{device.name}"),
-            reader=publisher.reader,
+            reader=reader,
             clock=Clock(device),
             witness=Told(self),
+            carrying=carrying,
         )
