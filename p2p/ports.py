@@ -15,6 +15,9 @@ from typing import Protocol
 from p2p.content.digests import Buffer, Digest
 from p2p.content.intervals import IntervalSet
 
+CARRIER_GROUP = "carrier"
+"""The group of devices that may visit any site, by their certificate."""
+
 
 @dataclass(frozen=True, slots=True)
 class PeerIdentity:
@@ -24,6 +27,11 @@ class PeerIdentity:
     site: str
     groups: frozenset[str]
     certificate: Digest
+
+    @property
+    def is_carrier(self) -> bool:
+        """Whether other sites than its own take it for a peer."""
+        return CARRIER_GROUP in self.groups
 
 
 @dataclass(frozen=True, slots=True)

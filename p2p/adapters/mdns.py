@@ -35,7 +35,7 @@ ADDRESSES_PER_PEER_MAX = 4
 
 
 class MdnsDiscovery:
-    """Announces `port` and reports the nodes of the same `site` (`ports.Discovery`).
+    """Announces `port` and reports the nodes of the same `site` (`ports.Discovery`), or of `any_site`.
 
     `interfaces`: numeric addresses of the interfaces to use, empty for all. `peers_max` bounds how many
     names are ever looked into; beyond it new ones are ignored until old ones leave.
@@ -49,8 +49,10 @@ class MdnsDiscovery:
         *,
         interfaces: Sequence[str] = (),
         peers_max: int = limits.DISCOVERED_MAX,
+        any_site: bool = False,
     ) -> None:
         self._site = site
+        self._any_site = any_site
         self._port = port
         self._interfaces = tuple(interfaces)
         self._peers_max = peers_max
@@ -117,7 +119,7 @@ class MdnsDiscovery:
             info = await trio.to_thread.run_sync(
                 zeroconf.get_service_info, SERVICE_TYPE, name, RESOLVE_MS, abandon_on_cancel=True
             )
-            for address in peer_addresses(info, self._site):
+            for address in peer_addresses(info, None if self._any_site else self._site):
                 found(address)
 
     def _announce(self, zeroconf: Zeroconf) -> None:
@@ -152,13 +154,13 @@ def service_name(device: str) -> str:
     return f"slipstream-{hashlib.sha256(device.encode()).hexdigest()[:20]}"
 
 
-def peer_addresses(info: ServiceInfo | None, site: str) -> list[PeerAddress]:
-    """Where a service says that a node of `site` listens; empty for anything else or malformed."""
+def peer_addresses(info: ServiceInfo | None, site: str | None) -> list[PeerAddress]:
+    """Where a service says that a node of `site` (None: of any) listens; empty for all else, or malformed."""
     if info is None:
         return []
     properties = info.decoded_properties
     port = properties.get("port") or ""
-    if properties.get("site") != site or properties.get("protocol") != PROTOCOL:
+    if site not in (None, properties.get("site")) or properties.get("protocol") != PROTOCOL:
         return []
     if not (port.isascii() and port.isdecimal() and len(port) <= 5 and 0 < int(port) < 65_536):
         return []

@@ -8,11 +8,13 @@ import trio
 
 from p2p.adapters.roster import StaticDiscovery
 from p2p.config import AgentConfig
-from p2p.ports import Discovery, PeerAddress
+from p2p.ports import Discovery, PeerAddress, PeerIdentity
 
 
-def discovery_sources(config: AgentConfig, site: str, port: int, roster: Discovery) -> list[Discovery]:
-    """`site` and `port` are what this device announces; `roster` is fed by its check-ins."""
+def discovery_sources(
+    config: AgentConfig, identity: PeerIdentity, port: int, roster: Discovery
+) -> list[Discovery]:
+    """The device announces `port`, and the site of its `identity`; `roster` is fed by its check-ins."""
     discovery = config.discovery
     sources: list[Discovery] = []
     if discovery.roster:
@@ -22,7 +24,15 @@ def discovery_sources(config: AgentConfig, site: str, port: int, roster: Discove
     if discovery.mdns:
         from p2p.adapters.mdns import MdnsDiscovery
 
-        sources.append(MdnsDiscovery(config.device.id, site, port, interfaces=discovery.mdns_interfaces))
+        sources.append(
+            MdnsDiscovery(
+                config.device.id,
+                identity.site,
+                port,
+                interfaces=discovery.mdns_interfaces,
+                any_site=identity.is_carrier,
+            )
+        )
     return sources
 
 

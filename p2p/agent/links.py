@@ -409,7 +409,8 @@ class PeerLinks:
             self._displace(link.device)
         self._neighbours.met(link.device)
         self._links[link.device] = link
-        self._feed(PeerConnected(link.device, link.stream.remote))
+        identity = link.stream.identity
+        self._feed(PeerConnected(link.device, link.stream.remote, identity.is_carrier))
         return True
 
     def _displace(self, newcomer: str) -> None:

@@ -185,6 +185,7 @@ class Agent:
             price=config.budgets.price if config.swarm.wan else None,
             quota=quota,
             isolated=not config.swarm.wan,
+            visits=identity.is_carrier,
         )
         self._processor = ProcessorBudget(config.budgets.recompute_cpu, battery=self._conditions.now.battery)
         self._driver = SwarmDriver(
@@ -475,8 +476,8 @@ class Agent:
             self._links.found(address)
 
     def _sources(self) -> list[Discovery]:
-        site = self._credentials.identity.site
-        return discovery_sources(self._config, site, self._transport.port, self._reporting.roster)
+        identity = self._credentials.identity
+        return discovery_sources(self._config, identity, self._transport.port, self._reporting.roster)
 
     def _raise_floor(self, release: Release) -> None:
         self._floors.raise_to(release.product, release.counter)

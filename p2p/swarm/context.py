@@ -38,7 +38,7 @@ class Context:
     `stirred`: the event may change anything that this node does; whoever knows better takes it back, and
     then at most more pieces are asked for. What follows from time alone waits for the next deadline.
     `wan`: this node may fetch for its site; `reachable`: and where not, signed documents for itself at least;
-    `isolated`: nor will it ever.
+    `isolated`: nor will it ever. `visits`: it may be at any site, not only its own.
     `carrier`: it takes what it has to sites that have no WAN.
     `prices`: what uplinks cost, this device's and its peers', where they say so (`uplinks`).
     `recomputes`: it may spend processor time on patches for its peers.
@@ -65,7 +65,7 @@ class Context:
         self.policy = policy
         self.rng = rng
         self.wan = self.reachable = wan
-        self.isolated = False
+        self.isolated = self.visits = False
         self.weight = weight
         self.carrier = carrier
         self.recomputes = recomputes

@@ -99,10 +99,14 @@ class Barred(NamedTuple):
 
 
 class PeerConnected(NamedTuple):
-    """An authenticated connection to `device` is up; `host` is its numeric address, where known."""
+    """An authenticated connection to `device` is up; `host` is its numeric address, where known.
+
+    `carrier`: its certificate says that it may visit any site.
+    """
 
     device: str
     host: str = ""
+    carrier: bool = False
 
 
 class PeerLost(NamedTuple):

@@ -134,7 +134,7 @@ class Inbox:
     def _on_hello(self, peer: Peer, message: m.Hello) -> None:
         if message.protocol != PROTOCOL:
             self._context.disconnect(peer.device, "protocol-version")
-        elif message.site != self._context.site:
+        elif message.site != self._context.site and not (peer.is_carrier or self._context.visits):
             self._context.disconnect(peer.device, "other-site")
         elif peer.hello is not None:
             self._context.disconnect(peer.device, "protocol")
@@ -146,10 +146,16 @@ class Inbox:
             self._pursuits.changed()
 
     def _introduce(self, peer: Peer) -> None:
-        """Tell a newcomer whom else this node is connected to, the latest first."""
-        known = []
+        """Tell a newcomer whom else of its site this node is connected to, the latest first.
+
+        Devices of different sites part with each other; a carrier is told of those that it visits.
+        """
+        assert peer.hello is not None  # it has just come
+        site, known = peer.hello.site, []
         for other in reversed(self._context.peers.values()):
             if other is not peer and other.hello is not None and other.is_addressed:
+                if other.hello.site != site and not peer.is_carrier:
+                    continue
                 known.append((other.device, other.host, other.hello.port))
                 if len(known) == limits.PEER_EXCHANGE_MAX:
                     break

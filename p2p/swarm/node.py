@@ -62,7 +62,7 @@ class SwarmNode:
     its WAN, in millionths per MB; `quota`: what the site's devices may use of their WANs in a month; it is
     kept up to date with what they have (`uplinks`). `open_index`: many nodes of one process may share what
     they open. `links_max`: so many peers its driver keeps. `isolated`: it never has a WAN of its own, so that
-    its reports wait for a carrier.
+    its reports wait for a carrier. `visits`: by its certificate it may be at any site.
     """
 
     def __init__(
@@ -84,6 +84,7 @@ class SwarmNode:
         price: int | None = None,
         quota: SiteQuota | None = None,
         isolated: bool = False,
+        visits: bool = False,
     ) -> None:
         self._context = Context(
             device,
@@ -98,7 +99,7 @@ class SwarmNode:
             open_index=open_index,
         )
         self._context.reachable = wan
-        self._context.isolated = isolated
+        self._context.isolated, self._context.visits = isolated, visits
         self._objects = ObjectExchange(self._context)
         self._pursuits = Pursuits(self._context, self._objects)
         self._lookout = Lookout(self._context)
@@ -251,7 +252,7 @@ class SwarmNode:
             case e.RemnantsLost():
                 context.ledger.in_vain(event.size)
             case e.PeerConnected():
-                self._on_connected(event.device, event.host)
+                self._on_connected(event)
             case e.PeerLost():
                 if event.banned and (peer := context.peers.get(event.device)) is not None:
                     peer.parted_for = "protocol"
@@ -342,10 +343,10 @@ class SwarmNode:
                 if found := self._pursuits.get(event.image):
                     found.happened(event)
 
-    def _on_connected(self, device: str, host: str) -> None:
-        context = self._context
+    def _on_connected(self, event: e.PeerConnected) -> None:
+        context, device = self._context, event.device
         self._on_lost(device)
-        context.peers[device] = Peer(device, context.now, host)
+        context.peers[device] = Peer(device, context.now, event.host, event.carrier)
         context.send(device, m.Hello(PROTOCOL, context.site, self.port, context.wan))
         context.send(device, self._objects.news())
         self._lookout.greet(device)

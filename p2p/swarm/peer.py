@@ -163,12 +163,13 @@ class Peer:
 
     `parted_for`: why this node parted with it, or what the peer said when it did. `abroad`: its leases on
     images that this node is not at, by slot, and when each was last heard of. `in_parts`: it was told that
-    this node takes parts.
+    this node takes parts. `is_carrier`: it may visit any site.
     """
 
     device: str
     connected_at: float
     host: str = ""
+    is_carrier: bool = False
     hello: Hello | None = None
     next_request: int = 0
     asked: dict[int, Asked] = field(default_factory=dict)

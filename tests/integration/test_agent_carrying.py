@@ -113,6 +113,21 @@ async def test_a_carrier_brings_another_products_release_to_a_site_without_a_wan
     assert van.record.installed is None
 
 
+async def test_it_visits_sites_other_than_its_own_if_its_certificate_says_so(pumps: FleetRig) -> None:
+    """The twin is `test_agent_peer_faults.test_a_peer_of_another_site_is_parted_with`."""
+    ordered(pumps)
+    async with HostileOrigin(pumps.repository.directory).serving() as origin:
+        van = pumps.device("van", site="road", groups=("carrier",), origin=origin.url, extra=CARRIES)
+        async with van.running():
+            await whole(van)
+    van.configure(extra=CARRIES)
+    station = [pump(pumps, f"p{n}", van, site=f"station-{n}") for n in (1, 2)]
+    async with van.running(), station[0].running() as first, station[1].running() as second:
+        await first.committed("2.0")
+        await second.committed("2.0")
+        assert set(first.node.peers) | set(second.node.peers) == {"van"}
+
+
 async def test_without_the_product_on_its_list_it_brings_nothing(pumps: FleetRig) -> None:
     """And what it did not ask anybody about it does not have; the twin of the test before."""
     ordered(pumps)

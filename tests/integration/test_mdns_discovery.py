@@ -101,6 +101,11 @@ def test_a_malformed_or_foreign_announcement_is_none(changes: dict[str, object])
     assert peer_addresses(info(**changes), "depot") == []
 
 
+def test_who_may_visit_any_site_hears_of_every_site() -> None:
+    assert peer_addresses(info(site="elsewhere"), None) == [PeerAddress("10.0.0.7", 7001, "mdns")]
+    assert peer_addresses(info(site="elsewhere", protocol="2"), None) == []
+
+
 def test_one_service_cannot_name_any_number_of_addresses() -> None:
     many = info(addresses=[f"10.0.0.{n}" for n in range(1, 200)])
     assert len(peer_addresses(many, "depot")) == 4
