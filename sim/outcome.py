@@ -18,7 +18,7 @@ class DeviceOutcome:
     device_class: str
     base: str
     state: str
-    """`committed`, `rolled-back`, `failed`, `fetching`, `waiting`, `down`, `hostile`…"""
+    """`committed`, `rolled-back`, `failed`, `fetching`, `waiting`, `down`, `hostile`, `carrying`…"""
     started_s: float | None
     meant_s: float | None
     """When it first knew of the order."""
@@ -33,6 +33,11 @@ class DeviceOutcome:
     from_peers: int
     sent: int
     wasted: int
+
+    @property
+    def is_meant(self) -> bool:
+        """Whether it is to finish at all: neither hostile nor only a carrier of what others run."""
+        return self.state not in ("hostile", "carrying")
 
 
 @dataclass(frozen=True, slots=True)

@@ -141,6 +141,10 @@ def show_status(facts: dict[str, Any]) -> None:
             ],
             indent="  ",
         )
+    carried = agent_facts.get("carried") or []
+    if carried:
+        click.echo("carried for others")
+        print_facts(((c.get("name", "?"), _carried_line(c)) for c in carried), indent="  ")
     peers = agent_facts.get("peers") or []
     if peers:
         click.echo("peers")
@@ -182,6 +186,14 @@ def _wan_line(wan: dict[str, Any]) -> str:
     if wan.get("site_max"):
         site = f", by the site {size_text(wan['site_used'])} of {size_text(wan['site_max'])}"
     return f"{line}; {size_text(wan['month_used'])}{most} used in {wan['month']}{site}"
+
+
+def _carried_line(carried: dict[str, Any]) -> str:
+    """How far a carrier is with one image."""
+    state, size = carried["state"], carried["size"]
+    words = {"coming": f"{size_text(carried.get('left', size))} to come", "no-room": "no room for it",
+             "failed": f"failed: {carried.get('reason')}"}  # fmt: skip
+    return f"{words.get(state, state)}, {size_text(size)}"
 
 
 def _revoked_line(found: dict[str, Any]) -> str:

@@ -105,7 +105,7 @@ def _run_sections(runs: Sequence[Subject]) -> list[Section]:
 
 def _shares(outcome: RunOutcome) -> Series:
     """Devices finished as a share of those that had to."""
-    meant = sum(d.state != "hostile" for d in outcome.devices)
+    meant = sum(d.is_meant for d in outcome.devices)
     values = tuple(v / meant for v in outcome.completion.values) if meant else ()
     return Series(outcome.completion.times if meant else (), values)
 

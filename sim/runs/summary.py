@@ -11,14 +11,13 @@ from sim.scenario.model import Expect
 
 __all__ = ["PERCENTILES", "Expectation", "Summary", "expectations", "summarise", "summarise_groups"]
 
-HOSTILE = "hostile"
 PERCENTILES = (50, 90, 99, 100)
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """Of some sites. `devices` leaves hostile ones out; `finished_s`: per percentile, when that share of
-    the devices had committed (virtual seconds), None if it never had."""
+    """Of some sites. `devices` leaves out hostile ones and carriers of what others run; `finished_s`: per
+    percentile, when that share of the devices had committed (virtual seconds), None if it never had."""
 
     name: str
     sites: int
@@ -46,7 +45,7 @@ class Expectation:
 def summarise(name: str, sites: Iterable[SiteOutcome], devices: Iterable[DeviceOutcome]) -> Summary:
     """The figures of some sites and their devices."""
     sites = list(sites)
-    counted = [d for d in devices if d.state != HOSTILE]
+    counted = [d for d in devices if d.is_meant]
     times = sorted(d.finished_s for d in counted if d.finished_s is not None)
     floor = sum(s.floor_bytes or 0 for s in sites)
     return Summary(

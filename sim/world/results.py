@@ -44,6 +44,8 @@ def _device(device: Device | Hostile) -> DeviceOutcome:
         device.gone or (not device.up and device.absent)
     ):
         state = "down"
+    if device.klass.cargo and state == "waiting":
+        state = "carrying"
     return DeviceOutcome(
         device=device.name,
         site=device.site.name,

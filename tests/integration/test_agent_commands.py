@@ -293,6 +293,24 @@ def test_status_tells_of_budgets(agent: Command, config: Path, wan: dict[str, ob
     assert f"WAN      {line}\n" in agent("status")[1]
 
 
+@pytest.mark.parametrize(
+    ("state", "line"),
+    [
+        ({"state": "coming", "left": 1000}, "1.0 kB (1000) to come, 5.0 kB (5000)"),
+        ({"state": "whole"}, "whole, 5.0 kB (5000)"),
+        ({"state": "failed", "reason": "no space left"}, "failed: no space left, 5.0 kB (5000)"),
+        ({"state": "no-room"}, "no room for it, 5.0 kB (5000)"),
+    ],
+)
+def test_status_tells_what_is_carried(
+    agent: Command, config: Path, state: dict[str, object], line: str
+) -> None:
+    path = read_config(config).status_path
+    path.parent.mkdir()
+    write_status(path, {"carried": [{"name": "pump 2.0 rootfs", "size": 5000, **state}]})
+    assert f"carried for others\n  pump 2.0 rootfs  {line}\n" in agent("status")[1]
+
+
 def test_commands_that_change_a_device_wait_for_no_agent(agent: Command, config: Path) -> None:
     with AgentLock(read_config(config).device.state_dir):
         for name, *arguments in (

@@ -52,7 +52,7 @@ def ran(subject: Scenario, seed: int = 1) -> tuple[RunOutcome, DeviceOutcome, li
     outcome = run_checked(subject, seed)
     assert outcome.violations == ()
     (van,) = [d for d in outcome.devices if d.site == "van/0"]
-    assert van.state == "waiting"
+    assert van.state == "carrying"
     return outcome, van, [d for d in outcome.devices if d.site == "field/0"]
 
 

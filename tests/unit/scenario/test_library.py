@@ -10,7 +10,7 @@ from sim.scenario.estimate import estimate
 
 WANTED = {
     "depot-night", "ship-satellite", "train-stations", "factory-vlans", "retail-chain", "sensors-van",
-    "plant-mesh", "stolen-sensor", "two-uplinks", "month-quota",
+    "plant-mesh", "stolen-sensor", "two-uplinks", "month-quota", "pump-van",
     "flash-crowd", "bench-8", "bench-24", "bench-bases", "bench-killed", "bench-100", "bench-1000",
 }  # fmt: skip
 
