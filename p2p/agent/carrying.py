@@ -87,8 +87,8 @@ class Carrying:
         """Images that failed: why, when they are tried again, and the pause before that."""
         self._changed = trio.Event()
         self._surveys: dict[str, Survey] = {}
-        self._unsure = False
-        """Something could not be asked: nothing is dropped for that."""
+        self._incomplete = self._unsure = False
+        """Of some product nothing new could be had; or nothing at all, and nothing is dropped for that."""
         self._seen: int | None = None
         """The version of the timestamp that all this is by."""
         self._nursery: trio.Nursery | None = None
@@ -154,8 +154,11 @@ class Carrying:
                     self._seen = None
                     again_at, retry_s = looked_at + retry_s, min(2 * retry_s, RETRY_S[1])
                 else:
-                    retry_s = RETRY_S[0]
                     again_at = min((at for _, at, _ in self._troubles.values()), default=math.inf)
+                    if self._incomplete:
+                        again_at, retry_s = min(again_at, looked_at + retry_s), min(2 * retry_s, RETRY_S[1])
+                    else:
+                        retry_s = RETRY_S[0]
                 with trio.move_on_at(max(again_at, looked_at + RETRY_S[0])):
                     await self._changed.wait()
                     await trio.sleep_until(looked_at + LOOK_S)
@@ -190,7 +193,7 @@ class Carrying:
         known = await self._steps(products_of(client))
         device = self._config.device
         surveys: dict[str, Survey] = {}
-        self._unsure = False
+        self._incomplete = self._unsure = False
         for product in dict.fromkeys([*products, device.product]):
             if product not in known:
                 continue
@@ -198,6 +201,7 @@ class Carrying:
                 surveys[product] = await self._steps(survey_releases(client, product))
             except (TrustError, OriginError, PeerError) as error:
                 log.info("product %s, which is carried: %s", product, error.message)
+                self._incomplete = True
                 if product in self._surveys:
                     surveys[product] = self._surveys[product]
                 else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -272,6 +273,25 @@ def wrong_frames(request: Request, answer: Answer) -> Answer | None:
     if request.start is None or len(answer.body) < 100_000:
         return None
     return replace(answer, body=flip(answer.body))
+
+
+async def test_a_product_of_which_nothing_can_be_had_for_a_while_comes_later(pumps: FleetRig) -> None:
+    """And until then nothing that lies in the hold is dropped."""
+    ordered(pumps)
+    async with HostileOrigin(pumps.repository.directory).serving() as origin:
+        van = pumps.device("van", origin=origin.url, extra=CARRIES)
+        async with van.running():
+            await whole(van)
+        shutil.rmtree(van.config.carrying_dir / "trust")
+        origin.fault = lambda request, answer: (
+            replace(answer, status="503 Busy", body=b"") if "orders-pump" in request.path else None
+        )
+        van.config.status_path.unlink()
+        async with van.running() as run:
+            await until(lambda: origin.faults and cargo_of(run)._seen, "it has looked, and was refused")
+            assert hold(van).is_whole(DIGESTS["2.0"])
+            origin.fault = None
+            await whole(van)
 
 
 async def test_bytes_of_a_lying_origin_are_neither_kept_nor_given_away(pumps: FleetRig) -> None:
