@@ -9,7 +9,10 @@ This module is the lowest layer: it imports nothing of the project.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 __all__ = [
+    "EXIT_INTERRUPTED",
     "ConfigError",
     "ContentError",
     "LimitExceeded",
@@ -24,7 +27,11 @@ __all__ = [
     "SlotFull",
     "StoreError",
     "TrustError",
+    "known_errors",
+    "leaves",
 ]
+
+EXIT_INTERRUPTED = 130
 
 
 class SlipstreamError(Exception):
@@ -136,3 +143,20 @@ class NothingMeantError(SlipstreamError):
     """No release is meant for this device (the message says why)."""
 
     exit_code = 8
+
+
+def leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+    """What several tasks raised at once, without the groups."""
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from leaves(error)
+        else:
+            yield error
+
+
+def known_errors(group: BaseExceptionGroup[BaseException]) -> list[SlipstreamError] | None:
+    """Ours among them, beside which there may be an interruption; None if anything deserves its traceback."""
+    found = list(leaves(group))
+    if not all(isinstance(leaf, SlipstreamError | KeyboardInterrupt | BrokenPipeError) for leaf in found):
+        return None
+    return [leaf for leaf in found if isinstance(leaf, SlipstreamError)]

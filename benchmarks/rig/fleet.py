@@ -207,9 +207,11 @@ class Device:
         self.config.write_text("\n".join(lines))
 
     def start(self, children: Children, *, once: bool = True) -> None:
-        """`slipstream agent run`; with `once` it serves its peers on when it is done."""
-        command = [SLIPSTREAM, "agent", "run", "--config", self.config]
-        command += ["--once", "--linger", str(LINGER_S)] if once else []
+        """As the unit in `deploy` does; with `once` as a command that serves its peers on when it is done."""
+        command = [sys.executable, "-m", "p2p.agent", "--config", self.config]
+        if once:
+            command = [SLIPSTREAM, "agent", "run", "--config", self.config, "--once"]
+            command += ["--linger", str(LINGER_S)]
         self.child = children.start(self.id, command, prefix=self.prefix)
         self.expect()
 

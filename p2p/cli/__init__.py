@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from p2p.cli.output import print_error
-from p2p.errors import OperatorError, SlipstreamError
+from p2p.errors import EXIT_INTERRUPTED, OperatorError, SlipstreamError, known_errors
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -28,7 +28,6 @@ __all__ = ["LazyGroup", "MissingExtra", "command", "main"]
 COMMANDS = "slipstream.commands"
 OWN_PACKAGES = ("p2p", "coordinator", "sim")
 EXTRAS = ("coordinator", "sim")
-EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141
 
 
@@ -148,12 +147,8 @@ def run(arguments: list[str]) -> int:
         print_error(error, as_json=as_json)
         return error.exit_code
     except BaseExceptionGroup as group:
-        # What several tasks raised at once. Anything unknown among it deserves its traceback.
-        leaves = list(_leaves(group))
-        ours = [leaf for leaf in leaves if isinstance(leaf, SlipstreamError)]
-        if not all(
-            isinstance(leaf, SlipstreamError | KeyboardInterrupt | BrokenPipeError) for leaf in leaves
-        ):
+        ours = known_errors(group)
+        if ours is None:
             raise
         for leaf in ours:
             print_error(leaf, as_json=as_json)
@@ -194,14 +189,6 @@ def _extended(group: click.Group, path: str, below: Mapping[str, EntryPoint]) ->
         no_args_is_help=group.no_args_is_help,
         hidden=group.hidden,
     )
-
-
-def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
-    for error in group.exceptions:
-        if isinstance(error, BaseExceptionGroup):
-            yield from _leaves(error)
-        else:
-            yield error
 
 
 def _interrupted() -> int:

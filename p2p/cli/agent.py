@@ -11,14 +11,14 @@ from pathlib import Path
 import click
 
 from p2p.cli.output import json_option, print_facts, print_json, size_text
-from p2p.config import AgentConfig, read_config
+from p2p.config import CONFIG_FILE, AgentConfig, read_config
 from p2p.errors import ConfigError, OperatorError, SlipstreamError
 
 config_option = click.option(
     "--config",
     "config_file",
     type=click.Path(path_type=Path),
-    default=Path("/etc/slipstream/agent.toml"),
+    default=CONFIG_FILE,
     show_default=True,
     help="The agent's configuration (TOML).",
 )

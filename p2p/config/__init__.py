@@ -23,9 +23,10 @@ from p2p.config.model import (
     SwarmConfig,
     TrustConfig,
 )
-from p2p.config.reading import parse_config, read_config
+from p2p.config.reading import CONFIG_FILE, parse_config, read_config
 
 __all__ = [
+    "CONFIG_FILE",
     "AgentConfig",
     "BootConfig",
     "BudgetsConfig",

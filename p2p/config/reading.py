@@ -31,6 +31,7 @@ DISK_MIN = 16 << 20
 """Trust metadata, indexes and records of a device with room to spare; they are written in any case."""
 
 CONFIG_SIZE_MAX = 1 << 20
+CONFIG_FILE = Path("/etc/slipstream/agent.toml")
 DEFAULT_LISTEN = "0.0.0.0:7470"
 GATEWAYS_MAX = 3
 RECOMPUTE_MEMORY_MIN = 128 << 20

@@ -19,8 +19,9 @@ from p2p.errors import ConfigError, PeerError, SlipstreamError, TrustError
 SCRIPT = Path(sys.executable).with_name("slipstream")
 HEAVY = ("fastapi", "sqlalchemy", "uvicorn", "alembic", "rich", "pyfastcdc", "coordinator")
 NEEDLESS = ("importlib.metadata", "zeroconf", "ifaddr", "asyncio", "httpx", "requests", "numpy", "sqlite3",
-            "tuf.ngclient", "hdiffpatch", "multiprocessing", "unittest", "sim")  # fmt: skip
-"""What an agent starts without: to find commands, to look for peers, to talk HTTP or TUF in other ways."""
+            "tuf.ngclient", "hdiffpatch", "multiprocessing", "unittest", "sim", "zoneinfo", "bsdiff4",
+            "backports.zstd")  # fmt: skip
+"""What an agent starts without: to find commands, to talk HTTP or TUF in other ways, to use deltas."""
 
 
 class FailingEntry(EntryPoint):
@@ -106,6 +107,25 @@ def test_an_agent_loads_nothing_of_the_server_nor_what_its_start_can_do_without(
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_the_agents_service_does_without_the_command_line_too() -> None:
+    code = (
+        "import sys; from p2p.agent.__main__ import main; code = main(['--config', '/no/such/file']);"
+        f"import p2p.adapters.mdns; without = {('click', *HEAVY, *NEEDLESS)!r};"
+        "print(code, [m for m in without if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "2 []\n"
+    assert done.stderr.startswith("error: cannot read the configuration /no/such/file")
+
+
+def test_the_agents_service_takes_a_configuration_and_nothing_else() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "p2p.agent", "--once"], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: the agent's service does not know '--once'\nnext: ")
 
 
 def test_output_that_nobody_reads_ends_quietly() -> None:
