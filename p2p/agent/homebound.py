@@ -23,6 +23,7 @@ from p2p.agent.satchel import Carried, Satchel
 from p2p.content import report as reports
 from p2p.content.report import Report
 from p2p.errors import OriginError
+from p2p.swarm.ration import Ration
 from p2p.swarm.relay import NOBODY
 from p2p.swarm.report_desk import URGENT_S
 
@@ -71,9 +72,7 @@ class Homebound:
         """By device, one of each: what is not written yet."""
         self._unanswered: dict[str, _Brought] = {}
         """And what is written, and will be answered when the coordinator has been asked."""
-        self._written: dict[str, tuple[float, float]] = {}
-        """By device: how many reports were written for it, less what time gave back, and when that was
-        counted."""
+        self._written = Ration(WRITES_MAX)
         self._home_at = math.inf
         """When it is tried whether this is home although this device has asked nothing: others may ask for
         all."""
@@ -84,7 +83,7 @@ class Homebound:
     def arrived(self, report: Report, line: bytes, number: int, *, urgent: bool) -> None:
         """A device without a WAN brings its own report."""
         device = report.device
-        if not self._may_write(device):
+        if not self._written.take(device, WRITE_AGAIN_S, trio.current_time()):
             self._answer(device, number, HandedIn(NOBODY))
             return
         for held in (self._brought, self._unanswered):
@@ -179,14 +178,3 @@ class Homebound:
             if result.certificate:
                 self._satchel.keep_certificate(carried.device, result.certificate)
         return self._satchel.remove(carried for carried, _ in answered)
-
-    def _may_write(self, device: str) -> bool:
-        """Whether one more report of this device is kept; that is counted."""
-        now = trio.current_time()
-        left = {d: (max(0.0, n - (now - at) / WRITE_AGAIN_S), now) for d, (n, at) in self._written.items()}
-        self._written = {d: spent for d, spent in left.items() if spent[0] > 0}
-        spent, _ = self._written.get(device, (0.0, now))
-        if spent > WRITES_MAX - 1:
-            return False
-        self._written[device] = spent + 1, now
-        return True

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from p2p.content import limits
 from p2p.swarm.messages import Report
+from p2p.swarm.ration import Ration
 
 EVERY, EVERY_MAX_S = 48, 86_400.0
 """Pauses between two reports of a device of which nothing changes (about a day where a pause is half an
@@ -110,8 +111,7 @@ class ReportDesk:
         """By `Brought.place`: nobody takes another's place, nor does what a third forges and an honest peer
         passes on."""
         self._under_way: list[Brought] = []
-        self._hastened: dict[str, tuple[float, float]] = {}
-        """By peer: how many batches it has hastened, less what it got back, and when that was counted."""
+        self._hastened = Ration(HASTENED_MAX)
         self._retry_at = -math.inf
         self._retry_s = RETRY_S[0]
 
@@ -130,7 +130,7 @@ class ReportDesk:
         next_at = min((w.due_at for k, w in self._waiting.items() if k not in leaving), default=math.inf)
         fills = held is None and len(self._waiting) + 1 >= limits.REPORTS_PER_BATCH_MAX
         hastens = urgent and next_at > now + URGENT_S  # else it goes along, which costs nothing
-        if (hastens or fills) and not self._may_hasten(brought.peer, pause_s, now):
+        if (hastens or fills) and not self._hastened.take(brought.peer, pause_s, now):
             return False
         wait_s = URGENT_S if urgent else ROUTINE * pause_s
         due_at, soon_at = now + wait_s, now + wait_s / 2
@@ -181,16 +181,6 @@ class ReportDesk:
         self._under_way.clear()
         self._retry_at = now + self._retry_s * (0.5 + jitter)
         self._retry_s = min(RETRY_S[1], 2 * self._retry_s)
-
-    def _may_hasten(self, peer: str, pause_s: float, now: float) -> bool:
-        """Whether a batch goes sooner for what this peer brings; that is counted."""
-        held = {p: (max(0.0, n - (now - at) / pause_s), now) for p, (n, at) in self._hastened.items()}
-        self._hastened = {p: spent for p, spent in held.items() if spent[0] > 0}
-        spent, _ = self._hastened.get(peer, (0.0, now))
-        if spent > HASTENED_MAX - 1:
-            return False
-        self._hastened[peer] = spent + 1, now
-        return True
 
     def _has_room(self, key: _Place, size: int) -> bool:
         if key not in self._waiting and len(self._waiting) >= limits.REPORTS_PER_BATCH_MAX:

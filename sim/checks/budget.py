@@ -8,11 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from p2p.content import limits
 from p2p.swarm import events as e
 from p2p.swarm import messages as m
 from sim.outcome import Violation
-from sim.scenario.model import LanKind
 from sim.world.observer import Observer
 
 if TYPE_CHECKING:
@@ -23,8 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["BudgetRule"]
 
 NEWS_S = 1.0
-"""Within this a lease has come to all who fetch: one hop on a LAN, or a few by hearsay. And the time that the
-parts of pieces take which are on their way already, as word passes those that wait, but not these."""
+"""Within this a lease has come to all who fetch: one hop on a LAN, or a few by hearsay."""
 
 
 class BudgetRule(Observer):
@@ -68,7 +65,7 @@ class BudgetRule(Observer):
             return
         since = self._over.setdefault(site.name, now)
         self.worst_s = max(self.worst_s, now - since)
-        if now - since > _news_s(site) and site.name not in self._told:
+        if now - since > NEWS_S and site.name not in self._told:
             self._told[site.name] = None
             who = ", ".join(f"{d.name} {d.fetcher.allowed:.0f}" for d in fetching)
             self.violations.append(
@@ -77,10 +74,3 @@ class BudgetRule(Observer):
                     f"{total:.0f} of {site.budget:.0f} bytes/s for {now - since:.1f} s ({who})",
                 )
             )  # fmt: skip
-
-
-def _news_s(site: Site) -> float:
-    """A part on its way from each device, or on a shared medium to and from each, and there twice."""
-    lan = site.lan
-    copies = 4 if lan.kind is LanKind.WIFI else 1
-    return NEWS_S + copies * len(site.devices) * limits.PART_SIZE / lan.rate

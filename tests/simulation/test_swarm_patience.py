@@ -58,6 +58,26 @@ def test_greedy_gateways_that_say_that_bytes_come_take_no_more_time_each_than_it
     assert site.now <= alone_s(site) + 5 * 30 + EACH_S + 15
 
 
+@pytest.mark.parametrize(("came", "until_s"), [(0, 8.0), (5_000, 3 * MIB / 5_000)])
+def test_who_holds_a_lease_is_taken_for_one_that_fetches_for_as_long_as_what_it_says_allows(
+    came: int, until_s: float
+) -> None:
+    """So long nobody else is called in its place: at first for as long as a fetch may be silent, then by its
+    own pace. That it says so again, of another lease, begins nothing anew."""
+    site = site_of(1)
+    gateway(site, "greedy", renew_s=1.0, came=came)
+    site.connect_all()
+    driver = site.honest[0]
+    driver.pursue()
+    leases = driver.node._pursuits.all[0].gateway._leases
+    moved = []
+    for at in range(1, int(until_s) + 60):
+        site.run(float(at))
+        if "greedy" in leases.moving():
+            moved.append(at)
+    assert until_s / 4 <= max(moved) <= until_s + 5
+
+
 def test_who_brought_nothing_once_is_no_gateway_and_is_waited_for_less_the_next_time() -> None:
     """Its leases are on what is fetched last, for as long as it is believed again."""
     site = site_of(2, release=make_release(192 * MIB, {}))
