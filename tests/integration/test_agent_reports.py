@@ -304,6 +304,8 @@ async def test_a_site_without_wan_is_heard_of_when_the_carrier_comes_home(
 
     async with van.running() as run:
         await run.committed("2.0")
+        indexes = van.directory / "state" / "indexes"
+        await until(lambda: len(list(indexes.glob("index-*"))) == 2, "it can serve chunks, not only run them")
     van.configure(poll_s=POLL_S, extra="carrier = true")  # its WAN leads nowhere
     async with van.running(), station.running() as late:
         await late.committed("2.0")
