@@ -72,6 +72,11 @@ class Announcements:
             self._tell_in_turn()
         self._set_due()
 
+    def tell_everybody(self) -> None:
+        """All that was not told yet, also to those whose turn it is not."""
+        for device, (_, remote) in self._context.members(self._image).items():
+            self._tell(device, remote)
+
     def _set_due(self) -> None:
         times = [at for at in (self._fresh_at, self._turn_at) if at is not None]
         self.due_at = min(times, default=None)

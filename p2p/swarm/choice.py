@@ -7,6 +7,7 @@ the beginning of, is left to them. Not for fetching (`gateway`).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sized
 
 from p2p.content import limits
@@ -44,6 +45,8 @@ class Choice:
         self._running = running
         self._idle_since: float | None = None
         self._begun: dict[tuple[Digest, int], int] = {}
+        self._awaited: dict[Digest, float] = {}
+        """Indexes that were not here when this node was to fetch alone, and since when."""
 
     @property
     def has_begun(self) -> bool:
@@ -78,9 +81,13 @@ class Choice:
         name = pack.index.sha256
         if name not in image.maps:
             image.indexes.need(pack)
+            self._awaited.setdefault(name, self._context.now)
             if self._context.now - self._alone.alone_at < self._context.policy.fallback_s:
                 return None  # the index of a smaller pack is on its way
             name = image.route
+        elif self._context.now - self._awaited.pop(name, math.inf) > self._context.policy.stall_s:
+            self._alone.wan_failed(self._context.now)  # and not the others: they may come further from now on
+            return None
         return self._run_of(name, image.maps[name], selfish=True)
 
     def _own_pack(self) -> PackRef:

@@ -118,6 +118,8 @@ class ImageSwarm:
         """Tell everybody that something of the `Join` changed."""
         self.replan = True
         self._announced_wan = self.wan
+        if self.fetched:  # whoever is a gateway in this node's place knows first what need not be fetched
+            self.news.tell_everybody()
         self.context.broadcast(self.join_message())
 
     def flush(self, *, at_once: bool = False) -> None:

@@ -39,3 +39,18 @@ def test_a_ship_pays_for_one_copy_over_an_outage(seed: int) -> None:
     assert outcome.violations == ()
     assert GATEWAYS <= len(checks.before_any) <= GATEWAYS + 4
     assert checks.amplification == pytest.approx(1.0, abs=0.001)
+
+
+def test_a_link_that_stood_still_is_not_taken_for_a_site_that_does(seed: int = 20) -> None:
+    """In an outage also the index of the smaller pack does not come, with which who has lost patience would
+    fetch alone. When it comes at last, the link is back for the others as well."""
+    checks = Checks()
+    assert run_checked(named("ship-satellite"), seed, checks=checks).violations == ()
+    assert checks.amplification == pytest.approx(1.0, abs=0.001)
+
+
+def test_who_takes_the_place_of_a_gateway_that_is_done_knows_what_it_brought(seed: int = 41) -> None:
+    """In a site of 24 news of pieces goes to some at once, and to the others in turn."""
+    checks = Checks()
+    assert run_checked(named("ship-satellite"), seed, checks=checks).violations == ()
+    assert checks.amplification == pytest.approx(1.0, abs=0.001)
