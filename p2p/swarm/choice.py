@@ -25,7 +25,8 @@ from p2p.swarm.remnants import REMNANTS_MAX
 from p2p.swarm.solitude import Solitude
 
 CONFLICT_S = 0.25
-"""A fetch older than this no longer yields: two that began without knowing of each other find out sooner."""
+"""A fetch older than this no longer yields: two that began without knowing of each other find out sooner,
+unless word waits behind pieces."""
 
 BEGUN_S = 3.0
 """So long after a lease brought something, what others have begun is left to them."""

@@ -368,12 +368,14 @@ class Gateway:
 
         A lease that is part of a greeting was there before the two knew each other, so the newcomer yields.
         """
+        now = self._context.now
+        word_s = max(CONFLICT_S, peer.word_took(now, self._context.policy))
         for number, running in self._running.items():
             overlap = message.pack == running.pack and message.start < running.stop
-            young = self._context.now - running.since <= CONFLICT_S
+            young = now - running.since <= word_s
             if running.cancelled or not overlap or message.stop <= running.start or not young:
                 continue
-            if self._alone and not self._alone.defers_to(peer.device, self._context.now):
+            if self._alone and not self._alone.defers_to(peer.device, now):
                 continue
             key = running.pack + max(message.start, running.start).to_bytes(8, "big")
             if greeting or rank(key, {peer.device: 100, self._context.device: 100})[0] == peer.device:

@@ -22,6 +22,9 @@ RATE_MIN, RATE_EXPECTED = 16 * KIB, 512 * KIB
 TRICKLE = 4 * KIB
 """Bytes per second: parts of an answer that come more slowly are no sign of life."""
 
+JUST_S = 0.1
+"""What comes so shortly after an answer may have waited behind it."""
+
 PieceKey = tuple[Digest, int]
 """A piece of any pack: (index digest, piece number)."""
 
@@ -271,6 +274,12 @@ class Peer:
         """Seconds until it has answered what is in flight and `size` bytes more, as far as is known."""
         rate = max(self.rate, RATE_MIN) if self.rate else RATE_EXPECTED
         return size * (self.in_flight + 1) / rate
+
+    def word_took(self, now: float, policy: Policy) -> float:
+        """Seconds that a message which has come just now may have waited behind an answer, at most."""
+        if not self.rate or now - self.answered_at > JUST_S:
+            return 0.0
+        return min(policy.stall_s, policy.piece_estimate / self.rate)
 
     def arriving(self, number: int, size: int, now: float, policy: Policy) -> bool:
         """`size` bytes of an answer have come; whether that is a sign of life: a trickle is none."""
