@@ -27,7 +27,7 @@ from p2p.swarm import messages as m
 from p2p.swarm import wire
 from p2p.swarm.events import PeerConnected, PeerLost, PieceSent, Received, Serve
 from p2p.swarm.neighbours import KNOWN_MAX, Neighbours
-from p2p.swarm.parts import PARTS, Assembly, in_parts
+from p2p.swarm.parts import PART_SIZES, Assembly, in_parts
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ class Link:
         self._pieces: deque[Serve] = deque()
         self._rest: deque[m.Part | m.Piece] = deque()
         self._size = 0
-        self._in_parts = False
+        self._part_size = 0
         self._assembly = Assembly()
         self._more = trio.Event()
         self._reading, self._writing = Patience(), Patience()
@@ -150,7 +150,7 @@ class Link:
                 self._queue.append(answer)  # behind what the node says of it
                 return None
             self._size = len(answer.payload)
-            self._rest.extend(in_parts(answer) if self._in_parts else [answer])
+            self._rest.extend(in_parts(answer, self._part_size))
         message = self._rest.popleft()
         if isinstance(message, m.Piece):
             answers.append(self._size)
@@ -172,8 +172,8 @@ class Link:
                     message = self._assembly.whole(message)
                 elif isinstance(message, m.Part):
                     self._assembly.part(message)
-                elif isinstance(message, m.MetadataWant) and message.name == PARTS:
-                    self._in_parts = True
+                elif isinstance(message, m.MetadataWant):
+                    self._part_size = PART_SIZES.get(message.name, self._part_size)
                 received(message)
                 if isinstance(message, m.Part):
                     self._backlog.blocks.give(payload)  # it was copied

@@ -58,8 +58,9 @@ DELEGATIONS_MAX = 32
 # Swarm
 MESSAGE_HEADER_MAX = 64 * KIB
 MESSAGE_PAYLOAD_MAX = STORED_FRAME_MAX
-PARTS_FROM = 256 * KIB  # larger pieces come in parts
-PART_SIZE, PART_SIZE_MIN = 128 * KIB, 16 * KIB  # of this size; the least that is taken
+PART_SIZE, PART_SIZE_SMALL = 128 * KIB, 32 * KIB  # of parts of a piece; on a connection that is slow
+PARTS_FROM = 2  # pieces of more than so many parts come in parts
+PART_SIZE_MIN = 16 * KIB  # the least that is taken
 OBJECT_SIZE_MAX = 4 * MIB  # small objects that peers pass on: metadata, manifests, orders, indexes
 PEERS_MAX = 64
 PEER_EXCHANGE_MAX = 32

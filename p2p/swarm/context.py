@@ -12,7 +12,6 @@ from p2p.swarm.departure import Departed
 from p2p.swarm.events import Action, Disconnect, Send
 from p2p.swarm.ledger import Ledger
 from p2p.swarm.messages import Message, MetadataWant
-from p2p.swarm.parts import PARTS
 from p2p.swarm.peer import Asked, Peer, RemoteImage
 from p2p.swarm.policy import Policy
 from p2p.swarm.window import Window
@@ -99,12 +98,12 @@ class Context:
             for peer, _ in self.remotes(image):
                 self.send(peer.device, message)
 
-    def take_parts(self, peer: Peer) -> None:
-        """Let a peer send what is large in parts."""
-        if not peer.in_parts:
-            peer.in_parts = True
-            request = peer.ask(Asked(self.now, metadata=PARTS))
-            self.send(peer.device, MetadataWant(request, PARTS))
+    def take_parts(self, peer: Peer, parts: str) -> None:
+        """Let a peer send what is large in parts, of a size that a name in `p2p.swarm.parts` stands for."""
+        if peer.parts != parts:
+            peer.parts = parts
+            request = peer.ask(Asked(self.now, metadata=parts))
+            self.send(peer.device, MetadataWant(request, parts))
 
     def bar(self, devices: frozenset[str]) -> None:
         """These devices are out of the fleet: nobody waits for them or heeds what is told of them."""

@@ -24,6 +24,7 @@ from p2p.swarm.context import Context
 from p2p.swarm.cost import delta_pays_from
 from p2p.swarm.events import DeltaUsed, UseDelta, Verdict
 from p2p.swarm.image import ImageSwarm
+from p2p.swarm.parts import PARTS
 from p2p.swarm.peer import Asked, Peer
 
 PATIENCE_S, PART = 25.0, 0.8
@@ -248,7 +249,7 @@ class DeltaAsking:
                 if self._lacking(pieces, pieces.groups[group]) < self._least:
                     self._give_up(group)
                     continue
-                context.take_parts(peer)
+                context.take_parts(peer, peer.parts or PARTS)
                 request = peer.ask(Asked(context.now, image=image.task.image, delta=group))
                 maker.asked[group] = request
                 self._asked[group] = device

@@ -95,6 +95,7 @@ class Gateway:
         invented by whoever tells of them: of those no more count than the plan has as gateways.
         """
         yield from self._leases.holders()
+        yield from self._leases.beginning()
         gateways = self._image.site.gateways
         for far in self._image.hearsay.known():
             if far.leases and not far.participant.complete and far.participant.device in gateways:

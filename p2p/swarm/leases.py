@@ -176,6 +176,11 @@ class Leases:
     @property
     def news_behind_pieces(self) -> bool:
         """Whether one whose lease has ended may have begun the next, and says so behind pieces for us."""
+        return any(True for _ in self.beginning())
+
+    def beginning(self) -> Iterator[str]:
+        """Connected devices whose lease has ended, and that may have begun the next: word of it may wait
+        behind pieces for us."""
         now, members = self._context.now, self._context.members(self._image.task.image)
         for device, ended_at in list(self._ended.items()):
             found = members.get(device)
@@ -183,8 +188,7 @@ class Leases:
             if found is None or not owed:
                 del self._ended[device]
             elif now - ended_at < min(self._context.policy.stall_s, found[0].answers_in(owed)):
-                return True
-        return False
+                yield device
 
     def leave_some(self, pack: PackRef | None) -> bool:
         """Whether there are leases, but not on all frames of a pack."""

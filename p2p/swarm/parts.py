@@ -2,7 +2,8 @@
 
 A patch of megabytes takes a slow network many seconds. As one message it would hold up what its sender has to
 say meanwhile, and look like silence. Nodes that do not know of this would close the connection, so a sender
-does it only for those that said that they take parts: by asking for the metadata `PARTS`, which no node has.
+does it only for those that said that they take parts: by asking for metadata of a name in `PART_SIZES`, which
+no node has. Who finds a connection so slow that word waits even behind a chunk asks for small ones.
 Pure: for both drivers.
 """
 
@@ -12,20 +13,45 @@ from p2p.content import limits
 from p2p.errors import ContentError
 from p2p.swarm.messages import Part, Piece
 
-PARTS = "parts"
-"""Who asks for metadata of this name takes parts from then on."""
+PARTS, SMALL_PARTS = "parts", "small-parts"
 
-__all__ = ["PARTS", "Assembly", "in_parts"]
+PART_SIZES = {PARTS: limits.PART_SIZE, SMALL_PARTS: limits.PART_SIZE_SMALL}
+"""Who asks for metadata of such a name takes parts of this size from then on."""
+
+WORD_S = 0.5
+"""Word of who fetches what should wait no longer than this behind a piece."""
+
+__all__ = ["PARTS", "PART_SIZES", "SMALL_PARTS", "Assembly", "comes_in_parts", "in_parts", "parts_for"]
 
 
-def in_parts(piece: Piece) -> list[Part | Piece]:
+def parts_for(size: int, rate: float, before: str | None) -> str | None:
+    """As what a piece of `size` bytes should come at `rate` (bytes per second; 0: not known).
+
+    A name in `PART_SIZES`; None: it does not matter. `before`: as what the last did.
+    """
+    large = comes_in_parts(size, limits.PART_SIZE)
+    if not comes_in_parts(size, limits.PART_SIZE_SMALL):
+        return None
+    if size > WORD_S * rate if rate else large:
+        return SMALL_PARTS
+    if before == SMALL_PARTS and 2 * size > WORD_S * rate:
+        return SMALL_PARTS
+    return PARTS if large else None
+
+
+def comes_in_parts(size: int, part_size: int) -> bool:
+    """Whether a piece of `size` bytes is sent in parts to who takes them of `part_size` (0: not at all)."""
+    return 0 < limits.PARTS_FROM * part_size < size
+
+
+def in_parts(piece: Piece, part_size: int) -> list[Part | Piece]:
     """The messages that bring a piece: itself, or parts and a `Piece` with the rest of the payload."""
     view = memoryview(piece.payload)
     total = len(view)
-    if total <= limits.PARTS_FROM:
+    if not comes_in_parts(total, part_size):
         return [piece]
-    *starts, last = range(0, total, limits.PART_SIZE)
-    parts = [Part(piece.request, total, view[at : at + limits.PART_SIZE]) for at in starts]
+    *starts, last = range(0, total, part_size)
+    parts = [Part(piece.request, total, view[at : at + part_size]) for at in starts]
     return [*parts, Piece(piece.request, view[last:])]
 
 

@@ -165,8 +165,8 @@ class Peer:
     `serving`: requests of its own that are being answered; `served_at`: when the last answer had been sent.
 
     `parted_for`: why this node parted with it, or what the peer said when it did. `abroad`: its leases on
-    images that this node is not at, by slot, and when each was last heard of. `in_parts`: it was told that
-    this node takes parts. `is_carrier`: it may visit any site.
+    images that this node is not at, by slot, and when each was last heard of. `parts`: as what it was told
+    that this node takes pieces (a name in `parts.PART_SIZES`). `is_carrier`: it may visit any site.
     """
 
     device: str
@@ -188,7 +188,7 @@ class Peer:
     abandoned: int = 0
     paused_until: float = 0.0
     parted_for: str | None = None
-    in_parts: bool = False
+    parts: str | None = None
     abroad: dict[tuple[Digest, int], float] = field(default_factory=dict)
 
     @property

@@ -8,6 +8,7 @@ from p2p.swarm import messages as m
 from p2p.swarm.context import Context
 from p2p.swarm.events import Store
 from p2p.swarm.image import ImageSwarm
+from p2p.swarm.parts import parts_for
 from p2p.swarm.peer import Asked, Peer, PieceKey, RemoteImage
 from p2p.swarm.policy import penalty_s
 
@@ -100,8 +101,8 @@ class Rider:
         piece = image.maps[key[0]].pieces[key[1]]
         image.wanted.open.pop(key, None)
         remote.useful.pop(key, None)
-        if piece.wire_size > limits.PARTS_FROM:
-            self._context.take_parts(peer)
+        if (parts := parts_for(piece.wire_size, peer.rate, peer.parts)) is not None:
+            self._context.take_parts(peer, parts)
         request = peer.ask(Asked(self._context.now, piece.wire_size, image.task.image, key))
         image.wanted.in_flight.setdefault(key, []).append((peer.device, request))
         self._flying[peer.device, request] = piece.wire_size

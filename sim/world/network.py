@@ -12,9 +12,8 @@ from collections.abc import Callable
 from math import sqrt
 from typing import Protocol
 
-from p2p.content.limits import PARTS_FROM
 from p2p.swarm import messages as m
-from p2p.swarm.parts import PARTS, in_parts
+from p2p.swarm.parts import PART_SIZES, comes_in_parts, in_parts
 from sim.scenario.model import Lan, LanKind
 from sim.world.flows import Flow, Flows, Link
 from sim.world.kernel import Kernel
@@ -89,9 +88,9 @@ class _Direction:
         "burst_at",
         "delay",
         "flow",
-        "in_parts",
         "last",
         "pair",
+        "part_size",
         "rate",
         "receiver",
         "sender",
@@ -112,8 +111,8 @@ class _Direction:
         """Small messages that arrive at that time, together."""
         self.pair = sender.number << 24 | receiver.number
         self.burst_at = float("-inf")
-        self.in_parts = False
-        """The receiver takes large pieces in parts (`p2p.swarm.parts`)."""
+        self.part_size = 0
+        """The receiver takes large pieces in parts of this size (`p2p.swarm.parts`); 0: it does not."""
 
 
 class Connection:
@@ -149,12 +148,12 @@ class Connection:
         if kernel.heard:
             kernel.tell(f"{way.sender.name}>{target} {label(message)}")
         queue = self.flows.push if type(message) is m.Piece else self.flows.pass_on
-        if type(message) is m.MetadataWant and message.name == PARTS:
-            self._to[way.sender.name].in_parts = True
+        if type(message) is m.MetadataWant and message.name in PART_SIZES:
+            self._to[way.sender.name].part_size = PART_SIZES[message.name]
         if size >= FLOW_MIN:
             wire = 0
-            if type(message) is m.Piece and way.in_parts and size > PARTS_FROM:
-                *parts, rest = in_parts(message)
+            if type(message) is m.Piece and comes_in_parts(len(message.payload), way.part_size):
+                *parts, rest = in_parts(message, way.part_size)
                 for part in parts:
                     wire += (crosses := on_tls(SIZES[m.Part](part)))
                     queue(way.flow, crosses, self._crossed, way, part, None, ())

@@ -13,30 +13,57 @@ from p2p.errors import ContentError
 from p2p.swarm import SwarmNode
 from p2p.swarm import events as e
 from p2p.swarm import messages as m
-from p2p.swarm.parts import PARTS, Assembly, in_parts
+from p2p.swarm.parts import PARTS, SMALL_PARTS, Assembly, in_parts, parts_for
 from p2p.swarm.peer import Asked, Peer
 from p2p.swarm.policy import Policy
 from p2p.swarm.wire import PROTOCOL, pack_bitmap
 from tests.support.virtual_site import make_release
 
 SIZE = 1_000_000
+LARGE = 256 * KIB
 PIECE = m.Piece(7, random.Random(1).randbytes(SIZE))
 
 
-@pytest.mark.parametrize("size", [0, 1, limits.PARTS_FROM, limits.PARTS_FROM + 1, SIZE, 8 * MIB])
-def test_what_is_divided_is_put_together_again(size: int) -> None:
+@pytest.mark.parametrize(("part_size", "most"), [(128 * KIB, LARGE), (32 * KIB, 64 * KIB)])
+@pytest.mark.parametrize("size", [0, 1, 64 * KIB, 64 * KIB + 1, LARGE, LARGE + 1, SIZE, 8 * MIB])
+def test_what_is_divided_is_put_together_again(size: int, part_size: int, most: int) -> None:
     piece = m.Piece(7, random.Random(size).randbytes(size))
-    *parts, rest = in_parts(piece)
-    assert bool(parts) is (size > limits.PARTS_FROM)
+    *parts, rest = in_parts(piece, part_size)
+    assert bool(parts) is (size > most)
     assembly = Assembly()
     for part in parts:
         assert isinstance(part, m.Part)
-        assert limits.PART_SIZE_MIN <= len(part.payload) <= limits.PART_SIZE
+        assert limits.PART_SIZE_MIN <= len(part.payload) == part_size
         assembly.part(part)
     assert isinstance(rest, m.Piece)
     whole = assembly.whole(rest)
     assert (whole.request, bytes(whole.payload)) == (7, piece.payload)
     assert assembly.whole(m.Piece(8, b"next")) == m.Piece(8, b"next")
+
+
+def test_who_takes_no_parts_gets_the_piece() -> None:
+    assert in_parts(PIECE, 0) == [PIECE]
+
+
+@pytest.mark.parametrize(
+    ("size", "rate", "before", "parts"),
+    [
+        (128 * KIB, 0.0, None, None),
+        (128 * KIB, 256 * KIB, None, None),
+        (128 * KIB, 256 * KIB - 1, None, SMALL_PARTS),
+        (64 * KIB, 1000.0, None, None),
+        (SIZE, 0.0, None, SMALL_PARTS),
+        (SIZE, 2.0 * SIZE, None, PARTS),
+        (SIZE, 2.0 * SIZE, PARTS, PARTS),
+        (SIZE, 1.9 * SIZE, PARTS, SMALL_PARTS),
+        (SIZE, 3.9 * SIZE, SMALL_PARTS, SMALL_PARTS),
+        (SIZE, 4.0 * SIZE, SMALL_PARTS, PARTS),
+    ],
+)
+def test_parts_are_small_where_word_would_wait_for_half_a_second(
+    size: int, rate: float, before: str | None, parts: str | None
+) -> None:
+    assert parts_for(size, rate, before) == parts
 
 
 def begun() -> Assembly:
@@ -75,7 +102,7 @@ def test_a_piece_that_is_not_the_rest_is_refused(rest: m.Piece) -> None:
 OLD = Digest(b"o" * 32)
 RELEASE = make_release(16 * MIB, {OLD: 8 * MIB})
 IMAGE, PACK = RELEASE.task_image, RELEASE.pack(OLD).index.sha256
-PATCHES = [p.number for p in RELEASE.maps[PACK].pieces if p.wire_size > limits.PARTS_FROM]
+PATCHES = [p.number for p in RELEASE.maps[PACK].pieces if p.wire_size > LARGE]
 
 
 class Rider:
@@ -131,9 +158,22 @@ def test_before_the_first_large_piece_a_peer_is_told_that_it_may_come_in_parts()
     assert probes[0] < asked[0]
     probe = site.sent[probes[0]]
     assert isinstance(probe, m.MetadataWant)
-    assert probe.name == PARTS
+    assert probe.name == SMALL_PARTS
     site.hear(m.Refuse(probe.request, m.Refusal.DONT_HAVE))
     assert not site.parted
+
+
+def test_a_peer_sends_small_parts_until_it_is_known_to_be_quick_and_when_it_turns_out_to_be_slow() -> None:
+    site = Rider()
+    peer = site.node._context.peers["peer"]
+    for rate in (100e6, 100e6, 200e3, 150e3):
+        peer.rate = rate
+        asked = site.wants[-1].request
+        site.hear(m.Refuse(asked, m.Refusal.BUSY))
+        while site.wants[-1].request == asked:
+            site.wait(0.25)
+    names = [message.name for message in site.sent if isinstance(message, m.MetadataWant)]
+    assert names == [SMALL_PARTS, PARTS, SMALL_PARTS]
 
 
 @pytest.mark.parametrize(("rate", "late"), [(0, True), (3 * KIB, True), (20 * KIB, False)])
