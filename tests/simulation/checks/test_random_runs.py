@@ -71,7 +71,7 @@ def test_pinned_seeds_of_awkward_sites(batch: int, faults: bool) -> None:
         (81000623, True),
         # A full disk before the install: the others could use no patch of what the device had fetched.
         (81000050, True),
-        # A network slower than the WAN: word of a lease waited behind a chunk, and of two fetches none yielded.
+        # A network slower than the WAN: word of a lease waited behind a chunk; of two fetches none yielded.
         (81001287, True),
     ],
 )

@@ -63,7 +63,7 @@ def test_what_one_of_them_got_all_have_when_the_van_is_gone() -> None:
     assert {d.state for d in mine} == {"fetching"}
     (each,) = {d.from_peers for d in mine}
     assert 0.6 * sent <= each <= sent
-    under_way = STATION * Policy().piece_estimate  # one piece to each when it left, which `sent` does not count
+    under_way = STATION * Policy().piece_estimate  # a piece to each when it left, which `sent` leaves out
     assert sent + under_way > 0.8 * CONTACT_S * AIR / 2
 
 
