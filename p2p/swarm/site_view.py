@@ -196,7 +196,12 @@ class SiteView:
         self.gateways = (*order[:count], *spares)
         who = {p.device: p for p in participants}
         complete = [p for p in participants if p.complete and p is not own]
-        self.first = (*complete[:COMPLETE_TOLD], *(who[d] for d in order[:TOLD] if d != own.device))
+        if not order or any(d in context.peers for d in order[:TOLD]):
+            first = [who[d] for d in order[:TOLD]]
+        else:  # those may never come, and then far devices must know of each other
+            near = {p.device: p.weight or 1 for p in participants if p.wan and p.device in context.peers}
+            first = [who[d] for d in rank(image, near, self._scores)[:TOLD]]
+        self.first = (*complete[:COMPLETE_TOLD], *(p for p in first if p is not own))
 
     def _rank(self, participants: Collection[Participant], stalled: Collection[str]) -> list[str]:
         """The plan's candidates in rendezvous order, without those that stalled if there are others; of the

@@ -169,7 +169,11 @@ class Fetcher:
                     self._pool.end_turn()
                 ended(error)
 
-            if self._device.life == life:
+            if self._device.life != life:
+                return
+            if self._device.site.uplink is None:  # the vehicle has left while others were before this one
+                self._device.later(self._kernel.now, over, "unreachable")
+            else:
                 self._request((size,) if size else (), None, over, sent=sent)
 
         self._pool.turn(begin)
