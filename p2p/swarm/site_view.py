@@ -196,9 +196,11 @@ class SiteView:
         self.gateways = (*order[:count], *spares)
         who = {p.device: p for p in participants}
         complete = [p for p in participants if p.complete and p is not own]
-        if not order or any(d in context.peers for d in order[:TOLD]):
+        absent = {device for device, _ in context.absent()}
+        absent -= {far.participant.device for far in self._hearsay.known()}
+        if not order or not absent.issuperset(order[:TOLD]):
             first = [who[d] for d in order[:TOLD]]
-        else:  # those may never come, and then far devices must know of each other
+        else:  # those that only the roster knows may never come, and then far devices must know of each other
             near = {p.device: p.weight or 1 for p in participants if p.wan and p.device in context.peers}
             first = [who[d] for d in rank(image, near, self._scores)[:TOLD]]
         self.first = (*complete[:COMPLETE_TOLD], *(p for p in first if p is not own))

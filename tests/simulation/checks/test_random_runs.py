@@ -73,7 +73,7 @@ def test_pinned_seeds_of_awkward_sites(batch: int, faults: bool) -> None:
         (81000050, True),
         # A network slower than the WAN: word of a lease waited behind a chunk; of two fetches none yielded.
         (81001287, True),
-        # A vehicle left its stop while one small request of a device waited behind another: the run broke down.
+        # A vehicle left its stop while a small request waited behind another: the run broke down.
         (81100326, True),
         # All are metered: only those that nobody but the roster knew were to be told of, so none was.
         (81100424, True),
