@@ -72,10 +72,12 @@ class Announcements:
             self._tell_in_turn()
         self._set_due()
 
-    def tell_everybody(self) -> None:
-        """All that was not told yet, also to those whose turn it is not."""
-        for device, (_, remote) in self._context.members(self._image).items():
-            self._tell(device, remote)
+    def tell_now(self, devices: Iterable[str]) -> None:
+        """All that these were not told yet, also if it is not their turn."""
+        members = self._context.members(self._image)
+        for device in devices:
+            if (found := members.get(device)) is not None:
+                self._tell(device, found[1])
 
     def _set_due(self) -> None:
         times = [at for at in (self._fresh_at, self._turn_at) if at is not None]

@@ -119,7 +119,7 @@ class ImageSwarm:
         self.replan = True
         self._announced_wan = self.wan
         if self.fetched:  # whoever is a gateway in this node's place knows first what need not be fetched
-            self.news.tell_everybody()
+            self.news.tell_now(p.device for p in self.site.first)
         self.context.broadcast(self.join_message())
 
     def flush(self, *, at_once: bool = False) -> None:
