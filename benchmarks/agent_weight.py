@@ -40,6 +40,7 @@ POLL_S = 1800
 UPDATE_S = 300.0
 RESIDENT_GOAL, CORE_GOAL, WRITTEN_GOAL = 48.0, 0.2, 1.05
 MIB = 1 << 20
+ALL = 100
 
 out = Console(highlight=False, width=None if sys.stdout.isatty() else 150)
 
@@ -85,8 +86,11 @@ class Measured:
     connection: float
 
 
-def measure(devices: int, minutes: float, size: int, directory: Path) -> Measured:
-    """Agents at rest for so long, then one update of an image of `size` bytes. Raises `RigError`."""
+def measure(devices: int, minutes: float, size: int, changed: int, directory: Path) -> Measured:
+    """Agents at rest for so long, then an update to an image of `size` bytes, so many percent of them new.
+
+    Raises `RigError`.
+    """
     with ExitStack() as stack:
         children = stack.enter_context(Children(directory / "logs"))
         network = stack.enter_context(SiteNetwork(devices=devices, rate_bit_s=RATE))
@@ -94,7 +98,7 @@ def measure(devices: int, minutes: float, size: int, directory: Path) -> Measure
         fleet.init()
         _, url = fleet.serve(network.origin.address, prefix=network.origin.prefix)
         old = random_image(directory / "old.img", size, 1)
-        new = edited_image(directory / "new.img", old, 2, changed=size // 10, runs=20)
+        new = edited_image(directory / "new.img", old, 2, changed=size * changed // ALL, runs=20)
         release = fleet.publish("2.0", new, [old])
         agents = []
         for number, namespace in enumerate(network.devices):
@@ -169,14 +173,16 @@ def _number(path: Path, key: str) -> int:
 @click.option("--devices", default=8, show_default=True, help="Agents at rest beside each other.")
 @click.option("--minutes", default=10.0, show_default=True, help="At rest, after the first minute.")
 @click.option("--mib", default=64, show_default=True, help="Size of the image.")
+@click.option("--changed", type=click.IntRange(1, ALL - 1), default=10, show_default=True,
+              metavar="PERCENT", help="Of the image.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
-def main(devices: int, minutes: float, mib: int, as_json: bool) -> None:
+def main(devices: int, minutes: float, mib: int, changed: int, as_json: bool) -> None:
     """Weigh agents at rest, and count what an update writes."""
     reason = unavailable()
     if reason:
         raise click.ClickException(reason)
     with tempfile.TemporaryDirectory(prefix="agent-weight-", dir=".") as directory:
-        found = measure(devices, minutes, mib * MIB, Path(directory).resolve())
+        found = measure(devices, minutes, mib * MIB, changed, Path(directory).resolve())
     if as_json:
         print(json.dumps(asdict(found)))
         return

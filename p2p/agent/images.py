@@ -2,7 +2,7 @@
 
 A `LocalImage` is the only place where unverified bytes are opened: a frame from the origin or a
 piece from a peer comes in, and either verified bytes are in the slot or an error names whose fault
-it is. Peers are served from the slot; the stored bytes of patches, which are in no slot, are kept apart
+it is. Peers are served from the slot; what of the stored bytes of patches is in no slot is kept apart
 (`p2p.agent.patches`). Calls block; the driver decides on which thread.
 """
 
@@ -266,10 +266,8 @@ class LocalImage:
         piece = pieces[number]
         key = (pack, number)
         if piece.is_patch:
-            return self._patches.read(pack, number, pieces.index.frames[piece.frame])
-        if self._reader is None:
-            return None
-        data = self._reader.read(piece.target_offset, piece.target_length)
+            return self._patches.read(pack, number, pieces.index.frames[piece.frame], self._read)
+        data = self._read(piece.target_offset, piece.target_length)
         if key not in self._checked:
             if sha256(data) != piece.digest:
                 return None
@@ -297,10 +295,10 @@ class LocalImage:
         target = read(reader, frame.target_offset, frame.target_length)
         return entry, read_view(partial(read, base), entry), target
 
-    def keep_patch(self, pack: Digest, number: int, stored: bytes) -> bool:
-        """Keep a patch that was made anew, to be served; whether that was possible."""
+    def keep_patch(self, pack: Digest, number: int, stored: bytes, target: bytes) -> bool:
+        """Keep a patch that was made anew of `target`, to be served; whether that was possible."""
         frame = self.maps[pack].index.frames[self.maps[pack][number].frame]
-        return self._patches.keep(pack, number, frame, stored)
+        return self._patches.keep(pack, number, frame, stored, target)
 
     @property
     def base(self) -> ImageReader | None:
@@ -384,10 +382,16 @@ class LocalImage:
         if how is How.IMPORTED:
             kept = self._patches.keep_at_hand(pack, number, stored)
         else:
-            kept = self._patches.keep(pack, number, frame, stored)
+            kept = self._patches.keep(pack, number, frame, stored, output)
         return Stored(
             self.task.image, piece.target_offset, piece.target_stop, how, pack, (number,), kept, device
         )
+
+    def _read(self, offset: int, length: int) -> bytes:
+        """Bytes of the image, for the thread that also ends it. Raises `SlotError`, `StoreError`."""
+        if self._reader is None:
+            raise StoreError("the image is not here any more")
+        return self._reader.read(offset, length)
 
     def _copy(self, offset: int, start: int, stop: int) -> bool:
         assert self._base is not None

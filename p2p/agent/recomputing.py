@@ -51,9 +51,10 @@ class Recomputing:
 
     async def _made(self, image: LocalImage, action: e.Recompute, memory: int) -> bool:
         try:
-            job = await trio.to_thread.run_sync(image.recompute_job, action.pack, action.piece)
-            stored = await recompute(*job, memory)
-            return await trio.to_thread.run_sync(image.keep_patch, action.pack, action.piece, stored)
+            pack, piece = action.pack, action.piece
+            entry, view, target = await trio.to_thread.run_sync(image.recompute_job, pack, piece)
+            stored = await recompute(entry, view, target, memory)
+            return await trio.to_thread.run_sync(image.keep_patch, pack, piece, stored, target)
         except (ContentError, LocalError) as error:
             log.info("piece %d is not made anew: %s", action.piece, error)
             return False
