@@ -86,9 +86,11 @@ class Choice:
             if self._context.now - self._alone.alone_at < self._context.policy.fallback_s:
                 return None  # the index of a smaller pack is on its way
             name = image.route
-        elif self._context.now - self._awaited.pop(name, math.inf) > self._context.policy.stall_s:
-            self._alone.wan_failed(self._context.now)  # and not the others: they may come further from now on
-            return None
+        else:
+            since = max(self._awaited.pop(name, math.inf), self._alone.alone_at)
+            if self._context.now - since > self._context.policy.stall_s:
+                self._alone.wan_failed(self._context.now)  # and not the others: they may come further now
+                return None
         return self._run_of(name, image.maps[name], selfish=True)
 
     def _own_pack(self) -> PackRef:

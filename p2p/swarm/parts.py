@@ -29,9 +29,9 @@ def parts_for(size: int, rate: float, before: str | None) -> str | None:
 
     A name in `PART_SIZES`; None: it does not matter. `before`: as what the last did.
     """
-    large = comes_in_parts(size, limits.PART_SIZE)
     if not comes_in_parts(size, limits.PART_SIZE_SMALL):
         return None
+    large = comes_in_parts(size, limits.PART_SIZE)
     if size > WORD_S * rate if rate else large:
         return SMALL_PARTS
     if before == SMALL_PARTS and 2 * size > WORD_S * rate:

