@@ -34,13 +34,19 @@ class IntervalSet:
             return stop - start
         # Intervals `[low, high)` touch the new one and become one with it.
         first, last = starts[low], stops[high - 1]
-        held = sum(stops[low:high]) - sum(starts[low:high]) if high - low > 1 else last - first
+        if high - low == 1:
+            held = last - first
+        elif high - low == 2:
+            held = stops[low] - first + last - starts[low + 1]
+        else:
+            held = sum(stops[low:high]) - sum(starts[low:high])
         if start < first:
             starts[low] = first = start
         if stop > last:
             last = stop
         stops[low] = last
-        del starts[low + 1 : high], stops[low + 1 : high]
+        if high - low > 1:
+            del starts[low + 1 : high], stops[low + 1 : high]
         return last - first - held
 
     def remove(self, start: int, stop: int) -> None:

@@ -109,17 +109,23 @@ class Announcements:
 
     def _tell(self, device: str, remote: RemoteImage) -> bool:
         """Tell one peer what it was not told and is not known to have; whether there was anything."""
-        sent = False
+        sent, before = False, remote.told
         for pack, log in self._log.items():
-            told = remote.told.get(pack, 0)
-            if told >= len(log):
+            told, length = before.get(pack, 0), len(log)
+            if told >= length:
                 continue
-            remote.told[pack] = len(log)
-            if remote.participant is not None and remote.participant.complete and not self._shares(remote):
+            before[pack] = length
+            who = remote.participant
+            if who is not None and who.complete and not self._shares(remote):
                 continue
             marks = remote.haves.get(pack)
-            news = log[told:]
-            if marks is not None and not (news := [n for n in news if not marks[n]]):
+            if marks is None:
+                news = log[told:]
+            elif told == length - 1:  # one at a time is what is told most
+                if marks[log[told]]:
+                    continue
+                news = log[told:]
+            elif not (news := [n for n in log[told:] if not marks[n]]):
                 continue
             for at in range(0, len(news), limits.HAVE_MORE_MAX):
                 part = tuple(news[at : at + limits.HAVE_MORE_MAX])

@@ -113,10 +113,12 @@ class Hearsay:
 
     def known(self) -> Iterator[Far]:
         """Devices that are believed to take part somewhere out of reach."""
-        if not self._far or self._context.now < self.void_until:
+        context = self._context
+        if not self._far or context.now < self.void_until:
             return
+        now, peers = context.now, context.peers
         for device, far in list(self._far.items()):
-            if self._context.now - far.known_at > EXPIRY_S or device in self._context.peers:
+            if now - far.known_at > EXPIRY_S or device in peers:
                 del self._far[device]
             else:
                 yield far
@@ -159,7 +161,7 @@ class Hearsay:
     @property
     def since(self) -> float | None:
         """Since when there have been claims without a pause; None: there are none."""
-        if not any(True for _ in self.known()):
+        if next(self.known(), None) is None:
             self._since = None
         return self._since
 
@@ -173,7 +175,7 @@ class Hearsay:
 
     def heard(self, peer: Peer, message: m.Hearsay) -> bool:
         """Take what a peer tells; whether anything is new but its age."""
-        context, now = self._context, self._context.now
+        context, now, peers = self._context, self._context.now, self._context.peers
         line = self._line(peer.device)
         line.heard = {c.device: (c, now - c.age / 10) for c in message.claims}
         self._all_near = False
@@ -182,7 +184,7 @@ class Hearsay:
         for device, (claim, known_at) in line.heard.items():
             if device == context.device or device in context.barred:
                 continue
-            if device in context.peers:
+            if device in peers:
                 answer |= device not in line.told  # then it need not tell us of that one again
                 continue
             if now - known_at > EXPIRY_S or now < self._doubted.get(device, 0.0):
@@ -287,6 +289,8 @@ class Hearsay:
         """What a peer fetches, and what it fetched and is just giving this node: on a slow network that takes
         long, and who is further away would take it for lost.
         """
+        if not remote.leases and (not peer.in_flight or remote.brings is None):
+            return None, ()
         pack = next((lease.pack for lease in remote.leases.values()), remote.brings)
         spans = [(lease.start, lease.stop) for lease in remote.leases.values() if lease.pack == pack]
         coming: set[int] = set()
@@ -310,14 +314,15 @@ class Hearsay:
         """Whether a peer would learn anything; who is connected to a device needs nobody's word on it."""
         if not line.begun:
             return True  # also with nothing to tell: who is told of anything tells what it knows
-        peers = self._context.peers
-        for device, (before, _) in line.told.items():
+        peers, line_told, line_heard = self._context.peers, line.told, line.heard
+        for device, (before, _) in line_told.items():
             if not before.age and device not in peers:
                 return True  # it no longer has from us what it has of its own
         for device, (claim, known_at) in claims.items():
-            told, heard = line.told.get(device), line.heard.get(device)
+            told = line_told.get(device)
             if not claim.age and (told is None or told[0].age):
                 return True  # it need not tell us of that one any more
+            heard = line_heard.get(device)
             if heard is not None:
                 if not heard[0].age:
                     continue
@@ -325,7 +330,7 @@ class Hearsay:
                     told = heard
             if told is None or known_at - told[1] >= REFRESH_S:
                 return True
-            if known_at > told[1] and told[0].content != claim.content:
+            if known_at > told[1] and told[0] is not claim and told[0].content != claim.content:
                 return True
         return False
 

@@ -374,30 +374,31 @@ class ImageSwarm:
 
     def stored(self, event: Stored) -> None:
         """Verified bytes are in the slot; of a pack whose index is not here (yet), they are no pieces."""
-        self.last_progress = self.context.now
+        now, wanted, start, stop = self.context.now, self.wanted, event.start, event.stop
+        self.last_progress = now
         self._arriving_since = None
         if event.how is How.WAN:
             self.fetched = True
-            self._brought, self._brought_at = event.pack, self.context.now
+            self._brought, self._brought_at = event.pack, now
         if event.device is not None:
             conduct = self.site.conduct(event.device)
-            conduct.complete_at = conduct.gave_at = self.context.now
-        new = self.done.add(event.start, event.stop)
+            conduct.complete_at = conduct.gave_at = now
+        new = self.done.add(start, stop)
         self.left -= new
         pieces = self.maps.get(event.pack) if event.pack is not None else None
         received = 0
         if event.pack is not None:
-            received = self.wanted.stored(event.pack, event.pieces)
+            received = wanted.stored(event.pack, event.pieces)
             if event.kept and pieces is not None:
                 for n in event.pieces:
                     self.serve(event.pack, n)
         self.context.ledger.made(event, new, pieces, received)
         for name, pieces in self.maps.items():
-            whole = pieces.inside(event.start, event.stop)
-            for n in pieces.overlapping(event.start, event.stop):
+            for n in pieces.overlapping(start, stop):
                 piece = pieces.pieces[n]
-                if n in whole or self.wanted.is_done(piece):
-                    self.wanted.open.pop((name, n), None)
+                inside = start <= piece.target_offset and piece.target_stop <= stop
+                if inside or wanted.is_done(piece):
+                    wanted.open.pop((name, n), None)
                     if not piece.is_patch:
                         self.serve(name, n)
 

@@ -153,10 +153,11 @@ class Inbox:
         assert peer.hello is not None  # it has just come
         site, known = peer.hello.site, []
         for other in reversed(self._context.peers.values()):
-            if other is not peer and other.hello is not None and other.is_addressed:
-                if other.hello.site != site and not peer.is_carrier:
+            hello = other.hello
+            if other is not peer and hello is not None and other.is_addressed:
+                if hello.site != site and not peer.is_carrier:
                     continue
-                known.append((other.device, other.host, other.hello.port))
+                known.append((other.device, other.host, hello.port))
                 if len(known) == limits.PEER_EXCHANGE_MAX:
                     break
         if known:

@@ -31,6 +31,8 @@ class Neighbours:
         self._most = most
         self._order: list[tuple[bytes, str]] = []
         self._known: dict[str, bytes] = {}
+        self._places: dict[str, bytes] = {}
+        """Of those that are known: their place in the order of pairs, but fellows before all."""
         self._failed: set[str] = set()
         self._preferred: tuple[str, ...] = ()
         self._fellows: set[str] = set()
@@ -42,7 +44,7 @@ class Neighbours:
         if device in self._known or device == self._device:
             return
         self._known[device] = pair_order(self._device, device, b"neighbours\0")
-        place = self._place(device)
+        place = self._places[device] = b"" if device in self._fellows else self._known[device]
         insort(self._order, (place, device))
         if self._last is not None and ((place, device) < self._last or self._last is self._order[-2]):
             self._last = None  # it comes before, or there may be room for one more
@@ -72,7 +74,8 @@ class Neighbours:
         fellows = set(able[: max(1, self._most // 3)])
         if fellows != self._fellows:
             self._fellows = fellows
-            self._order = sorted((self._place(d), d) for d in self._known)
+            self._places = {d: b"" if d in fellows else place for d, place in self._known.items()}
+            self._order = sorted((place, d) for d, place in self._places.items())
             self._last = None
 
     def _forget_one(self) -> None:
@@ -80,7 +83,7 @@ class Neighbours:
         places = range(len(self._order) - 1, -1, -1)
         at = next((n for n in places if self._order[n][1] in self._failed), len(self._order) - 1)
         _, device = self._order.pop(at)
-        del self._known[device]
+        del self._known[device], self._places[device]
         self._failed.discard(device)
         self._last = None
 
@@ -96,7 +99,8 @@ class Neighbours:
         """Whether this node dials a device that it has heard of."""
         if len(self._known) <= self._most:
             return True
-        return device in self._known and (self._place(device), device) <= self._last_wanted()
+        place = self._places.get(device)
+        return place is not None and (place, device) <= (self._last or self._last_wanted())
 
     def wanted(self) -> set[str]:
         """All whom it dials, of those that it has heard of."""
@@ -122,9 +126,10 @@ class Neighbours:
         return last if last is not None and self._place(newcomer) < self._place(last) else None
 
     def _place(self, device: str) -> bytes:
-        if device in self._fellows:
-            return b""
-        return self._known.get(device) or pair_order(self._device, device, b"neighbours\0")
+        place = self._places.get(device)
+        if place is None:
+            place = b"" if device in self._fellows else pair_order(self._device, device, b"neighbours\0")
+        return place
 
 
 def pair_order(one: str, other: str, what: bytes = b"") -> bytes:

@@ -210,13 +210,13 @@ class SwarmNode:
         """Take one event at time `now` (seconds, never going back); return what to do, in order."""
         context = self._context
         context.now = now
-        context.actions = []
+        actions: list[e.Action] = []
+        context.actions = actions
         context.stirred = True
         if context.settle_until is None:
             context.settle_until = now + context.policy.settle_s
         if type(event) is e.Received:
-            device, message = event
-            self._inbox.take(device, message)
+            self._inbox.take(*event)
         else:
             self._dispatch(event)
         if context.stirred or context.closing:
@@ -225,7 +225,7 @@ class SwarmNode:
             for pursuit in self._pursuits.all:
                 if pursuit.image.wanted.due or pursuit.rider.hungry:
                     pursuit.rider.step()
-        return context.actions
+        return actions
 
     # Events
 
@@ -392,16 +392,16 @@ class SwarmNode:
     # After every event that may change what this node does
 
     def _advance(self) -> None:
-        context, objects = self._context, self._objects
+        context, objects, now = self._context, self._objects, self._context.now
         if context.closing:
             self._part()
-        due = self._housekeeping_at is not None and context.now >= self._housekeeping_at
+        due = self._housekeeping_at is not None and now >= self._housekeeping_at
         if due:
             self._housekeep()
         if not self._settled and context.settled:
             self._settled = True
             self._pursuits.changed()
-        if context.now >= self._fellows.due_at:
+        if now >= self._fellows.due_at:
             self._fellows.step(self._pursuits.get)
         if objects.busy:
             objects.step()
@@ -424,7 +424,7 @@ class SwarmNode:
                 rider.step()
             if pursuit.recomputing is not None:
                 pursuit.recomputing.step()
-            if (told_at := image.news.due_at) is not None and context.now >= told_at:
+            if (told_at := image.news.due_at) is not None and now >= told_at:
                 image.flush()
         if objects.busy:
             objects.step()
@@ -434,7 +434,7 @@ class SwarmNode:
             self._division.step()
         if due or self._housekeeping_at is None:
             busy = objects.busy or self._pursuits.unsettled
-            self._housekeeping_at = context.now + self._interval() if busy else None
+            self._housekeeping_at = now + self._interval() if busy else None
 
     def _interval(self) -> float:
         """Until the next look at deadlines: sooner where this node fetches, or is about to."""

@@ -46,9 +46,10 @@ class Rider:
     def step(self) -> None:
         """Fill the pipelines of peers that have what we want."""
         image, hungry, window = self._image, self.hungry, self._context.window
-        if image.wanted.due:
-            hungry |= image.wanted.due
-            image.wanted.due = {}
+        wanted = image.wanted
+        if wanted.due:
+            hungry |= wanted.due
+            wanted.due = {}
         if image.complete:
             hungry.clear()
             return
@@ -61,13 +62,15 @@ class Rider:
 
     def fill(self, peer: Peer, remote: RemoteImage) -> None:
         """Ask one peer for as much as its pipeline takes; what the window does not take has to wait."""
-        if not remote.useful or remote.distrusted:
+        context = self._context
+        if not remote.useful or remote.conduct.distrusted:
             return
-        if self._context.now < peer.paused_until:
+        if context.now < peer.paused_until:
             self.paused[peer.device] = None
             return
-        for _ in range(peer.capacity(self._context.policy)):
-            if not self._context.window.room:
+        window = context.window
+        for _ in range(peer.capacity(context.policy)):
+            if not window.room:
                 self.hungry[peer.device] = None
                 return
             key = self._rarest(remote)
@@ -97,22 +100,23 @@ class Rider:
         return best
 
     def _ask(self, peer: Peer, remote: RemoteImage, key: PieceKey) -> None:
-        image = self._image
-        piece = image.maps[key[0]].pieces[key[1]]
-        image.wanted.open.pop(key, None)
+        image, context, wanted = self._image, self._context, self._image.wanted
+        size = image.maps[key[0]].pieces[key[1]].wire_size
+        wanted.open.pop(key, None)
         remote.useful.pop(key, None)
-        if (parts := parts_for(piece.wire_size, peer.rate, peer.parts)) is not None:
-            self._context.take_parts(peer, parts)
-        request = peer.ask(Asked(self._context.now, piece.wire_size, image.task.image, key))
-        image.wanted.in_flight.setdefault(key, []).append((peer.device, request))
-        self._flying[peer.device, request] = piece.wire_size
-        self._context.window.flying += piece.wire_size
-        self._context.send(peer.device, m.Want(request, image.task.image, *key))
+        if (parts := parts_for(size, peer.rate, peer.parts)) is not None:
+            context.take_parts(peer, parts)
+        digest = image.task.image
+        request = peer.ask(Asked(context.now, size, digest, key))
+        wanted.in_flight.setdefault(key, []).append((peer.device, request))
+        self._flying[peer.device, request] = size
+        context.window.flying += size
+        context.send(peer.device, m.Want(request, digest, *key))
 
     def on_piece(self, peer: Peer, asked: Asked, message: m.Piece) -> None:
         """A peer's answer: store it if it is still of use."""
         image, context = self._image, self._context
-        key = asked.piece
+        wanted, key = image.wanted, asked.piece
         assert key is not None
         size, seconds = len(message.payload), context.now - asked.at
         peer.answered_at = context.now
@@ -127,15 +131,16 @@ class Rider:
             peer.measured(size, seconds)
             context.window.answered(size, seconds)
             self._forget(peer, key)
-        image.wanted.due[peer.device] = None
+        wanted.due[peer.device] = None
         conduct = remote.conduct
-        conduct.strikes, conduct.busy = max(0, conduct.strikes - 1), 0
-        piece = image.maps[key[0]].pieces[key[1]]
-        if key in image.wanted.storing or image.done.covers(piece.target_offset, piece.target_stop):
+        conduct.busy = 0
+        if conduct.strikes > 0:
+            conduct.strikes -= 1
+        if key in wanted.storing or wanted.is_done(image.maps[key[0]].pieces[key[1]]):
             context.ledger.wasted += size
             return
-        image.wanted.open.pop(key, None)
-        image.wanted.storing[key] = size
+        wanted.open.pop(key, None)
+        wanted.storing[key] = size
         context.stirred = False
         context.actions.append(Store(image.task.image, key[0], key[1], message.payload, peer.device))
 
@@ -241,16 +246,17 @@ class Rider:
             self._ask(*best, key)
 
     def _forget(self, peer: Peer, key: PieceKey) -> None:
+        in_flight = self._image.wanted.in_flight
         left = []
-        for entry in self._image.wanted.in_flight.get(key, ()):
+        for entry in in_flight.get(key, ()):
             if entry[0] == peer.device:
                 self._landed(entry)
             else:
                 left.append(entry)
         if left:
-            self._image.wanted.in_flight[key] = left
+            in_flight[key] = left
         else:
-            self._image.wanted.in_flight.pop(key, None)
+            in_flight.pop(key, None)
 
     def _landed(self, request: tuple[str, int]) -> None:
         self._context.window.flying -= self._flying.pop(request, 0)

@@ -221,10 +221,10 @@ class Device:
 
     def feed(self, event: e.Event) -> None:
         """Give the node an event and carry out what it says."""
-        node = self.node
+        node, kernel = self.node, self.kernel
         if node is None:
             return
-        actions = node.handle(event, self.kernel.now)
+        actions = node.handle(event, kernel.now)
         if self._observer is not None:
             what = type(event.message) if type(event) is e.Received else type(event)
             if self._heeds is None or what in self._heeds:
@@ -233,10 +233,10 @@ class Device:
             do = self._do
             for action in actions:
                 do[type(action)](action)
-        deadline = node.deadline()
-        if deadline is not None and (self._tick_at is None or deadline < self._tick_at):
+        deadline, tick_at = node.deadline(), self._tick_at
+        if deadline is not None and (tick_at is None or deadline < tick_at):
             self._tick_at = deadline
-            self.kernel.at(deadline, self._tick, deadline, self.life)
+            kernel.at(deadline, self._tick, deadline, self.life)
 
     def _tick(self, due: float, life: int) -> None:
         if self._tick_at == due and self.life == life:
@@ -339,6 +339,14 @@ class Device:
             self.site.redial(self, other.name)
 
     def received(self, source: str, message: m.Message) -> None:
+        what = type(message)
+        if what is m.ObjectWant or what is m.Uplink:
+            self._heard_by_agent(source, message)
+        else:
+            self.feed(e.Received(source, message))
+
+    def _heard_by_agent(self, source: str, message: m.Message) -> None:
+        """What the agent has a part in: it may hold an object itself, and minds its month."""
         if type(message) is m.ObjectWant:
             held = self.objects.get(message.digest)
             if held is not None:
@@ -369,10 +377,11 @@ class Device:
         target, message = action
         connection = self.connections.get(target)
         if connection is not None:
-            if type(message) is m.Blob and self._observer is not None:
+            if type(message) is m.Want:
+                if self.world.spans.active:
+                    self.world.spans.wants(self, message)
+            elif type(message) is m.Blob and self._observer is not None:
                 self._observer.sent(self.name, target, message)
-            if type(message) is m.Want and self.world.spans.active:
-                self.world.spans.wants(self, message)
             connection.send(target, message)
 
     def give(

@@ -179,7 +179,8 @@ class Flows:
         if flow.generation != generation:
             return
         size, call, arguments = flow.items.pop(0)
-        flow.ahead = max(0, flow.ahead - 1)
+        if flow.ahead:
+            flow.ahead -= 1
         self._carry(flow, size)
         if flow.items:
             self._begin(flow)

@@ -153,20 +153,22 @@ class Maker:
     # Writing
 
     def put(self, holding: Holding, event: e.Stored, *, good: bool = True) -> None:
+        device, world = self._device, self._world
         try:
             holding.slot.put(event.start, event.stop, good=good)
         except SlotFull:
-            self._device.agent.failed(event.image, "disk-full")
+            device.agent.failed(event.image, "disk-full")
             return
         if event.pack is not None:
             (holding.kept if event.kept else holding.checked)[event.pack].update(event.pieces)
         if not self._checkpoint_due:
             self._checkpoint_due = True
-            self._device.later(self._kernel.now + CHECKPOINT_S, self._checkpoint)
-        if self._world.observer is not None:
-            self._world.observer.stored(self._device, event, good)
-        self._world.spans.stored(self._device, event)
-        self._device.feed(event)
+            device.later(self._kernel.now + CHECKPOINT_S, self._checkpoint)
+        if world.observer is not None:
+            world.observer.stored(device, event, good)
+        if world.spans.active:
+            world.spans.stored(device, event)
+        device.feed(event)
         if holding.remnants:
             self._remnants_lost(event.image, holding.remnants.settle(holding.slot.written.covers))
 
@@ -196,17 +198,16 @@ class Maker:
         return self._device.slot.read_at(self._kernel.now, holding.material.size)
 
     def _piece_stored(self, action: e.Store, holding: Holding) -> None:
-        if self._device.images.get(action.image) is not holding:
+        image, pack, number, payload, source = action
+        if self._device.images.get(image) is not holding:
             return
-        piece = holding.material.maps[action.pack].pieces[action.piece]
+        piece = holding.material.maps[pack].pieces[number]
         start, stop = piece.target_offset, piece.target_stop
-        if piece.is_patch and self.base_is_bad(action.pack, holding, piece.frame):
-            self._device.feed(e.BaseDamaged(action.image, start, stop))
+        if piece.is_patch and self.base_is_bad(pack, holding, piece.frame):
+            self._device.feed(e.BaseDamaged(image, start, stop))
             return
-        good = action.payload[0] == 0 and len(action.payload) == piece.wire_size
-        stored = e.Stored(
-            action.image, start, stop, e.How.PEER, action.pack, (action.piece,), piece.is_patch, action.source
-        )
+        good = payload[0] == 0 and len(payload) == piece.wire_size
+        stored = e.Stored(image, start, stop, e.How.PEER, pack, (number,), piece.is_patch, source)
         self.put(holding, stored, good=good)
 
     def _recomputed(self, action: e.Recompute, holding: Holding) -> None:

@@ -140,18 +140,17 @@ class Connection:
         self, target: str, message: m.Message, sent: Callable[..., object] | None = None, *arguments: object
     ) -> int:
         """Queue a message; `sent(*arguments)` when it has left. Returns its size on the wire."""
-        way = self._to[target]
-        size = SIZES[type(message)](message)
+        way, kind = self._to[target], type(message)
+        size = SIZES[kind](message)
         kernel = self.kernel
         now = kernel.now
         kernel.note(way.pair, key_of(message, size))
         if kernel.heard:
             kernel.tell(f"{way.sender.name}>{target} {label(message)}")
-        queue = self.flows.push if type(message) is m.Piece else self.flows.pass_on
         if type(message) is m.MetadataWant and message.name in PART_SIZES:
             self._to[way.sender.name].part_size = PART_SIZES[message.name]
         if size >= FLOW_MIN:
-            wire = 0
+            wire, queue = 0, self.flows.push if kind is m.Piece else self.flows.pass_on
             if type(message) is m.Piece and comes_in_parts(len(message.payload), way.part_size):
                 *parts, rest = in_parts(message, way.part_size)
                 for part in parts:
@@ -167,6 +166,7 @@ class Connection:
             wire = size + RECORD_OVERHEAD + PACKET * (1 + size // SEGMENT)
             way.burst_at = now
         if way.flow.items:
+            queue = self.flows.push if kind is m.Piece else self.flows.pass_on
             queue(way.flow, wire, self._crossed, way, message, sent, arguments)
             return wire
         way.sender.local.small += wire
@@ -205,7 +205,11 @@ class Connection:
         arguments: tuple[object, ...],
     ) -> None:
         kernel = self.kernel
-        way.last = arrival = max(way.last, kernel.now + way.delay)
+        arrival = kernel.now + way.delay
+        if arrival > way.last:
+            way.last = arrival
+        else:
+            arrival = way.last
         way.batch = None
         kernel.at(arrival, self._arrive, way, message)
         if sent is not None:

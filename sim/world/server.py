@@ -25,24 +25,18 @@ class PieceServer:
         self.served_at = float("-inf")
 
     def serve(self, action: e.Serve) -> None:
-        connection = self._device.connections.get(action.device)
+        device, target = self._device, action.device
+        connection = device.connections.get(target)
         if connection is None:
             return
-        message, held = self._device.answer(action)
+        message, held = device.answer(action)
         payload = message.payload if type(message) is m.Piece else b""
-        if not payload and action.image in self._device.images:
-            self._device.feed(e.Unreadable(action.image, action.pack, action.piece))
-        if self._world.observer is not None and payload:
-            self._world.observer.served(self._device, action, payload[0] == 0, held)
-        self._device.give(
-            connection,
-            action.device,
-            message,
-            self._piece_sent,
-            self._device.life,
-            action.device,
-            len(payload),
-        )
+        if not payload and action.image in device.images:
+            device.feed(e.Unreadable(action.image, action.pack, action.piece))
+        observer = self._world.observer
+        if observer is not None and payload:
+            observer.served(device, action, payload[0] == 0, held)
+        device.give(connection, target, message, self._piece_sent, device.life, target, len(payload))
 
     def answer(self, action: e.Serve) -> tuple[m.Message, bool]:
         """The message for a piece that a peer asked for, and whether the slot holds it."""
@@ -50,17 +44,18 @@ class PieceServer:
         refusal = m.Refuse(action.request, m.Refusal.FAILED)
         if holding is None or action.pack not in holding.material.maps:
             return refusal, False
-        piece = holding.material.maps[action.pack].pieces[action.piece]
+        number = action.piece
+        piece = holding.material.maps[action.pack].pieces[number]
         if piece.is_patch:
-            kept = action.piece in holding.kept[action.pack]
+            kept = number in holding.kept[action.pack]
             return (m.Piece(action.request, GOOD[: piece.wire_size]), True) if kept else (refusal, False)
         start, stop = piece.target_offset, piece.target_stop
         held = holding.slot.written.covers(start, stop)
         good = held and not holding.slot.is_bad(start, stop)
         checked = holding.checked[action.pack]
         if good:
-            checked.add(action.piece)
-        elif action.piece not in checked:
+            checked.add(number)
+        elif number not in checked:
             return refusal, held
         block = GOOD if good else BAD
         return m.Piece(action.request, block[: piece.wire_size]), held

@@ -123,10 +123,12 @@ class Site:
 
     def heard_of(self, device: Device | Hostile, names: list[str]) -> None:
         """A peer named others."""
-        connections, devices = device.connections, self.world.devices
+        connections, devices, neighbours = device.connections, self.world.devices, device.neighbours
         for name in names:
             if name not in connections and (other := devices.get(name)) is not None and other is not device:
-                self._dial(device, other)
+                neighbours.heard(name)
+                if neighbours.wants(name):
+                    self._dial(device, other)
 
     def _dial_some(self, device: Device | Hostile, others: list[Device | Hostile]) -> None:
         """Dial those of them that it wants."""

@@ -98,8 +98,13 @@ def _hello(message: m.Hello) -> int:
 
 
 def _peers(message: m.Peers) -> int:
-    addresses = sum(1 + _str(d) + _str(h) + _int(p) for d, h, p in message.peers)
-    return _PREFIXES + _array(len(message.peers)) + addresses
+    return _PREFIXES + _array(len(message.peers)) + sum(map(_address, message.peers))
+
+
+@lru_cache(8192)
+def _address(peer: tuple[str, str, int]) -> int:
+    device, host, port = peer
+    return 1 + _str(device) + _str(host) + _int(port)
 
 
 def _hearsay(message: m.Hearsay) -> int:
