@@ -70,6 +70,12 @@ class PieceMap:
         """The numbers of the pieces of stored frame `frame`."""
         return range(self._first_of_frame[frame], self._first_of_frame[frame + 1])
 
+    def stored_in(self, marks: bytearray) -> int:
+        """Stored bytes of the frames of which all pieces are marked with a 1."""
+        first = self._first_of_frame
+        frames = self.index.frames
+        return sum(f.stored_size for n, f in enumerate(frames) if marks.find(0, first[n], first[n + 1]) < 0)
+
     def inside(self, start: int, stop: int) -> range:
         """The numbers of the pieces that lie wholly in target bytes `[start, stop)`."""
         return range(bisect_left(self._starts, start), bisect_right(self._stops, stop))

@@ -177,12 +177,15 @@ class ImageSwarm:
         busy = self.hearsay.fetching()
         busy |= {peer.device: lease.pack for peer, r in self.leasing() for lease in r.leases.values()}
         if self.wanted.fetching:
-            busy[self.context.device] = next(iter(self.wanted.fetching))[0]
+            busy[self.context.device] = self.wanted.fetched_pack
         elif self.hearsay.since is not None and self.context.now - self._brought_at < INCUMBENT_S:
             busy[self.context.device] = self._brought
         before = self.site.first
         asking = bool(self.wanted.in_flight)
-        self.site.renew(self.participant, self.maps, self.serves, busy, self.last_progress, asking=asking)
+        self.site.renew(
+            self.participant, self.maps, self.serves, busy, self.last_progress,
+            asking=asking, left_alone=self.wanted.left_alone,
+        )  # fmt: skip
         if self.site.first != before:
             self.hearsay.touch()
 

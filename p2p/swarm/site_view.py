@@ -11,7 +11,7 @@ asked for (`gateway`, `rider`).
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 
@@ -22,6 +22,7 @@ from p2p.swarm.events import ImageTask
 from p2p.swarm.hearsay import TOLD, Hearsay
 from p2p.swarm.peer import Conduct, Peer, RemoteImage
 from p2p.swarm.plan import Participant, SitePlan, gateway_count, make_plan, rank, uplink_prices
+from p2p.swarm.stock import stock
 
 CONDUCTS_MAX = 256
 
@@ -147,12 +148,14 @@ class SiteView:
         progress_at: float,
         *,
         asking: bool,
+        left_alone: Callable[[Digest], int],
     ) -> None:
         """Make the plan anew.
 
         `own` is this node, `packs` those whose index it has, `serves` the pieces of them that it
         serves (by index digest), `busy` the devices that fetch already, and of which pack; `progress_at`:
-        when this node last came further; `asking`: whether peers were asked for pieces that have not come.
+        when this node last came further; `asking`: whether peers were asked for pieces that have not come;
+        `left_alone`: stored bytes that this device lacks along a pack of which it has the index.
         """
         context, image = self._context, self._task.image
         told_at = (c.complete_at or 0.0 for c in self._conducts.values())
@@ -170,7 +173,8 @@ class SiteView:
         participants = list(self._participants(own, packs))
         if prices := context.prices:
             participants = [replace(p, price=prices.get(p.device)) for p in participants]
-        held = self._held(packs, serves, busy.values())
+        alone = len(participants) <= 1 + len(self._disbelieved)  # nobody else has, or needs, anything of it
+        held = self._held(packs, serves, busy.values(), left_alone if alone else None)
         self._begun |= bool(busy) or any(held.get(p.index.sha256, 0) > p.index.size for p in ways)
         self.waits_until = math.inf
         outsiders = [] if self._begun else list(self._outsiders())
@@ -361,27 +365,23 @@ class SiteView:
         packs: Mapping[Digest, PieceMap],
         serves: Mapping[Digest, AbstractSet[int]],
         fetched: Collection[Digest | None],
+        left_alone: Callable[[Digest], int] | None,
     ) -> dict[Digest, int]:
-        """Stored bytes of each pack that the site already has, by the furthest node's account.
+        """Stored bytes of each pack that the site already has.
 
         Who says that it is complete and is not believed has nothing. Of a pack that is being fetched the
         beginnings of frames count, and half of the rest. So much of it may be on its way, and all nodes
         change their mind together: only for what is much less.
         """
-        held: dict[Digest, int] = {}
         if len(self._task.packs) == 1:
-            return held  # nothing to compare it with
+            return {}  # nothing to compare it with
+        remotes = self._context.remotes(self._task.image)
+        believed = [r for p, r in remotes if not r.distrusted and p.device not in self._disbelieved]
+        held = stock(self._task.packs, packs, serves, believed)
         for pack in self._task.packs:
             name = pack.index.sha256
-            share = 0.0
-            if name in packs:
-                share = len(serves.get(name, ())) / max(1, len(packs[name]))
-            for peer, remote in self._context.remotes(self._task.image):
-                believed = not remote.distrusted and peer.device not in self._disbelieved
-                if believed and remote.totals.get(name):
-                    share = max(share, remote.count(name) / remote.totals[name])
-            if share or name in packs:
-                held[name] = pack.index.size + int(pack.frames.size * share)
+            if left_alone is not None and name in packs:
+                held[name] = pack.wan_bytes - left_alone(name)
             if name in fetched:
                 here = min(pack.wan_bytes, held.get(name, 0) + self._coming_of(name))
                 held[name] = (here + pack.wan_bytes) // 2

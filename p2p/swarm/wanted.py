@@ -148,6 +148,32 @@ class Wanted:
         """All pieces of a pack that are not done."""
         return ((pack, p.number) for p in self._maps[pack].pieces if not self.is_done(p))
 
+    @property
+    def fetched_pack(self) -> Digest | None:
+        """The pack that this node fetches along; what it fetches to mend its base says nothing of the way."""
+        packs = dict.fromkeys(pack for pack, _ in self.fetching)
+        if self.route in packs:
+            return self.route
+        mends = self._task.full_pack.index.sha256 if len(self._repair) else None
+        return next((pack for pack in packs if pack != mends), None)
+
+    def left_alone(self, pack: Digest) -> int:
+        """Stored bytes that have to come if nobody else brings anything.
+
+        Of the pack's frames, and of the full one's over what the base cannot make: the same along each way.
+        """
+        full, maps = self._task.full_pack.index.sha256, self._maps
+        pieces = maps[pack]
+        lacking = (p for p in pieces.pieces if not self.is_done(p))
+        frames = {p.frame for p in lacking if pack == full or not self._needs_repair(p)}
+        left = sum(pieces.index.frames[n].stored_size for n in frames)
+        if pack != full and full in maps:
+            pieces = maps[full]
+            over = (pieces[n] for start, stop in self._repair for n in pieces.overlapping(start, stop))
+            frames = {p.frame for p in over if not self.is_done(p)}
+            left += sum(pieces.index.frames[n].stored_size for n in frames)
+        return left
+
     def _needs_repair(self, piece: Piece) -> bool:
         gaps = list(self._repair.gaps(piece.target_offset, piece.target_stop))
         return gaps != [(piece.target_offset, piece.target_stop)]

@@ -77,6 +77,11 @@ def test_pinned_seeds_of_awkward_sites(batch: int, faults: bool) -> None:
         (81100326, True),
         # All are metered: only those that nobody but the roster knew were to be told of, so none was.
         (81100424, True),
+        # A chunk of each frame was missing, and what frames would still cost was told by chunks.
+        (81200057, True),
+        (81200158, True),
+        # On its own with a damaged base: the fetch that mended it counted for the way along the full pack.
+        (81200058, True),
     ],
 )
 def test_awkward_sites_that_went_wrong(seed: int, faults: bool) -> None:
