@@ -25,9 +25,8 @@ def _said(marks: bytes, total: int | None = None) -> RemoteImage:
 
 
 def _wanted(done: list[tuple[int, int]], repair: list[tuple[int, int]]) -> Wanted:
-    return Wanted(
-        make_context(), TASK, maps=MAPS, done=IntervalSet(done), repair=IntervalSet(repair), holders=Holders(MAPS)
-    )  # fmt: skip
+    ranges = {"done": IntervalSet(done), "repair": IntervalSet(repair)}
+    return Wanted(make_context(), TASK, maps=MAPS, holders=Holders(MAPS), **ranges)
 
 
 def test_a_frame_that_lacks_a_chunk_has_to_cross_whole() -> None:
