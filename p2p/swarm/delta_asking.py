@@ -89,6 +89,8 @@ class DeltaAsking:
         self.route = image.route
         full = image.task.full_pack.index.sha256
         pieces = image.maps.get(full)
+        if image.wanted.filling and self._open is not None:
+            return False  # what was asked for is on its way: given up, it would come a second time
         rests = image.route != full or not image.left or image.wanted.filling or now < self._rests_until
         makers = {} if pieces is None or rests else self._usable()
         if pieces is None or not makers:

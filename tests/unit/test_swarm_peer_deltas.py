@@ -273,6 +273,30 @@ def test_what_is_missing_after_the_device_has_looked_at_itself_comes_as_deltas()
     assert chunk_wants(actions) == []
 
 
+def test_what_was_asked_for_before_the_device_looks_at_itself_comes_once() -> None:
+    """A maker that was known before the index is asked with it, before the driver can say what it begins."""
+    subject = asker()
+    wants = delta_wants(subject.join("d1"))
+    assert [w.piece for _, w in wants] == [0, 1]
+    actions = subject.feed(e.AtHand(RELEASE.task_image, ())) + subject.pass_time(1.0)
+    actions += subject.feed(e.Filled(RELEASE.task_image)) + subject.pass_time(1.0)
+    assert delta_wants(actions) == chunk_wants(actions) == []
+    actions = answered(subject, wants[0][1])
+    assert [a.group for a in actions if isinstance(a, e.UseDelta)] == [0]
+    assert subject.node.ledger.wasted == 0
+
+
+def test_a_maker_that_leaves_while_the_device_looks_at_itself_is_asked_no_more() -> None:
+    subject = asker()
+    subject.join("d1")
+    subject.join("d2", None, deltas=False)
+    actions = subject.feed(e.AtHand(RELEASE.task_image, ())) + subject.feed(e.PeerLost("d1"))
+    assert delta_wants(actions) == chunk_wants(actions) == []
+    actions = subject.feed(e.Filled(RELEASE.task_image))
+    assert {d for d, _ in chunk_wants(actions)} == {"d2"}
+    assert delta_wants(actions) == []
+
+
 def answered(subject: Bench, wanted: m.Want, payload: bytes = b"delta") -> list[e.Action]:
     return subject.tell("d1", m.Piece(wanted.request, payload))
 
