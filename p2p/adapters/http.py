@@ -111,7 +111,8 @@ class HttpClient:
 
         `repeat` says that the request may come to the server twice, and gives the `headers` of the second
         time (a signature counts once): on a kept connection that does not answer soon it is not waited for
-        long, but sent once more on a new one. For what is small; a stream's first byte may take its time.
+        long, but sent once more on a new one. For what is small; a stream's first byte may take its time,
+        but on a connection that lay idle for `DOUBT_S`: there every GET is sent once more.
 
         `Accept-Encoding` is `identity` unless `headers` has another, whose answer is for `read_decoded`.
         GET follows `limits.ORIGIN_REDIRECTS_MAX` redirects, never from HTTPS to HTTP. Raises
@@ -169,7 +170,7 @@ class HttpClient:
             connection, reused = await self._connection(url, pace)
             answered_before = connection.channel.bytes_received
             try:
-                impatient = reused and repeat is not None
+                impatient = reused and (repeat is not None or (again and connection.is_doubtful))
                 return connection, await connection.start(
                     method, url, headers, body, pace, impatient=impatient
                 )
@@ -251,6 +252,7 @@ class HttpClient:
         idle = self._idle.setdefault(connection.server, [])
         if connection.is_reusable and len(idle) < limits.ORIGIN_IDLE_CONNECTIONS_MAX:
             connection.channel.probe(False)  # five probes until the server closes it weigh as much as a poll
+            connection.rest()
             idle.append(connection)
         else:
             await self._discard(connection)

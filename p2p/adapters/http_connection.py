@@ -33,6 +33,11 @@ longest that it ever took to, is given up for a request that may be repeated: so
 firewall, modem) may have forgotten it, and says nothing. A satellite's round trip is 0.6 s; a new
 connection takes two or three of them."""
 
+DOUBT_S = 30.0
+"""One that lay idle for so many seconds may have been forgotten: then that holds for any GET, as none has
+begun to come. In use it is given the time that a range may take to begin (`ORIGIN_IDLE_S`): what asks for it
+twice pays for it twice."""
+
 _GZIP = 16 + zlib.MAX_WBITS  # zlib's way to say: with gzip's header, checksum and length
 
 Headers = Sequence[tuple[str, str]]
@@ -168,6 +173,16 @@ class HttpConnection:
         self._buffer = memoryview(bytearray(READ_SIZE))
         self._slowest_s = 0.0
         self._silent_until = math.inf
+        self._idle_since = math.inf
+
+    def rest(self) -> None:
+        """Nothing is asked of it from now on, until it is used again."""
+        self._idle_since = trio.current_time()
+
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether it lay idle for so long that something on the way may have forgotten it."""
+        return trio.current_time() - self._idle_since >= DOUBT_S
 
     @property
     def is_reusable(self) -> bool:

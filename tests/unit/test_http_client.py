@@ -262,6 +262,38 @@ async def test_what_may_not_be_repeated_waits_on_a_kept_connection(middlebox: Mi
         await client.aclose()
 
 
+async def test_a_stream_on_a_connection_that_lay_idle_and_was_forgotten_is_asked_for_once_more(
+    middlebox: Middlebox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_connection, "DOUBT_S", 0.1)
+    async with scripted(middlebox.answer) as server:
+        client = HttpClient()
+        assert await get(client, server.url) == b"ok"
+        middlebox.forget()
+        await trio.sleep(0.15)
+        with trio.fail_after(2):
+            assert await get(client, server.url) == b"ok"
+        assert (server.connections, len(server.requests)) == (2, 3)
+        assert len(client._open) == 1, "the forgotten one is closed"
+        await client.aclose()
+
+
+async def test_what_counts_twice_is_not_repeated_on_a_connection_that_lay_idle(
+    middlebox: Middlebox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_connection, "DOUBT_S", 0.1)
+    async with scripted(middlebox.answer) as server:
+        client = HttpClient(idle_s=0.6)
+        assert await get(client, server.url) == b"ok"
+        middlebox.forget()
+        await trio.sleep(0.15)
+        with pytest.raises(OriginError) as caught:
+            await get(client, server.url, "POST")
+        assert caught.value.reason == "too-slow"
+        assert (server.connections, len(server.requests)) == (1, 2)
+        await client.aclose()
+
+
 async def test_a_new_connection_is_waited_for_and_then_known_to_be_slow(middlebox: Middlebox) -> None:
     async with scripted(middlebox.answer) as server:
         client, url = HttpClient(), parse_url(server.url)
