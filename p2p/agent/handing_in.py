@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -52,6 +52,7 @@ class _Given:
     over: trio.Event = field(default_factory=trio.Event)
     result: str | None = None
     device: str | None = None
+    certificate: bytes = b""
 
 
 class HandingIn:
@@ -66,7 +67,7 @@ class HandingIn:
         driver: SwarmDriver,
         count: ReportCount,
         pause_s: Callable[[], float],
-        renewed: Callable[[bytes], None],
+        renewed: Callable[[bytes], Awaitable[None]],
         *,
         wan: bool = True,
         satchel: Satchel | None = None,
@@ -156,6 +157,8 @@ class HandingIn:
             if given.result is None:
                 self._overdue = number if overdue else None
                 self._driver.feed(e.ReportWithdrawn(number, overdue=overdue))
+        if given.certificate:
+            await self._renewed(given.certificate)
         if given.result == reports.CARRIED:
             log.info("report %d goes home with %s", number, given.device)
             return True
@@ -180,9 +183,8 @@ class HandingIn:
             self._believed, self._overdue = (action.device, action.sequence), None
         elif given is not None and given.sequence == action.sequence:
             given.result, given.device = action.result, action.device
+            given.certificate = action.certificate
             given.over.set()
-            if action.certificate:
-                self._renewed(action.certificate)
 
     def arrived(self, action: e.ReportArrived) -> None:
         """A report that a peer brings: it waits at the desk, if it is in one piece."""

@@ -219,7 +219,7 @@ class Reporting:
             return error.reason == "revoked"
         self.handing_in.checked_in(answer.sequence)
         if answer.certificate is not None:
-            self._renewing.take(answer.certificate)
+            await self._renewing.take(answer.certificate)
         self.poll_s = min(self.poll_s, answer.poll_s)
         self._roster_at = now if roster else self._roster_at
         if self._config.discovery.roster and roster:

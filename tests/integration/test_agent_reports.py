@@ -171,7 +171,8 @@ async def test_a_certificate_is_renewed_by_way_of_the_one_that_hands_in(
         rider = renewed()[0]
         assert all(len(run.node.peers) == 2 for run in site.runs.values())
         found = rider.device.credentials.identity
-        assert rider.agent._revoking._certificate == found.certificate
+        presents = rider.agent._revoking
+        await until(lambda: presents._certificate == found.certificate, "it presents what is on its medium")
         visitor = TlsTransport(fleet.device("visitor").credentials, time.time, host="127.0.0.1")
         try:
             stream = await visitor.connect(PeerAddress("127.0.0.1", rider.device.port))

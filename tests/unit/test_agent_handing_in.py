@@ -36,7 +36,10 @@ class Site:
         api: Any = SimpleNamespace(hand_in=self._taken, now=lambda: 0.0)
         count: Any = None
         held: Any = driver
-        self.handing_in = HandingIn(credentials, api, held, count, lambda: PAUSE_S, self.renewed.append)
+        self.handing_in = HandingIn(credentials, api, held, count, lambda: PAUSE_S, self._renewed)
+
+    async def _renewed(self, pem: bytes) -> None:
+        self.renewed.append(pem)
 
     async def _taken(self, device: str, key: object, batch: list[bytes]) -> list[HandedIn]:
         if self.refusal is not None:

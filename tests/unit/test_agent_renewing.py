@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import ssl
+import threading
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,6 +12,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import trio
+import trio.testing
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -77,21 +80,21 @@ def make(directory: Path, files: Files) -> Device:
     return found
 
 
-def test_it_is_asked_for_from_the_middle_of_its_life_on(device: Device) -> None:
+async def test_it_is_asked_for_from_the_middle_of_its_life_on(device: Device) -> None:
     assert device.renewing.asked_for() == {}
     device.now += timedelta(days=14)  # one that is issued is dated back by a day
     assert device.renewing.asked_for() == {}
     device.now += timedelta(days=1)
     end = int((NOW + timedelta(days=30)).timestamp())
     assert device.renewing.asked_for() == {"certificate_until": end}
-    device.renewing.take(device.certificate())
+    await device.renewing.take(device.certificate())
     assert device.renewing.asked_for() == {}
 
 
-def test_a_new_one_is_kept_and_presented(device: Device) -> None:
+async def test_a_new_one_is_kept_and_presented(device: Device) -> None:
     device.now += timedelta(days=20)
     renewed = device.certificate(groups=("pilots",))
-    device.renewing.take(renewed)
+    await device.renewing.take(renewed)
     assert device.kept == renewed
     (used,) = device.used
     assert used == device.renewing.credentials
@@ -100,7 +103,7 @@ def test_a_new_one_is_kept_and_presented(device: Device) -> None:
     assert device.presented == [used.identity.certificate]
 
 
-def test_what_is_no_certificate_for_this_device_changes_nothing(
+async def test_what_is_no_certificate_for_this_device_changes_nothing(
     device: Device, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     held = device.kept
@@ -120,25 +123,25 @@ def test_what_is_no_certificate_for_this_device_changes_nothing(
     for what, pem in refused.items():
         caplog.clear()
         with caplog.at_level(logging.WARNING):
-            device.renewing.take(pem)
+            await device.renewing.take(pem)
         assert "was not taken" in caplog.text, what
         assert "until 2026-07-01" in caplog.text, "what is kept"
         assert (device.kept, device.used, device.presented) == (held, [], []), what
 
 
-def test_an_older_one_that_somebody_kept_is_not_gone_back_to(device: Device) -> None:
+async def test_an_older_one_that_somebody_kept_is_not_gone_back_to(device: Device) -> None:
     first = device.kept
     device.now += timedelta(days=20)
     second = device.certificate()
-    device.renewing.take(second)
-    device.renewing.take(first)
-    device.renewing.take(device.certificate(days=5))
-    device.renewing.take(second)
+    await device.renewing.take(second)
+    await device.renewing.take(first)
+    await device.renewing.take(device.certificate(days=5))
+    await device.renewing.take(second)
     assert device.kept == second
     assert len(device.used) == 1
 
 
-def test_a_full_disk_keeps_the_old_one(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_full_disk_keeps_the_old_one(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     class Full:
         """Files that cannot be written."""
 
@@ -153,24 +156,57 @@ def test_a_full_disk_keeps_the_old_one(tmp_path: Path, caplog: pytest.LogCapture
     held = sha256(device.kept)
     device.now += timedelta(days=20)
     with caplog.at_level(logging.WARNING):
-        device.renewing.take(device.certificate())
+        await device.renewing.take(device.certificate())
     assert "No space left on device" in caplog.text
     assert (sha256(device.kept), device.used) == (held, [])
     assert device.renewing.asked_for(), "and goes on asking"
 
 
-def test_what_a_messenger_adds_to_a_good_one_does_not_reach_the_disk(device: Device) -> None:
+async def test_others_do_not_wait_for_a_disk_that_takes_long(tmp_path: Path) -> None:
+    """The event loop serves peers meanwhile."""
+    begun, goes_on = threading.Event(), threading.Event()
+
+    class Slow:
+        """Files that are durable when it is said."""
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(SYSTEM_FILES, name)
+
+        def sync_directory(self, path: str) -> None:
+            begun.set()
+            assert goes_on.wait(5)
+            SYSTEM_FILES.sync_directory(path)
+
+    files: Any = Slow()
+    device = make(tmp_path, files)
+    held = device.kept
+    device.now += timedelta(days=20)
+    first, second = device.certificate(), device.certificate(days=40)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(device.renewing.take, first)
+        with trio.fail_after(2):
+            while not begun.is_set():
+                await trio.sleep(0.01)
+        nursery.start_soon(device.renewing.take, second)
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        assert device.used == [], "nothing is presented before it is durable"
+        goes_on.set()
+    assert device.kept == second != held
+    assert len(device.used) == len(device.presented) == 2
+
+
+async def test_what_a_messenger_adds_to_a_good_one_does_not_reach_the_disk(device: Device) -> None:
     """What TLS reads there beside the certificate would keep the agent from its next start."""
     device.now += timedelta(days=20)
     good = device.certificate()
     added = b"-----BEGIN TRUSTED CERTIFICATE-----\nAAAA\n-----END TRUSTED CERTIFICATE-----\n"
-    device.renewing.take(b"a word before\n" + good + added)
+    await device.renewing.take(b"a word before\n" + good + added)
     assert device.kept == good
     device.renewing.credentials.load_into(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
 
 
 @pytest.mark.parametrize("changed", ["key", "CA"])
-def test_one_for_what_was_replaced_on_disk_meanwhile_does_not_go_beside_it(
+async def test_one_for_what_was_replaced_on_disk_meanwhile_does_not_go_beside_it(
     changed: str, device: Device, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The operator enrolled the device anew, or put another CA there; the agent has yet to be restarted."""
@@ -187,6 +223,6 @@ def test_one_for_what_was_replaced_on_disk_meanwhile_does_not_go_beside_it(
     anew = device.certificate(key=key, authority=authority)
     device.config.certificate_path.write_bytes(anew)
     with caplog.at_level(logging.WARNING):
-        device.renewing.take(renewed)
+        await device.renewing.take(renewed)
     assert "restart the agent" in caplog.text
     assert (device.kept, device.used) == (anew, [])
