@@ -136,6 +136,8 @@ class Carrying:
             fact["left"] = status.left if status is not None else parcel.payload.image.size
         elif parcel.image in self._troubles and state != "whole":
             state, fact["reason"] = "failed", self._troubles[parcel.image][0]
+        if state == "whole":
+            fact["lacks"] = None if self._driver.gives_all(parcel.image) else "index"
         return fact | {"state": state}
 
     async def run(self) -> None:

@@ -107,8 +107,7 @@ class SwarmDriver:
         self.news = trio.Event()
         self.news_from: dict[str, tuple[int, int]] = {}
         self.doubts = Doubts()
-        self.moved_at = self._stored_at = 0.0
-        self._served_at = -math.inf
+        self.moved_at, self._stored_at, self._served_at = 0.0, 0.0, -math.inf
 
     # What the agent asks for
 
@@ -125,6 +124,10 @@ class SwarmDriver:
     def holds(self, image: Digest) -> bool:
         """Whether an image is being made or served."""
         return image in self._images
+
+    def gives_all(self, image: Digest) -> bool:
+        """Whether any device can be given an image from here, whatever it has itself."""
+        return image in self._images and self._images[image].gives_all
 
     def look_at_imported(self) -> None:
         """Something was imported: it may be what an image lacks."""

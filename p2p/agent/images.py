@@ -88,6 +88,12 @@ class LocalImage:
         return self._writer is not None
 
     @property
+    def gives_all(self) -> bool:
+        """Whether a device that has nothing can be given it from here: it is whole, and by the full pack's
+        index peers can ask for its chunks and verify them."""
+        return self._writer is None and self.task.full_pack.index.sha256 in self.maps
+
+    @property
     def unsynced(self) -> int:
         """Bytes (about) that a kill would cost now."""
         return self._unsynced

@@ -295,6 +295,8 @@ class Reporting:
         }
         if self._meter is not None:
             facts["wan"] = self._meter.facts()
+        if self._config.swarm.carrier:
+            facts["given"] = self._updates.given()
         if self.carried is not None:
             facts["carried"] = self.carried()
         if status is not None:

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import trio
 
@@ -256,6 +257,19 @@ class Updates:
                 due = math.inf
             with trio.move_on_at(due):
                 await found.wait()
+
+    def given(self) -> list[dict[str, Any]]:
+        """For the status file of a carrier: what it runs, and what is missing for giving it to any device."""
+        if self._runs is None:
+            return []
+        found, manifest = list[dict[str, Any]](), self._runs.manifest
+        for payload in manifest.payloads:
+            image = payload.image
+            is_given = (payload.name, self._slots[payload.name].active()) in self._served
+            lacks = None if self._driver.gives_all(image.sha256) else "index"
+            name = f"{manifest.product} {manifest.version} {payload.name}"
+            found.append({"name": name, "size": image.size, "lacks": lacks if is_given else "leave"})
+        return found
 
     @property
     def _serves(self) -> bool:

@@ -141,6 +141,10 @@ def show_status(facts: dict[str, Any]) -> None:
             ],
             indent="  ",
         )
+    given = agent_facts.get("given") or []
+    if given:
+        click.echo("brought to others, of what it runs")
+        print_facts(((g.get("name", "?"), _given_line(g)) for g in given), indent="  ")
     carried = agent_facts.get("carried") or []
     if carried:
         click.echo("carried for others")
@@ -193,7 +197,19 @@ def _carried_line(carried: dict[str, Any]) -> str:
     state, size = carried["state"], carried["size"]
     words = {"coming": f"{size_text(carried.get('left', size))} to come", "no-room": "no room for it",
              "failed": f"failed: {carried.get('reason')}"}  # fmt: skip
-    return f"{words.get(state, state)}, {size_text(size)}"
+    word = _LACKS.get(carried.get("lacks") or "", "whole") if state == "whole" else words.get(state, state)
+    return f"{word}, {size_text(size)}"
+
+
+_LACKS = {
+    "index": "whole, but the index of its full pack has yet to come: not for every device",
+    "leave": "whole, but not given to others just now (on battery, or swarm.serve_s is over)",
+}
+
+
+def _given_line(given: dict[str, Any]) -> str:
+    """Whether a carrier has all that it needs to give others what it runs."""
+    return f"{_LACKS.get(given.get('lacks') or '', 'whole')}, {size_text(given['size'])}"
 
 
 def _revoked_line(found: dict[str, Any]) -> str:

@@ -201,6 +201,26 @@ async def test_what_has_expired_meanwhile_stays_in_the_hold(
     assert hold(van).is_whole(DIGESTS["2.0"])
 
 
+async def test_its_status_says_when_it_lacks_what_it_needs_to_give_an_image_away(pumps: FleetRig) -> None:
+    ordered(pumps)
+    pumps.order("3.0")
+
+    def lacks(key: str) -> list[str | None]:
+        return [fact.get("lacks", "?") for fact in van.status.get(key, [])]
+
+    async with HostileOrigin(pumps.repository.directory).serving() as origin:
+        van = pumps.device("van", origin=origin.url, extra=CARRIES)
+        async with van.running():
+            await until(lambda: (lacks("given"), lacks("carried")) == ([None], [None]), "nothing is lacking")
+    for index in (van.directory / "state" / "indexes").iterdir():
+        index.unlink()
+    van.configure(extra=CARRIES)
+    van.config.status_path.unlink()
+    async with van.running():
+        await until(lambda: lacks("given") == lacks("carried") == ["index"], "indexes are lacking")
+        assert carried(van) == {"pump 2.0 rootfs": "whole"}
+
+
 async def test_what_was_stale_when_it_came_is_not_carried(pumps: FleetRig) -> None:
     ordered(pumps)
     past = replace(pumps.repository, clock=lambda: datetime.now(UTC) - timedelta(days=70))

@@ -28,6 +28,8 @@ from tests.support.certificates import DAY, Fleet
 IMAGE = b"flashed at the factory " * 1000
 DIGEST = sha256(IMAGE).hex()
 
+NO_INDEX = "whole, but the index of its full pack has yet to come: not for every device"
+
 
 class Coordinator:
     """Answers enrolments as scripted: each of `script` is a status and document, or None to hang up."""
@@ -298,6 +300,8 @@ def test_status_tells_of_budgets(agent: Command, config: Path, wan: dict[str, ob
     [
         ({"state": "coming", "left": 1000}, "1.0 kB (1000) to come, 5.0 kB (5000)"),
         ({"state": "whole"}, "whole, 5.0 kB (5000)"),
+        ({"state": "whole", "lacks": None}, "whole, 5.0 kB (5000)"),
+        ({"state": "whole", "lacks": "index"}, f"{NO_INDEX}, 5.0 kB (5000)"),
         ({"state": "failed", "reason": "no space left"}, "failed: no space left, 5.0 kB (5000)"),
         ({"state": "no-room"}, "no room for it, 5.0 kB (5000)"),
     ],
@@ -309,6 +313,21 @@ def test_status_tells_what_is_carried(
     path.parent.mkdir()
     write_status(path, {"carried": [{"name": "pump 2.0 rootfs", "size": 5000, **state}]})
     assert f"carried for others\n  pump 2.0 rootfs  {line}\n" in agent("status")[1]
+
+
+@pytest.mark.parametrize(
+    ("lacks", "line"),
+    [(None, "whole"), ("index", NO_INDEX), ("leave", "whole, but not given to others just now (on battery, or"
+      " swarm.serve_s is over)")],
+)  # fmt: skip
+def test_a_carriers_status_tells_what_it_can_give_of_its_own(
+    agent: Command, config: Path, lacks: str | None, line: str
+) -> None:
+    path = read_config(config).status_path
+    path.parent.mkdir()
+    write_status(path, {"given": [{"name": "engine 2.0 rootfs", "size": 5000, "lacks": lacks}]})
+    expected = f"brought to others, of what it runs\n  engine 2.0 rootfs  {line}, 5.0 kB (5000)\n"
+    assert expected in agent("status")[1]
 
 
 def test_commands_that_change_a_device_wait_for_no_agent(agent: Command, config: Path) -> None:
