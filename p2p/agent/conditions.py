@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 
 import trio
@@ -16,27 +17,42 @@ log = logging.getLogger(__name__)
 
 LOOK_S = 10.0
 
+START_S, START_LOOK_S = 60.0, 1.0
+"""So long after the agent's start, and looked for so often, the file may only not have been written yet."""
+
+UNTOLD = Conditions(metered=True, roaming=True)
+"""What is taken to hold meanwhile: a minute without images costs nothing, a minute of roaming may."""
+
 
 class ConditionsWatch:
     """`now` is what holds: what the configuration says, and what the file says besides.
 
     A file that cannot be read or understood changes nothing, and is told once: what it said last holds.
-    Without the file nothing holds but what is configured, which is told once too: it may only not have been
-    written yet (the device is starting), or never be (a name that is wrong).
+    Without the file nothing holds but what is configured, which is told once too (its name may be wrong); but
+    until it was there once, for the first `START_S`, what costs most is assumed (`UNTOLD`): as the device
+    starts, whoever writes it may have been slower than the agent. `clock`: seconds, from anywhere.
     """
 
-    def __init__(self, config: AgentConfig, changed: Callable[[Conditions], None]) -> None:
+    def __init__(
+        self,
+        config: AgentConfig,
+        changed: Callable[[Conditions], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._path = config.budgets.conditions
         self._always = Conditions(metered=config.budgets.wan_metered)
         self._changed = changed
         self._trouble = ""
+        self._clock = clock
+        self._started_until = clock() + START_S
+        self._told = False
         self.now = self._always
         self.now = self._read()
 
     async def run(self) -> None:
         """Until cancelled; ends at once where there is no file to look at."""
         while self._path is not None:
-            await trio.sleep(LOOK_S)
+            await trio.sleep(START_LOOK_S if self._starts else LOOK_S)
             self.look()
 
     def look(self) -> None:
@@ -52,15 +68,30 @@ class ConditionsWatch:
         try:
             said = read_conditions(self._path)
         except (StoreError, ContentError) as error:
-            if error.message != self._trouble:
-                self._trouble = error.message
-                log.warning("%s; link and power are taken to be as before (%s)", error.message, self.now)
-            return self.now
+            if self._told:
+                self._warn(f"{error.message}; link and power are taken to be as before ({self.now})")
+                return self.now
+            return self._assumed(error.message)
         if said is None:
-            missing = f"budgets.conditions: {self._path} is not there"
-            if missing != self._trouble:
-                self._trouble = missing
-                log.warning("%s; link and power are taken to be %s until it is", missing, self._always)
-            return self._always
-        self._trouble = ""
+            return self._assumed(f"budgets.conditions: {self._path} is not there")
+        self._trouble, self._told = "", True
         return self._always.joined(said)
+
+    @property
+    def _starts(self) -> bool:
+        return not self._told and self._clock() < self._started_until
+
+    def _assumed(self, why: str) -> Conditions:
+        """What is taken to hold without a file that says it."""
+        if self._starts:
+            assumed = self._always.joined(UNTOLD)
+            self._warn(f"{why}; link and power are taken to be {assumed} for {START_S:.0f} s from the start")
+            return assumed
+        self._warn(f"{why}; link and power are taken to be {self._always} until it says otherwise")
+        return self._always
+
+    def _warn(self, trouble: str) -> None:
+        """Once, however often it is found."""
+        if trouble != self._trouble:
+            self._trouble = trouble
+            log.warning("%s", trouble)

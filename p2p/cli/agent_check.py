@@ -14,6 +14,7 @@ from p2p.adapters.conditions import read_conditions
 from p2p.adapters.device import boot_of, slots_of
 from p2p.adapters.disk_quota import quota_of
 from p2p.adapters.identity import load_credentials
+from p2p.agent.conditions import START_S
 from p2p.cli.agent_status import check_membership, revocation_facts_of
 from p2p.cli.output import size_text
 from p2p.config import AgentConfig
@@ -107,7 +108,10 @@ def _check_conditions(config: AgentConfig) -> list[str]:
         return []
     said = read_conditions(path)
     if said is None:
-        return [f"budgets.conditions: {path} is not there (yet): nothing of it is taken to hold until it is"]
+        return [
+            f"budgets.conditions: {path} is not there (yet): the agent takes its link to be metered and"
+            f" roaming for {START_S:.0f} s from its start, and then nothing of it to hold"
+        ]
     return [f"budgets.conditions: {path} says {said}"]
 
 

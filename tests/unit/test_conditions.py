@@ -6,6 +6,8 @@ import logging
 from pathlib import Path
 
 import pytest
+import trio
+import trio.testing
 
 from p2p.adapters.conditions import SIZE_MAX, parse_conditions, read_conditions
 from p2p.agent.conditions import ConditionsWatch
@@ -106,6 +108,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 def test_changes_are_told_once_and_what_is_configured_always_holds(tmp_path: Path) -> None:
     told: list[Conditions] = []
     path = tmp_path / "now.toml"
+    path.write_text("")
     watch = ConditionsWatch(config(tmp_path, 'wan_metered = true\nconditions = "now.toml"'), told.append)
     assert watch.now == Conditions(metered=True)
     path.write_text("battery = true")
@@ -140,14 +143,15 @@ def test_a_bad_file_changes_nothing_and_is_told_once(
 def test_a_file_that_is_not_there_is_told_once_with_its_key_and_what_is_assumed(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    path = tmp_path / "now.toml"
+    path, times = tmp_path / "now.toml", iter([0.0, *[60.0] * 9])
     with caplog.at_level(logging.WARNING):
         watch = ConditionsWatch(
-            config(tmp_path, 'wan_metered = true\nconditions = "now.toml"'), lambda _: None
+            config(tmp_path, 'wan_metered = true\nconditions = "now.toml"'), lambda _: None, times.__next__
         )
         watch.look()
         assert [record.message for record in caplog.records] == [
-            f"budgets.conditions: {path} is not there; link and power are taken to be metered until it is"
+            f"budgets.conditions: {path} is not there; link and power are taken to be metered until it says"
+            " otherwise"
         ]
         path.write_text("roaming = true")
         watch.look()
@@ -156,6 +160,60 @@ def test_a_file_that_is_not_there_is_told_once_with_its_key_and_what_is_assumed(
         watch.look()
         assert watch.now == Conditions(metered=True)
     assert len(caplog.records) == 2, "that it is gone again is told again"
+
+
+@pytest.mark.parametrize("first", [None, "roaming = perh"], ids=["none", "half"])
+def test_while_the_agent_starts_a_file_that_says_nothing_yet_may_be_about_to_say_what_costs_most(
+    first: str | None, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    told: list[Conditions] = []
+    path, now = tmp_path / "now.toml", [1000.0]
+    if first is not None:
+        path.write_text(first)
+
+    def at(seconds: float) -> None:
+        now[0] = 1000.0 + seconds
+        watch.look()
+
+    with caplog.at_level(logging.WARNING):
+        watch = ConditionsWatch(config(tmp_path), told.append, lambda: now[0])
+        at(59)
+        assert (watch.now, told) == (Conditions(metered=True, roaming=True), [])
+        assert len(caplog.records) == 1
+        at(60)
+        assert told == [Conditions()]
+        assert len(caplog.records) == 2, "and that it stays so is told, too"
+    path.write_text("battery = true")
+    at(61)
+    path.unlink()
+    at(62)
+    assert told[1:] == [Conditions(battery=True), Conditions()]
+
+
+def test_a_file_that_was_written_just_after_the_start_holds_at_once(tmp_path: Path) -> None:
+    told: list[Conditions] = []
+    path = tmp_path / "now.toml"
+    watch = ConditionsWatch(config(tmp_path), told.append, lambda: 0.0)
+    path.write_text("")
+    watch.look()
+    path.unlink()
+    watch.look()
+    assert told == [Conditions()]
+
+
+async def test_at_the_start_it_is_looked_for_every_second(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    told: list[float] = []
+    watch = ConditionsWatch(config(tmp_path), lambda _: told.append(trio.current_time()), lambda: 0.0)
+    began = trio.current_time()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(watch.run)
+        await trio.sleep(2.5)
+        (tmp_path / "now.toml").write_text("")
+        await trio.sleep(20)
+        nursery.cancel_scope.cancel()
+    assert told == [pytest.approx(began + 3)]
 
 
 async def test_without_a_file_there_is_nothing_to_watch(tmp_path: Path) -> None:
