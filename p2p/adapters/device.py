@@ -18,10 +18,11 @@ from p2p.config import AgentConfig
 from p2p.errors import ContentError
 from p2p.install import InstallRecord, Release, decode_record
 from p2p.install.record import RECORD_NAME
-from p2p.trust import Overlay, Revocations
+from p2p.trust import Overlay, ReleaseFloors, Revocations
 
 INSTALL_DIRECTORY = "install"
 REVOKED_DIRECTORIES = ("revoked", "revoked.2")
+FLOOR_DIRECTORIES = ("floor", "floor.2")
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -58,6 +59,12 @@ def installer_of(config: AgentConfig, raise_floor: Callable[[Release], None]) ->
         reboots=config.boot.reboot_command is not None,
         raise_floor=raise_floor,
     )
+
+
+def floors_of(config: AgentConfig) -> ReleaseFloors:
+    """The downgrade floors of this device, for whoever holds the agent's lock."""
+    first, second = (config.device.state_dir / name for name in FLOOR_DIRECTORIES)
+    return ReleaseFloors(DirectoryBlobStore(first), DirectoryBlobStore(second))
 
 
 def revocations_of(config: AgentConfig, *, read_only: bool = False) -> Revocations:

@@ -18,7 +18,7 @@ from functools import partial
 import trio
 
 from p2p.adapters.background import Background
-from p2p.adapters.device import boot_of, installer_of, revocations_of
+from p2p.adapters.device import boot_of, floors_of, installer_of, revocations_of
 from p2p.adapters.device_api import DeviceApi
 from p2p.adapters.durable import DirectoryBlobStore
 from p2p.adapters.http import HttpClient
@@ -57,7 +57,7 @@ from p2p.swarm import Policy, SwarmNode
 from p2p.swarm import events as e
 from p2p.swarm.conditions import Conditions
 from p2p.swarm.site_quota import SiteQuota
-from p2p.trust import Decision, Meant, Pace, ReleaseFloors, TrustClient, trusted_time
+from p2p.trust import Decision, Meant, Pace, TrustClient, trusted_time
 
 log = logging.getLogger(__name__)
 
@@ -122,9 +122,7 @@ class Agent:
         )
         self._indexes = DirectoryBlobStore(state / "indexes")
         self._imported = ImportedBundle(config.imported_dir)
-        self._floors = ReleaseFloors(
-            DirectoryBlobStore(state / "floor"), DirectoryBlobStore(state / "floor.2")
-        )
+        self._floors = floors_of(config)
         self._revocations = revocations_of(config)
         self._background = Background() if config.budgets.wan_gives_way else None
         self._client = HttpClient(ca_file=config.origin.ca, now=self._now, background=self._background)
@@ -480,7 +478,11 @@ class Agent:
         return discovery_sources(self._config, identity, self._transport.port, self._reporting.roster)
 
     def _raise_floor(self, release: Release) -> None:
-        self._floors.raise_to(release.product, release.counter)
+        """After a commit. A floor that is damaged stops updates, not the agent: peers want what it has."""
+        try:
+            self._floors.raise_to(release.product, release.counter)
+        except TrustError as error:
+            log.error("%s", error.diagnostics())
 
 
 def _numeric(host: str) -> str:

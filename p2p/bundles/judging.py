@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from p2p.adapters.bundle_files import BundleReader
-from p2p.adapters.device import revocations_of
+from p2p.adapters.device import FLOOR_DIRECTORIES, revocations_of
 from p2p.adapters.durable import ReadOnlyBlobStore
 from p2p.adapters.identity import load_credentials, read_pinned_root
 from p2p.config import AgentConfig
@@ -112,7 +112,7 @@ def judge(config: AgentConfig, reader: BundleReader, own: BundleReader | None, n
         build_time=config.trust.build_time or 0.0,
     )
     floors = ReleaseFloors(
-        Overlay(ReadOnlyBlobStore(state / "floor")), Overlay(ReadOnlyBlobStore(state / "floor.2"))
+        *(Overlay(ReadOnlyBlobStore(state / directory)) for directory in FLOOR_DIRECTORIES)
     )
     floor = floors.get(device.product)
     revoked = revocations_of(config, read_only=True)

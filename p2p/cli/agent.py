@@ -12,7 +12,8 @@ import click
 
 from p2p.cli.output import json_option, print_facts, print_json, size_text
 from p2p.config import CONFIG_FILE, AgentConfig, read_config
-from p2p.errors import ConfigError, OperatorError, SlipstreamError
+from p2p.content.manifest import COUNTER_MAX
+from p2p.errors import ConfigError, OperatorError, SlipstreamError, TrustError
 
 config_option = click.option(
     "--config",
@@ -188,6 +189,51 @@ def unblock(config_file: Path, as_json: bool) -> None:
         return
     click.echo(f"unblocked: {len(freed)} releases" if freed else "nothing was blocked")
     print_facts(("manifest", digest) for digest in freed)
+
+
+@agent.command("restore-floor")
+@config_option
+@click.option(
+    "--counter",
+    type=click.IntRange(min=0, max=COUNTER_MAX),
+    help="The release counter of what runs. Default: of the release that was committed last.",
+)
+@json_option
+def restore_floor(config_file: Path, counter: int | None, as_json: bool) -> None:
+    """Set the downgrade floor anew after both of its copies were damaged, which stops all updates.
+
+    A copy that is whole still counts, and the floor never falls below it. Stop the agent first.
+
+    \b
+    Examples:
+      slipstream agent restore-floor --config agent.toml
+      slipstream agent restore-floor --config agent.toml --counter 12
+    """
+    from p2p.adapters.device import floors_of, install_record
+    from p2p.adapters.lock import AgentLock
+
+    config = read_config(config_file)
+    product = config.device.product
+    with AgentLock(config.device.state_dir):
+        floors, restored = floors_of(config), False
+        try:
+            floor = floors.get(product)
+        except TrustError as damaged:
+            installed = install_record(config).installed
+            if counter is None and installed is not None and installed.release.product == product:
+                counter = installed.release.counter
+            if counter is None:
+                raise OperatorError(
+                    f"{damaged.message}, and this device does not know the counter of what it runs",
+                    kept="what is installed goes on running, without updates",
+                    next_step="name it with --counter: `slipstream release list` shows it",
+                ) from damaged
+            floors.restore(product, counter)
+            floor, restored = floors.get(product), True
+    if as_json:
+        print_json({"product": product, "counter": floor, "restored": restored})
+        return
+    click.echo(f"the floor of {product} is {floor}" + ("" if restored else " and was not damaged: unchanged"))
 
 
 @agent.command()

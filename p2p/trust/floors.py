@@ -52,7 +52,7 @@ class ReleaseFloors:
                 "floor-damaged",
                 f"{product}: the downgrade floor is damaged in every copy",
                 kept="what is installed goes on running",
-                next_step="restore the floor with the counter of the release that runs, then check the disk",
+                next_step="check the disk; then stop the agent and run `slipstream agent restore-floor`",
             )
         floor = max(valid)
         self._write(product, floor, copies)

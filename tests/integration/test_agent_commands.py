@@ -14,15 +14,16 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from p2p.adapters.device import INSTALL_DIRECTORY
+from p2p.adapters.device import FLOOR_DIRECTORIES, INSTALL_DIRECTORY
 from p2p.adapters.durable import DirectoryBlobStore
 from p2p.adapters.lock import AgentLock
 from p2p.adapters.status import write_status
 from p2p.cli import run
 from p2p.config import read_config
 from p2p.content.digests import sha256
-from p2p.install import InstallRecord, encode_record
-from p2p.install.record import RECORD_NAME
+from p2p.install import InstallRecord, Release, encode_record
+from p2p.install.record import RECORD_NAME, Installed
+from p2p.trust import ReleaseFloors
 from tests.support.certificates import DAY, Fleet
 
 IMAGE = b"flashed at the factory " * 1000
@@ -336,6 +337,7 @@ def test_commands_that_change_a_device_wait_for_no_agent(agent: Command, config:
             ("enroll", "--voucher", "V"),
             ("adopt", "--slot", "a"),
             ("unblock",),
+            ("restore-floor",),
             ("run", "--once"),
         ):
             code, _, err = agent(name, *arguments)
@@ -353,6 +355,27 @@ def test_unblock_lets_what_failed_be_tried_again(agent: Command, config: Path) -
     assert (code, json.loads(out)) == (0, {"unblocked": [sha256(b"manifest").hex()]})
     assert json.loads(agent("status", "--json")[1])["install"]["blocked"] == []
     assert json.loads(agent("unblock", "--json")[1]) == {"unblocked": []}
+
+
+def test_the_floor_is_restored_where_it_was_damaged_and_only_there(agent: Command, config: Path) -> None:
+    state = read_config(config).device.state_dir
+    stores = [DirectoryBlobStore(state / name) for name in FLOOR_DIRECTORIES]
+    product = read_config(config).device.product
+    assert agent("restore-floor", "--counter", "3") == (
+        0, f"the floor of {product} is 0 and was not damaged: unchanged\n", "",
+    )  # fmt: skip
+    for store in stores:
+        store.write(f"floor-{product}", b"torn")
+    code, _, err = agent("restore-floor")
+    assert code == 2
+    assert "does not know the counter of what it runs" in err
+    release = Release(product, "2.0", 7, sha256(b"manifest"), "o1")
+    installed = InstallRecord(installed=Installed(release, "a"))
+    DirectoryBlobStore(state / INSTALL_DIRECTORY).write(RECORD_NAME, encode_record(installed))
+    stores[1].write(f"floor-{product}", b"")
+    code, out, _ = agent("restore-floor", "--json")
+    assert (code, json.loads(out)) == (0, {"product": product, "counter": 7, "restored": True})
+    assert ReleaseFloors(*stores).get(product) == 7
 
 
 def test_check_names_every_fault_and_passes_without(

@@ -19,6 +19,7 @@ from p2p.adapters.channel import Channel
 from p2p.adapters.device import boot_of
 from p2p.adapters.installer import ReleaseBlockedError
 from p2p.agent.updates import NothingMeantError, RebootPendingError, UpdateFailedError
+from p2p.cli import run
 from p2p.content.order import Audience, Phase, StaleException
 from p2p.errors import OriginError, SlotError, TrustError
 from tests.support.fleet import DIGESTS, HARDWARE, IMAGES, PATIENCE_S, SMALL, Device, FleetRig, until
@@ -118,6 +119,29 @@ async def test_a_downgrade_is_refused_by_the_floor_whatever_else_is_lost(
     assert (device.running_slot, device.running_version()) == ("b", "3.0")
     fleet.order("2.0", allow_downgrade=("d1",))
     await assert_installs(device, "2.0")
+
+
+async def test_a_floor_that_is_damaged_as_a_release_is_committed_stops_updates_until_it_is_restored(
+    fleet: FleetRig, origin: HostileOrigin, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The agent itself goes on: its peers want what it has."""
+    fleet.order("2.0")
+    state = fleet.directory / "devices" / "d1" / "state"
+    damage = "; ".join(
+        f"open({str(state / name / 'floor-engine')!r}, 'w').write('torn')" for name in ("floor", "floor.2")
+    )
+    device = fleet.device("d1", origin=origin.url, health=(sys.executable, "-c", damage))
+    await assert_installs(device, "2.0")
+    assert "restore-floor" in caplog.text
+    fleet.order("3.0")
+    device.configure(origin=origin.url)
+    outcome = await device.once()
+    assert isinstance(outcome, TrustError)
+    assert (outcome.reason, device.running_version()) == ("floor-damaged", "2.0")
+    assert run(["agent", "restore-floor", "--config", str(device.config_file)]) == 0
+    await assert_installs(device, "3.0")
+    fleet.order("2.0")
+    assert isinstance(await device.once(), NothingMeantError), "it is a floor again"
 
 
 @pytest.mark.parametrize(
