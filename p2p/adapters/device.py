@@ -5,6 +5,8 @@ The one place where the agent and the command turn an `AgentConfig` into those a
 
 from __future__ import annotations
 
+import os
+import stat
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
@@ -15,7 +17,7 @@ from p2p.adapters.durable import DirectoryBlobStore, ReadOnlyBlobStore
 from p2p.adapters.installer import Installer
 from p2p.adapters.slots import FileSlots
 from p2p.config import AgentConfig
-from p2p.errors import ContentError
+from p2p.errors import ConfigError, ContentError
 from p2p.install import InstallRecord, Release, decode_record
 from p2p.install.record import RECORD_NAME
 from p2p.trust import Overlay, ReleaseFloors, Revocations
@@ -39,6 +41,29 @@ def slots_of(config: AgentConfig, boot: FileBoot) -> dict[str, FileSlots]:
     }
 
 
+def check_places(config: AgentConfig) -> None:
+    """Raise `ConfigError` if two slots are one file or device under two names (links, `/dev/disk/by-…`): an
+    update would overwrite what the device runs from."""
+    found: dict[tuple[int, int], str] = {}
+    for payload, places in sorted(config.slots.items()):
+        for slot, place in places.places.items():
+            try:
+                facts = os.stat(place)  # noqa: PTH116 (paths of slots are text)
+            except OSError:
+                continue  # not there yet
+            is_device = stat.S_ISBLK(facts.st_mode)
+            identity = (-1, facts.st_rdev) if is_device else (facts.st_dev, facts.st_ino)
+            named = f"slots.{payload}.{slot} ({place})"
+            other = found.setdefault(identity, named)
+            if other != named:
+                raise ConfigError(
+                    f"{named} is the same place as {other}:"
+                    " an update would overwrite what the device runs from",
+                    kept="both, as they are",
+                    next_step="give each slot a file or partition of its own",
+                )
+
+
 def boot_id(config: AgentConfig) -> str:
     """Which boot of the device this is; where nothing reboots, each start of the agent is one."""
     if config.boot.reboot_command is not None:
@@ -48,7 +73,11 @@ def boot_id(config: AgentConfig) -> str:
 
 
 def installer_of(config: AgentConfig, raise_floor: Callable[[Release], None]) -> Installer:
-    """The installer of this device, its record below the state directory. Call `reconcile` first."""
+    """The installer of this device, its record below the state directory. Call `reconcile` first.
+
+    Raises `ConfigError` (`check_places`).
+    """
+    check_places(config)
     boot = boot_of(config)
     return Installer(
         DirectoryBlobStore(config.device.state_dir / INSTALL_DIRECTORY),

@@ -11,7 +11,7 @@ from tuf.api.exceptions import RepositoryError
 from tuf.api.metadata import Metadata, Root
 
 from p2p.adapters.conditions import read_conditions
-from p2p.adapters.device import boot_of, slots_of
+from p2p.adapters.device import boot_of, check_places, slots_of
 from p2p.adapters.disk_quota import quota_of
 from p2p.adapters.identity import load_credentials
 from p2p.agent.conditions import START_S
@@ -72,6 +72,7 @@ def _root_version(path: Path, data: bytes) -> str:
 
 
 def _check_slots(config: AgentConfig) -> list[str]:
+    check_places(config)
     boot = boot_of(config)
     found = []
     for payload, slots in sorted(slots_of(config, boot).items()):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os.path
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from p2p.config.cost import read_weights
@@ -116,7 +117,8 @@ def _read(root: Table) -> AgentConfig | None:
         peers=discovery.endpoints("peers"),
     )
     slots_table = root.table("slots", required=True)
-    slots = {name: _slots(slots_table.table(name)) for name in slots_table.payload_names()}
+    tables = {name: slots_table.table(name) for name in slots_table.payload_names()}
+    slots = {name: _slots(table) for name, table in tables.items()}
     boot = root.table("boot")
     boot_config = BootConfig(
         environment=boot.path("environment", default=state_dir / "boot.env"),
@@ -124,6 +126,7 @@ def _read(root: Table) -> AgentConfig | None:
         reboot_command=boot.optional("reboot_command", boot.command),
         attempts=boot.integer("attempts", 1, ATTEMPTS_MAX, default=3),
     )
+    _check_places(tables, slots, boot_config.environment)
     health = root.table("health")
     health_config = HealthConfig(
         command=health.optional("command", health.command),
@@ -170,7 +173,7 @@ def _read(root: Table) -> AgentConfig | None:
     weights = read_weights(cost)
     carrier = root.table("carrier")
     carrier_config = _carrier(carrier, swarm_config, budgets_config)
-    tables = (
+    for table in (
         device,
         coordinator,
         origin,
@@ -184,8 +187,7 @@ def _read(root: Table) -> AgentConfig | None:
         cost,
         carrier,
         root,
-    )
-    for table in tables:
+    ):
         table.finish()
     return AgentConfig(
         device_config,
@@ -226,7 +228,19 @@ def _price_per_mb(table: Table) -> Callable[[str], float]:
 
 def _slots(table: Table) -> SlotConfig:
     slots = SlotConfig(table.path("a"), table.path("b"))
-    if table.has("a") and table.has("b") and slots.a == slots.b:
-        table.fault("b", "is the same place as a: an update would overwrite what the device runs from")
     table.finish()
     return slots
+
+
+def _check_places(tables: Mapping[str, Table], slots: Mapping[str, SlotConfig], environment: Path) -> None:
+    """Note slots that share a place with another, or with the boot environment, by their names alone."""
+    taken = {os.path.normpath(place): "boot.environment" for place in (environment, f"{environment}.2")}
+    for payload, table in tables.items():
+        for slot, place in slots[payload].places.items():
+            if not table.has(slot):
+                continue
+            other = taken.setdefault(os.path.normpath(place), f"slots.{payload}.{slot}")
+            if other != f"slots.{payload}.{slot}":
+                other = other.removeprefix(f"slots.{payload}.")
+                table.fault(slot, f"is the same place as {other}: an update would overwrite what the device"
+                            " runs from")  # fmt: skip

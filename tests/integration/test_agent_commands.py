@@ -397,6 +397,20 @@ def test_check_names_every_fault_and_passes_without(
     assert "dev-1, site depot, until" in out
 
 
+def test_slots_that_are_one_file_under_two_names_are_not_written_to(
+    agent: Command, config: Path, tmp_path: Path
+) -> None:
+    """As with `/dev/disk/by-partlabel/…` beside `/dev/mmcblk0p2`: their names do not tell."""
+    agent("enroll", "--voucher", "V")
+    (tmp_path / "state" / "root.json").write_bytes(_root())
+    (tmp_path / "b.img").symlink_to("a.img")
+    for command in ("check", "run"):
+        code, out, err = agent(command)
+        assert code == 2
+        assert f"slots.rootfs.b ({tmp_path}/b.img) is the same place as slots.rootfs.a" in out + err
+    assert (tmp_path / "a.img").read_bytes() == IMAGE
+
+
 def _root() -> bytes:
     from securesystemslib.signer import CryptoSigner
     from tuf.api.metadata import Metadata, Root
