@@ -25,7 +25,7 @@ from p2p.content.times import format_time, parse_time
 from p2p.delta.rebuild import check_frames
 from p2p.errors import ContentError, OriginError, SlipstreamError, StoreError, TrustError
 from p2p.trust import EmptyStore, Overlay, TrustClient, run_async
-from p2p.trust.bundling import Survey, survey
+from p2p.trust.bundling import Survey, products_of, survey
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,9 +105,11 @@ async def inspect_bundle(
     if quick:
         found.damaged = [Damage(o, "a file is missing or has another size") for o in reader.lacks()]
     else:
+        read: dict[Digest, str | None] = {}
         for o in reader.table.objects:
-            reason = _damage(reader, o, progress)
-            if reason is not None:
+            if o.ref.sha256 not in read:  # a large one that is named often is read once
+                read[o.ref.sha256] = _damage(reader, o, progress)
+            if (reason := read[o.ref.sha256]) is not None:
                 found.damaged.append(Damage(o, reason))
     bad = {d.found.ref.sha256 for d in found.damaged}
     whole: dict[tuple[Kind, str, Digest], BundleObject] = {}
@@ -131,7 +133,9 @@ async def _verify(reader: BundleReader, root: bytes, now: float) -> list[Survey]
     client = TrustClient(Overlay(EmptyStore()), root)
     gathered = Gathering(BundleOrigin(reader))
     await run_async(client.refresh(now), gathered.answer)
-    return [await run_async(survey(client, product), gathered.answer) for product in reader.table.products]
+    known = await run_async(products_of(client), gathered.answer)
+    named = [product for product in known if product in reader.table.products]
+    return [await run_async(survey(client, product), gathered.answer) for product in named]
 
 
 def _damage(reader: BundleReader, found: BundleObject, progress: Progress) -> str | None:

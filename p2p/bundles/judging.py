@@ -32,7 +32,7 @@ from p2p.trust import (
     release_for,
     run,
 )
-from p2p.trust.bundling import survey
+from p2p.trust.bundling import products_of, survey
 
 REVOCATIONS = "revocations/"
 """How the names of the parts of a revocation list begin."""
@@ -239,9 +239,13 @@ def _known_roots(client: TrustClient, reader: BundleReader) -> set[Digest]:
 
 def _survey_others(client: TrustClient, reader: BundleReader, source: _BundleSource) -> None:
     """Take along what is signed for others of the site. What is not whole of that holds nothing up."""
-    for product in reader.table.products:
-        with suppress(TrustError, OriginError, ContentError):
-            run(survey(client, product), source)
+    known: tuple[str, ...] = ()
+    with suppress(TrustError, OriginError, ContentError):
+        known = run(products_of(client), source)
+    for product in known:  # which is signed; of what the table names there may be any number
+        if product in reader.table.products:
+            with suppress(TrustError, OriginError, ContentError):
+                run(survey(client, product), source)
 
 
 def _member(config: AgentConfig) -> Member:

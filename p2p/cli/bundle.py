@@ -254,7 +254,7 @@ def inspect(directory: Path, root: Path | None, quick: bool, as_json: bool) -> i
     from p2p.adapters.bundle_files import BundleReader
     from p2p.bundles.inspection import inspect_bundle
 
-    total = 0 if quick else sum(o.ref.size for o in BundleReader.open(str(directory)).table.objects)
+    total = 0 if quick else BundleReader.open(str(directory)).table.size
     with progress_bar("reading", total) as progress:
         found = trio.run(
             lambda: inspect_bundle(

@@ -24,6 +24,7 @@ from p2p.adapters.directory_origin import RepositoryOrigin
 from p2p.adapters.durable import DirectoryBlobStore
 from p2p.adapters.installer import Installer
 from p2p.agent.imported import ImportedBundle
+from p2p.bundles import inspection, judging
 from p2p.bundles.export import Gathering
 from p2p.bundles.importing import Imported, import_bundle
 from p2p.cli.bundle import bundle as bundle_command
@@ -146,6 +147,39 @@ async def test_one_stick_in_one_device_updates_a_site_without_wan(fleet: FleetRi
         assert device.running_version() == "2.0"
     table = BundleReader.open(str(first.config.imported_dir)).table
     assert list(table.of(Kind.FRAMES)) == [], "what was of use goes"
+
+
+def test_what_the_table_of_a_stick_names_often_is_looked_at_once(
+    loaded: Path, fleet: FleetRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else whoever can write to a stick lets a device, or whoever looks at it, work on it for days."""
+    table = BundleReader.open(str(loaded)).table
+    frames = [o for o in table.objects if o.kind is Kind.FRAMES]
+    often = [dataclasses.replace(o, name=f"{o.name}-{n}") for o in frames for n in range(50)]
+    products = (*table.products * 50, *(f"other-{n}" for n in range(50)))
+    changed = dataclasses.replace(table, objects=(*table.objects, *often), products=products)
+    (loaded / "bundle.json").write_bytes(encode_table(changed))
+    surveys: list[str] = []
+    for module in (judging, inspection):
+
+        def counted(client: TrustClient, product: str, real: Any = module.survey) -> Any:
+            surveys.append(product)
+            return real(client, product)
+
+        monkeypatch.setattr(module, "survey", counted)
+    read: list[BundleObject] = []
+    parts = BundleReader.parts
+
+    def counted_parts(reader: BundleReader, found: BundleObject, *arguments: Any, **named: Any) -> Any:
+        read.append(found)
+        return parts(reader, found, *arguments, **named)
+
+    monkeypatch.setattr(BundleReader, "parts", counted_parts)
+    facts = command("inspect", loaded, "--root", fleet.repository.directory / "root.json")
+    assert (facts["damaged"], facts["signatures"]["valid"]) == ([], True)
+    assert sum(o.kind is Kind.FRAMES for o in read) == len({o.ref.sha256 for o in frames})
+    command("import", loaded, "--config", isolated(fleet, "d1").config_file)
+    assert surveys == [PRODUCT, PRODUCT]
 
 
 @pytest.mark.parametrize("source", ["repository", "coordinator", "bundle"])
