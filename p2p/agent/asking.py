@@ -2,7 +2,7 @@
 
 One device of a site asks the origin for all (`p2p.swarm.lookout`); the others ask their peers when those
 claim to know more, and the origin when it is their turn. What follows from the answer is the agent's
-(`runtime`); what the answer may be is for `p2p.trust` to say.
+(`polling`); what the answer may be is for `p2p.trust` to say.
 """
 
 from __future__ import annotations

@@ -1,14 +1,12 @@
 """The running agent: what is opened at the start, and the tasks that go on until the end.
 
-`Agent` holds one device's adapters and wires them to the node, starts discovery and reporting, and installs
-what is meant (`asking` finds out). A poll that fails changes nothing: the device goes on with what it has,
-and peers may bring news that the origin does not.
+`Agent` holds one device's adapters, wires them to the node and starts the tasks; which release is meant is
+found out and installed by `polling`. Not for any decision of those.
 """
 
 from __future__ import annotations
 
 import logging
-import math
 import random
 import signal
 import time
@@ -23,7 +21,7 @@ from p2p.adapters.device_api import DeviceApi
 from p2p.adapters.durable import DirectoryBlobStore
 from p2p.adapters.http import HttpClient
 from p2p.adapters.identity import load_credentials, read_pinned_root
-from p2p.adapters.installer import ReleaseBlockedError, Task
+from p2p.adapters.installer import Task
 from p2p.adapters.origin import HttpOrigin
 from p2p.adapters.reports import ReportCount
 from p2p.adapters.tls import TlsTransport
@@ -36,35 +34,24 @@ from p2p.agent.driver import SwarmDriver
 from p2p.agent.imported import ImportedBundle
 from p2p.agent.links import PeerLinks
 from p2p.agent.metering import meter_of
+from p2p.agent.polling import Polling
 from p2p.agent.renewing import Renewing
 from p2p.agent.reporting import Reporting
 from p2p.agent.revoking import Revoking
-from p2p.agent.updates import RebootPendingError, Updates, explain
+from p2p.agent.updates import RebootPendingError, Updates
 from p2p.config import AgentConfig
 from p2p.content.digests import Digest
 from p2p.content.order import Member
-from p2p.errors import (
-    ConfigError,
-    LocalError,
-    OriginError,
-    PeerError,
-    SlipstreamError,
-    TrustError,
-)
+from p2p.errors import ConfigError, LocalError, SlipstreamError, TrustError
 from p2p.install import Release
 from p2p.ports import Discovery, PeerAddress
 from p2p.swarm import Policy, SwarmNode
 from p2p.swarm import events as e
 from p2p.swarm.conditions import Conditions
 from p2p.swarm.site_quota import SiteQuota
-from p2p.trust import Decision, Meant, Pace, TrustClient, trusted_time
+from p2p.trust import TrustClient, trusted_time
 
 log = logging.getLogger(__name__)
-
-ONCE_PATIENCE_S = 30.0
-"""With `--once`: how long neither origin nor peers may tell anything."""
-
-RETRY_S = (1.0, 60.0)
 
 
 def run(config: AgentConfig, *, once: bool = False, linger_s: float = 0.0) -> int:
@@ -257,7 +244,16 @@ class Agent:
             decided=self._carrying.look if self._carrying is not None else lambda: None,
         )
         self._updates.may_serve(self._conditions.now.serves)
-        self._told = ""
+        self._polling = Polling(
+            config,
+            self._asking,
+            self._updates,
+            self._reporting,
+            self._driver,
+            self._meter,
+            self._floors,
+            self._imported,
+        )
 
     async def run(self, nursery: trio.Nursery, *, once: bool, linger_s: float) -> SlipstreamError | None:
         """Until cancelled; with `once`, until what is meant is committed, or the error that prevents it."""
@@ -284,9 +280,9 @@ class Agent:
         try:
             await self._updates.settle()
             if once:
-                outcome = await self._once()
+                outcome = await self._polling.once()
             else:
-                await self._always()
+                await self._polling.always()
         except RebootPendingError as pending:
             outcome = pending
         finally:
@@ -301,138 +297,6 @@ class Agent:
         """Do not wait for the next poll, nor be content with a question that is under way."""
         self._conditions.look()
         self._asking.ask_now()
-
-    # Polling
-
-    async def _once(self) -> SlipstreamError | None:
-        started = trio.current_time()
-        pause, longest = RETRY_S
-        while True:
-            try:
-                decision = await self._asking.ask(origin=True)
-            except TrustError as error:
-                return error
-            except (OriginError, PeerError) as error:
-                if trio.current_time() - started > ONCE_PATIENCE_S:
-                    return error
-                await self._asking.wait_for_news(pause)
-                pause = min(longest, pause * 1.5)
-                continue
-            if not isinstance(decision, Meant):
-                return explain(decision)
-            if self._updates.is_current(decision):
-                await self._commit_seen(decision)
-                return None
-            try:
-                changed = await self._install_while_meant(decision, patience_s=self._patience_s)
-            except (LocalError, OriginError, TrustError) as error:
-                return error
-            if not changed:
-                self._updates.serve(decision)
-                return None
-
-    async def _always(self) -> None:
-        pace = Pace(RETRY_S)
-        while True:
-            try:
-                decision = await self._asking.ask()
-                if isinstance(decision, Meant):
-                    if self._updates.is_current(decision):
-                        await self._commit_seen(decision)
-                    elif await self._install_while_meant(decision):
-                        continue
-                    else:
-                        self._updates.serve(decision)
-                self._tell_nothing(decision)
-                pace.answered()
-                await self._asking.wait_for_turn(self._reporting.poll_s)
-            except RebootPendingError:
-                raise
-            except SlipstreamError as error:
-                log.warning("%s", error.diagnostics())
-                lasting = isinstance(error, TrustError | ReleaseBlockedError)
-                poll_s, jitter = self._reporting.poll_s, random.random()
-                wait = pace.after_trouble(poll_s, jitter, lasting=lasting)
-                await self._asking.wait_after_trouble(wait, poll_s, jitter)
-
-    @property
-    def _patience_s(self) -> float:
-        """With `--once`: how long an update may bring nothing. Who has peers waits for them first."""
-        return ONCE_PATIENCE_S + 2 * self._config.swarm.fallback_s
-
-    async def _install_while_meant(self, meant: Meant, *, patience_s: float = math.inf) -> bool:
-        """Install, asking again now and then; True if something else is meant meanwhile.
-
-        Raises `OriginError` if nothing of use came for `patience_s`, `TrustError` once what is known expires.
-        Until the boot environment is armed, that is; from then on the update goes to its end.
-        """
-        changed = False
-        begun = trio.Event()
-
-        async def despair(scope: trio.CancelScope) -> None:
-            while not self._driver.lacks or trio.current_time() - self._driver.moved_at < patience_s:
-                await trio.sleep(min(1.0, patience_s / 8))
-            last = self._driver.objects.trouble
-            why = last.message if last is not None else "no peer and no origin has what is missing"
-            if self._meter is not None and not self._meter.open:
-                why = f"no peer has what is missing, and the WAN is {self._meter.explain()}"
-            outcome.append(
-                OriginError(
-                    last.reason if last is not None else "stalled",
-                    f"release {meant.manifest.version}: nothing of use came for {patience_s:.0f} s ({why})",
-                )
-            )
-            scope.cancel()
-
-        async def watch(scope: trio.CancelScope) -> None:
-            nonlocal changed
-            await begun.wait()  # a question that a refusal breaks off would be this device's turn lost
-            while True:
-                await self._asking.wait_for_turn(self._reporting.poll_s)
-                why: list[SlipstreamError] = []
-                try:
-                    decision = await self._asking.ask()
-                    same = isinstance(decision, Meant) and decision.manifest_digest == meant.manifest_digest
-                except SlipstreamError as error:
-                    log.info("%s", error.message)
-                    why.append(error)
-                    same = not isinstance(error, TrustError) or error.reason != "expired"
-                if not same and self._updates.progress.state in ("planning", "fetching"):
-                    changed = True
-                    outcome.extend(why)
-                    scope.cancel()
-
-        outcome: list[SlipstreamError] = []
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(watch, nursery.cancel_scope)
-            if patience_s < math.inf:
-                nursery.start_soon(despair, nursery.cancel_scope)
-            try:
-                await self._updates.install(meant, begun.set, self._asking.confirm)
-            except (LocalError, RebootPendingError, TrustError) as error:
-                outcome.append(error)
-            nursery.cancel_scope.cancel()
-        if outcome:
-            if isinstance(outcome[0], OriginError | TrustError):
-                self._updates.withdraw(outcome[0].message)
-            raise outcome[0]
-        if changed:
-            self._updates.withdraw()
-        return changed
-
-    def _tell_nothing(self, decision: Decision) -> None:
-        """Say why there is nothing to install: once, not at each poll."""
-        why = "" if isinstance(decision, Meant) else f"{decision.reason} {decision.detail}".rstrip()
-        if why and why != self._told:
-            log.info("nothing to install: %s", why)
-        self._told = why
-
-    async def _commit_seen(self, meant: Meant) -> None:
-        """The device runs what is meant (it may have been flashed with it)."""
-        self._floors.raise_to(meant.manifest.product, meant.manifest.counter)
-        self._updates.serve(meant)
-        release = meant.manifest.product, meant.manifest.version
-        await trio.to_thread.run_sync(self._imported.drop, *release)
 
     # Inside
 

@@ -41,7 +41,7 @@ from p2p.adapters.device import boot_of, install_record, slots_of
 from p2p.adapters.http import HttpClient
 from p2p.adapters.identity import Credentials, load_credentials, make_key, signing_request
 from p2p.adapters.status import read_status
-from p2p.agent import asking, runtime
+from p2p.agent import asking, polling, runtime
 from p2p.agent.runtime import Agent
 from p2p.config import AgentConfig, parse_config
 from p2p.content.digests import Digest, sha256
@@ -138,8 +138,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         runtime, "HttpClient", functools.partial(HttpClient, connect_s=1.0, idle_s=0.6, rate_min=2000)
     )
-    monkeypatch.setattr(runtime, "ONCE_PATIENCE_S", 1.0)
-    monkeypatch.setattr(runtime, "RETRY_S", (0.1, 0.5))
+    monkeypatch.setattr(polling, "ONCE_PATIENCE_S", 1.0)
+    monkeypatch.setattr(polling, "RETRY_S", (0.1, 0.5))
     monkeypatch.setattr(asking, "NEWS_PAUSE_S", 0.3)
     monkeypatch.setattr(gateway, "BACKOFF_S", (0.1, 0.5))
     monkeypatch.setattr(indexes, "INDEX_RETRY_S", 0.3)
