@@ -12,15 +12,16 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-from tuf.api.metadata import DelegatedRole, MetaFile, Snapshot, SuccinctRoles, TargetFile, Targets, Timestamp
+from tuf.api.metadata import MetaFile, Snapshot, TargetFile, Targets, Timestamp
 
 from p2p.content import limits
 from p2p.content.digests import Digest, sha256
 from p2p.errors import OriginError, TrustError
+from p2p.trust import delegations
 from p2p.trust import store as names
 from p2p.trust.clock import trusted_time
-from p2p.trust.documents import READER, Delegator, Reader, Verified, check_meta, digest_of, encode_name
-from p2p.trust.need import Need, NeedKind, Steps, obtain
+from p2p.trust.documents import READER, Delegator, Reader, Verified, check_meta, digest_of
+from p2p.trust.need import Need, NeedKind, Steps, metadata_need, obtain
 from p2p.trust.root_chain import RootChain
 from p2p.trust.rules import DocumentT, check_expiry, check_forward, check_version, issued_at
 from p2p.trust.store import Overlay, TrustStore, read_or_none
@@ -200,35 +201,9 @@ class TrustClient:
         return self._accept_timestamp(data, now)
 
     def find_target(self, path: str) -> Steps[TargetFile | None]:
-        """What the signers say of target `path`, or None: the walk of TUF 5.6.7, after a `refresh`.
-
-        Preorder, depth first, in the order of trust; at most `limits.DELEGATIONS_MAX` delegations.
-        Each role is verified against the delegator that this walk came from.
-        """
+        """What the signers say of target `path`, or None, after a `refresh` (`delegations.find_target`)."""
         self._check_fresh()
-        visited: set[str] = set()
-        stack: list[tuple[str, Delegator]] = [("targets", self._chain.root)]
-        while stack:
-            name, delegator = stack.pop()
-            if name in visited:
-                continue
-            if len(visited) > limits.DELEGATIONS_MAX:
-                raise TrustError("delegations", f"{path}: more than {limits.DELEGATIONS_MAX} delegations")
-            role = yield from self._role(name, delegator)
-            found = role.signed.targets.get(path)
-            if found is not None:
-                return found
-            visited.add(name)
-            if role.signed.delegations is None:
-                continue
-            children: list[tuple[str, Delegator]] = []
-            for child, terminating in role.signed.delegations.get_roles_for_target(path):
-                children.append((child, role))
-                if terminating:
-                    stack.clear()
-                    break
-            stack.extend(reversed(children))
-        return None
+        return (yield from delegations.find_target(path, self._chain.root, self._role))
 
     def listing(self, role: str) -> Steps[dict[str, TargetFile]]:
         """All targets of a `role` that the top-level targets delegate to, after a `refresh`.
@@ -237,25 +212,12 @@ class TrustClient:
         """
         self._check_fresh()
         targets = yield from self._role("targets", self._chain.root)
-        try:
-            delegated = targets.signed.get_delegated_role(role)
-        except ValueError as error:
-            raise TrustError("not-delegated", f"{role}: {error}") from error
-        verified = yield from self._role(role, targets)
-        return {
-            path: target
-            for path, target in verified.signed.targets.items()
-            if (isinstance(delegated, DelegatedRole) and delegated.is_delegated_path(path))
-            or (isinstance(delegated, SuccinctRoles) and delegated.get_role_for_target(path) == role)
-        }
+        return (yield from delegations.listing(role, targets, self._role))
 
     def delegated(self) -> Steps[dict[str, frozenset[str]]]:
         """The roles that the top-level targets delegate to, with the ids of their keys, after a `refresh`."""
         self._check_fresh()
-        targets = yield from self._role("targets", self._chain.root)
-        delegations = targets.signed.delegations
-        roles = (delegations.roles or {}) if delegations is not None else {}
-        return {name: frozenset(roles[name].keyids) for name in sorted(roles)}
+        return delegations.keys_of_roles((yield from self._role("targets", self._chain.root)))
 
     def version_of(self, role: str) -> int:
         """The version of a targets role that the trusted snapshot names; 0: none."""
@@ -461,19 +423,7 @@ class TrustClient:
     # ------------------------------------------------------------------ shared
 
     def _need(self, role: str, meta: MetaFile, size_max: int) -> Need:
-        if meta.length is not None and meta.length > size_max:
-            raise TrustError("too-long", f"{role}: {meta.length} bytes are over {size_max}")
-        consistent = self._chain.root.signed.consistent_snapshot
-        file = f"{encode_name(role)}.json"
-        return Need(
-            NeedKind.METADATA,
-            f"{meta.version}.{file}" if consistent else file,
-            role,
-            meta.version,
-            digest_of(meta),
-            meta.length,
-            size_max if meta.length is None else meta.length,
-        )
+        return metadata_need(role, meta, size_max, consistent=self._chain.root.signed.consistent_snapshot)
 
     def _keep(self, name: str, data: bytes, digest: Digest) -> None:
         self._store.write(name, data)

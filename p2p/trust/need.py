@@ -15,9 +15,11 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TypeVar
 
+from tuf.api.metadata import MetaFile
+
 from p2p.content.digests import Digest, sha256
 from p2p.errors import OriginError, PeerError, TrustError
-from p2p.trust.documents import stated_version
+from p2p.trust.documents import digest_of, encode_name, stated_version
 
 T = TypeVar("T")
 
@@ -60,6 +62,25 @@ class Need:
     def path(self) -> str:
         """Path below the repository's URL."""
         return f"{self.kind}/{self.name}"
+
+
+def metadata_need(role: str, meta: MetaFile, size_max: int, *, consistent: bool | None) -> Need:
+    """For the metadata of a role that snapshot or timestamp name as `meta`.
+
+    `consistent`: whether its file's name has its version (TUF 6.2). Raises `TrustError("too-long")`.
+    """
+    if meta.length is not None and meta.length > size_max:
+        raise TrustError("too-long", f"{role}: {meta.length} bytes are over {size_max}")
+    file = f"{encode_name(role)}.json"
+    return Need(
+        NeedKind.METADATA,
+        f"{meta.version}.{file}" if consistent else file,
+        role,
+        meta.version,
+        digest_of(meta),
+        meta.length,
+        size_max if meta.length is None else meta.length,
+    )
 
 
 Steps = Generator[Need, bytes | None, T]
