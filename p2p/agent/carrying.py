@@ -16,7 +16,6 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import trio
@@ -78,6 +77,7 @@ class Carrying:
         self._quota = quota
         self._now = now
         self._hold = Hold(config.carrying_dir / "images")
+        self._taking = trio.Lock()
         self._memory = SpoolMemory()
         self._roles: dict[Digest, str] = {}
         self._cargo = Cargo()
@@ -280,8 +280,8 @@ class Carrying:
         writer: FileSlotWriter | None = None
         try:
             with scope:
-                await trio.to_thread.run_sync(partial(self._quota.check, parcel.size, parcel.name))
-                writer = await trio.to_thread.run_sync(self._hold.writer, image, parcel.payload.image.size)
+                async with self._taking:  # what one takes up the next one's look finds
+                    writer = await trio.to_thread.run_sync(self._begin, parcel)
                 await trio.lowlevel.checkpoint_if_cancelled()
                 local = self._local(parcel, writer)
                 self._making[image] = local, scope
@@ -302,6 +302,12 @@ class Carrying:
                 elif local is None and writer is not None:
                     writer.close()
             self._changed.set()
+
+    def _begin(self, parcel: Parcel) -> FileSlotWriter:
+        """Room in the hold for an image, or for the rest of it. Raises `StoreError`, `SlotError`. Blocks."""
+        missing = max(0, parcel.size - self._hold.taken(parcel.image))
+        self._quota.check(missing, parcel.name)
+        return self._hold.writer(parcel.image, parcel.payload.image.size)
 
     def _local(self, parcel: Parcel, writer: FileSlotWriter | None = None) -> LocalImage:
         payload = parcel.payload

@@ -12,6 +12,7 @@ import contextlib
 import shutil
 from pathlib import Path
 
+from p2p.adapters.disk_quota import BLOCK
 from p2p.adapters.slot_writer import FileSlotWriter, SlotImage, slot_error
 from p2p.adapters.slots import FileSlots
 from p2p.content.digests import DIGEST_SIZE, Digest
@@ -68,6 +69,15 @@ class Hold:
         """Whether it was read back whole, and is still there."""
         held = self._of(image).image_in(PLACE)
         return held is not None and held[0] == image
+
+    def taken(self, image: Digest) -> int:
+        """Bytes that the files of an image, whole or not, take up on the medium already."""
+        try:
+            return sum(entry.stat().st_blocks * BLOCK for entry in (self._directory / image.hex()).rglob("*"))
+        except FileNotFoundError:
+            return 0
+        except OSError as error:
+            raise slot_error(f"carried image {image.hex()[:12]}", "look at", error) from error
 
     def reader(self, image: Digest) -> SlotImage:
         """Raises `SlotError` where it is not whole."""

@@ -13,6 +13,7 @@ import pytest
 from coordinator.publishing.releases import PayloadInput, ReleaseRequest, build_release, publish_release
 from coordinator.publishing.revocations import publish_revocations
 from coordinator.publishing.setup import add_product
+from p2p.adapters.disk_quota import quota_of
 from p2p.agent import carrying
 from p2p.agent.carrying import Carrying
 from p2p.agent.hold import Hold
@@ -286,6 +287,25 @@ async def test_what_does_not_fit_is_told_and_not_fetched(pumps: FleetRig) -> Non
             await until(lambda: carried(van) == {"pump 2.0 rootfs": "no-room"}, "it says so")
         assert origin.object_bytes() < 100_000
     assert hold(van).names() == []
+
+
+async def test_what_is_there_of_an_image_counts_once_against_the_disk_quota(pumps: FleetRig) -> None:
+    """Else a carrier that was switched off half-way could not go on with what it has room for."""
+    ordered(pumps)
+    extra = 'carrier = true\n[carrier]\nproducts = ["pump"]\nquota = "6MiB"\n[budgets]\ndisk_max = "16MiB"\n'
+    async with HostileOrigin(pumps.repository.directory).serving() as origin:
+        van = pumps.device("van", origin=origin.url, extra=extra + 'wan_rate_max = "1MB/s"')
+        async with van.running() as run:
+            await until(lambda: left(run) < len(IMAGES["2.0"]) // 2, "half of it has come")
+        free = quota_of(van.config).most or 0
+        free -= quota_of(van.config).used()
+        other = van.config.device.state_dir / "imported"
+        other.mkdir()
+        (other / "other").write_bytes(bytes(free - len(IMAGES["2.0"]) // 2))
+        van.configure(origin=origin.url, extra=extra)
+        van.config.status_path.unlink()
+        async with van.running():
+            await whole(van)
 
 
 def wrong_frames(request: Request, answer: Answer) -> Answer | None:
