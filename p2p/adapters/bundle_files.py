@@ -350,7 +350,7 @@ class BundleWriter:
     def commit(self, table: Table) -> None:
         """All objects of the table are there: make it the bundle's, durably, and drop what it lacks."""
         self._refuse_repository()
-        kept = {name for o in table.objects for name, _ in file_names(o.ref, table.part_size)}
+        kept = _names_of(table)
         try:
             self._files.sync_directory(self._objects)
             replace_durably(self._files, f"{self.directory}/{TABLE_NAME}", encode_table(table))
@@ -360,6 +360,15 @@ class BundleWriter:
             self._files.sync_directory(self._objects)
         except OSError as error:
             raise medium_error("write", self.directory, error) from error
+
+    def left_over(self, table: Table | None) -> list[str]:
+        """Paths of what imports or exports that were cut have left and no table names."""
+        kept = set() if table is None else _names_of(table)
+        try:
+            found = self._files.names_in(self._objects)
+        except OSError as error:
+            raise medium_error("look at", self._objects, error) from error
+        return [f"{self._objects}/{name}" for name in found if name not in kept and _OWN_NAME.fullmatch(name)]
 
     def _refuse_repository(self) -> None:
         try:
@@ -396,6 +405,11 @@ class BundleWriter:
         finally:
             with suppress(OSError):
                 os.close(descriptor)
+
+
+def _names_of(table: Table) -> set[str]:
+    """The files of all objects."""
+    return {name for o in table.objects for name, _ in file_names(o.ref, table.part_size)}
 
 
 def _named(found: BundleObject) -> str:

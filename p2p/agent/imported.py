@@ -14,13 +14,16 @@ from dataclasses import replace
 from pathlib import Path
 
 from p2p.adapters.bundle_files import KEEP_NAME, BundleReader, BundleWriter
-from p2p.content.bundle import TABLE_NAME, Kind
+from p2p.content.bundle import FAT32_PART_SIZE, OBJECTS, TABLE_NAME, Kind
 from p2p.content.digests import Digest
 from p2p.content.manifest import PackRef
-from p2p.errors import ContentError, LocalError, OperatorError
+from p2p.errors import ContentError, LocalError, OperatorError, SlipstreamError
 from p2p.trust.documents import stated_version
 
 log = logging.getLogger(__name__)
+
+LEFT_S = 30 * 86_400.0
+"""After so long nobody goes on with an import that was cut."""
 
 SMALL = (Kind.METADATA, Kind.DOCUMENT, Kind.INDEX)
 
@@ -101,6 +104,30 @@ class ImportedBundle:
                     writer.commit(replace(reader.table, objects=left))
         except LocalError as error:
             log.info("imported frames are kept: %s", error.message)
+
+    def tidy(self, now: float) -> None:
+        """Remove what an import has left that was cut and not gone on with for long. Blocks; never raises.
+
+        `now`: seconds since 1970, as files have it.
+        """
+        if not (self._directory / OBJECTS).is_dir():
+            return
+        try:
+            writer = BundleWriter(str(self._directory), FAT32_PART_SIZE)
+            with writer.locked():
+                table = None
+                if (self._directory / TABLE_NAME).exists():
+                    table = BundleReader.open(str(self._directory)).table
+                left = [Path(path) for path in writer.left_over(table)]
+                newest = max((path.lstat().st_mtime for path in left), default=now)
+                if now - newest > LEFT_S:
+                    for path in left:
+                        path.unlink()
+                    log.info("removed what is left of an import that was cut %.0f days ago",
+                             (now - newest) / 86_400)  # fmt: skip
+        except (ContentError, LocalError, OperatorError, OSError) as error:
+            message = error.message if isinstance(error, SlipstreamError) else str(error)
+            log.info("what an import may have left stays: %s", message)
 
     def _there(self) -> tuple[int, int, int] | None:
         try:

@@ -259,6 +259,7 @@ class Agent:
         """Until cancelled; with `once`, until what is meant is committed, or the error that prevents it."""
         self._updates.adopt()
         self._installer.reconcile()
+        self._imported.tidy(time.time())
         if self._installer.task is Task.HEALTH and not once:
             self._asking.began_anew()
         await nursery.start(self._driver.run)

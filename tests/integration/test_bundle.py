@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import random
 import shutil
 import time
@@ -826,6 +827,39 @@ def test_a_stick_that_comes_as_the_last_one_is_done_with_is_still_news(
     imported.drop(PRODUCT, "2.0")
     assert imported.look()
     assert imported.frames(fleet.pack("2.0", "1.0")) is None
+
+
+async def test_what_an_import_left_that_was_cut_long_ago_is_removed_and_nothing_else(
+    fleet: FleetRig, loaded: Path, alone: Device
+) -> None:
+    """Nobody may come back with the stick, and the quota counts what lies there."""
+    await run("import", loaded, "--config", alone.config_file, "--keep")
+    objects = alone.config.imported_dir / "objects"
+    before = {path.name for path in objects.iterdir()}
+    now = time.time()
+
+    def leave(*ages_s: float) -> list[Path]:
+        left = [objects / ("0" * 63 + f"{n}{suffix}") for n, suffix in enumerate(("", ".partial"))]
+        for path, age_s in zip(left, ages_s, strict=True):
+            path.write_bytes(b"some of it")
+            os.utime(path, (now - age_s, now - age_s))
+        return left
+
+    imported = ImportedBundle(alone.config.imported_dir)
+    left = leave(40 * 86_400, 29 * 86_400)
+    imported.tidy(now)
+    assert all(path.exists() for path in left), "it may be gone on with"
+    imported.tidy(0.0)
+    assert all(path.exists() for path in left), "the clock may stand anywhere"
+    leave(40 * 86_400, 31 * 86_400)
+    (objects / "of somebody else").write_bytes(b"")
+    async with alone.running() as agent:
+        await agent.committed("2.0")
+        assert not any(path.exists() for path in left)
+    assert {path.name for path in objects.iterdir()} == before | {"of somebody else"}
+    (alone.config.imported_dir / "bundle.json").unlink()
+    imported.tidy(now + 31 * 86_400)
+    assert [path.name for path in objects.iterdir()] == ["of somebody else"]
 
 
 def test_an_import_that_would_pass_the_disk_quota_is_refused_before_anything_is_written(
