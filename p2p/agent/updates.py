@@ -111,9 +111,15 @@ class Updates:
             self._making.cancel()
 
     def adopt(self) -> None:
-        """First start of a flashed device: learn what the running slot holds. Blocks while it reads."""
+        """First start of a flashed device: learn what the running slot holds. Blocks while it reads.
+
+        One that cannot be read is looked at again with the next start; updates do not need it.
+        """
         for slots in self._slots.values():
-            slots.adopt_active()
+            try:
+                slots.adopt_active()
+            except LocalError as error:
+                log.error("%s: it is not known which image runs, so updates start from none", error.message)
 
     def is_current(self, meant: Meant) -> bool:
         """Whether the slot that this device runs from holds every image of the release."""

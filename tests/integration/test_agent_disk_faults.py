@@ -57,6 +57,27 @@ def in_patch(fleet: FleetRig) -> int:
     return entry.view[0].offset + 200 * KIB
 
 
+async def test_a_flashed_slot_that_cannot_be_read_keeps_no_device_from_updating(
+    fleet: FleetRig, origin: HostileOrigin, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Which image it runs is then not known, and so the whole of the next one comes."""
+    fleet.order("2.0")
+    device = fleet.device("d1", origin=origin.url)
+    bad = device.slot("a").stat().st_ino
+    read_at = SystemFile.read_at
+
+    def failing(file: SystemFile, offset: int, length: int) -> bytes:
+        if os.fstat(file._fd).st_ino == bad and offset >= len(IMAGES["1.0"]) // 2:
+            raise OSError(errno.EIO, "Input/output error")
+        return read_at(file, offset, length)
+
+    monkeypatch.setattr(SystemFile, "read_at", failing)
+    assert await device.once() is None
+    assert device.running_version() == "2.0"
+    assert origin.sent[f"objects/{fleet.pack('2.0', None).frames.sha256.hex()}"]
+    assert "it is not known which image runs" in caplog.text
+
+
 @pytest.mark.parametrize("where", [in_copy, in_patch])
 async def test_a_bit_that_rotted_in_the_base_costs_one_frame(
     fleet: FleetRig, origin: HostileOrigin, where: object
