@@ -36,6 +36,7 @@ class ImportedBundle:
         self._reader: BundleReader | None = None
         self._seen: tuple[int, int, int] | None = None
         self._timestamp: bytes | None = None
+        self._trouble = ""
         self.timestamp_version = 0
 
     def look(self) -> bool:
@@ -50,8 +51,13 @@ class ImportedBundle:
         try:
             self._reader = BundleReader.open(str(self._directory))
         except (ContentError, LocalError, OperatorError) as error:
-            log.warning("the imported bundle is of no use: %s", error.message)
+            if error.message != self._trouble:
+                log.warning("the imported bundle is of no use: %s", error.message)
+            self._trouble = error.message
+            if isinstance(error, LocalError):
+                self._seen = None  # it may be read another time: nobody would import it again for that
             return False
+        self._trouble = ""
         self._timestamp = self._whole(self._reader.table.timestamp.ref.sha256)
         if self._timestamp is not None:  # else its frames may be right all the same
             self.timestamp_version = stated_version(self._timestamp) or 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import os
 import random
@@ -23,6 +24,7 @@ from coordinator.publishing.setup import init_repository
 from p2p.adapters.bundle_files import BundleReader
 from p2p.adapters.directory_origin import RepositoryOrigin
 from p2p.adapters.durable import DirectoryBlobStore
+from p2p.adapters.files import SystemFile
 from p2p.adapters.installer import Installer
 from p2p.agent.imported import ImportedBundle
 from p2p.bundles import inspection, judging
@@ -812,6 +814,28 @@ def test_a_timestamp_that_rots_after_the_import_does_not_hide_the_frames(
     assert imported.look()
     assert (imported.timestamp(), imported.timestamp_version) == (None, 0)
     assert imported.frames(fleet.pack("2.0", "1.0")) is not None
+
+
+def test_a_bundle_that_could_not_be_read_at_one_look_is_of_use_at_the_next(
+    fleet: FleetRig,
+    loaded: Path,
+    alone: Device,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    command("import", loaded, "--config", alone.config_file)
+    imported = ImportedBundle(alone.config.imported_dir)
+
+    def failing(file: SystemFile, offset: int, length: int) -> bytes:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SystemFile, "read_at", failing)
+        assert [imported.look() for _ in range(3)] == [False] * 3
+    assert caplog.text.count("of no use") == 1, "told once"
+    assert imported.look()
+    assert imported.timestamp_version
+    assert not imported.look()
 
 
 def test_a_stick_that_comes_as_the_last_one_is_done_with_is_still_news(
