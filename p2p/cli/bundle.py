@@ -21,6 +21,7 @@ from p2p.cli.agent import config_option
 from p2p.cli.output import json_option, print_facts, print_json, size_text
 from p2p.content.digests import Digest
 from p2p.content.fields import check_name
+from p2p.content.limits import IMAGE_SIZE_MAX
 from p2p.errors import ContentError, OperatorError
 
 if TYPE_CHECKING:
@@ -42,9 +43,10 @@ class Size(click.ParamType[int]):
         if isinstance(value, int):
             return value
         match = _SIZE.fullmatch(str(value).strip())
-        if match is None:
-            self.fail(f"{value!r} is not a size like 4GB, 512MiB or 1000000", param, ctx)
-        return int(float(match[1]) * (1024 if match[3] else 1000) ** _UNITS[match[2]])
+        size = 0.0 if match is None else float(match[1]) * (1024 if match[3] else 1000) ** _UNITS[match[2]]
+        if match is None or size > IMAGE_SIZE_MAX:
+            self.fail(f"{str(value)[:40]!r} is not a size like 4GB, 512MiB or 1000000", param, ctx)
+        return int(size)
 
 
 @click.group()

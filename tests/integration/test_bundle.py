@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 import trio
+from click import BadParameter
 from click.testing import CliRunner
 
 from coordinator.publishing.keys import Passphrases
@@ -289,6 +290,13 @@ def test_a_choice_of_bases_and_a_limit_of_size(fleet: FleetRig, stick: Path) -> 
     assert done["packs"] == [f"engine/3.0/rootfs/{DIGESTS['2.0'].hex()}"], "by the release that installed it"
     error = refused("export", "--from", fleet.repository.directory, "--out", stick, "--base", "0.9")
     assert error.message == "--base 0.9: no such release is published"
+
+
+@pytest.mark.parametrize("size", ["a lot", "9" * 400, "17000TB"])
+def test_a_size_that_is_none_is_named(fleet: FleetRig, stick: Path, size: str) -> None:
+    with pytest.raises(BadParameter, match="is not a size like 4GB"):
+        exported(fleet, stick, "--max-bytes", size)
+    assert not stick.exists()
 
 
 def test_an_audience_that_no_order_means_gets_nothing_but_what_is_signed(
