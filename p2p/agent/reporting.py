@@ -220,7 +220,7 @@ class Reporting:
         self.handing_in.checked_in(answer.sequence)
         if answer.certificate is not None:
             await self._renewing.take(answer.certificate)
-        self.poll_s = min(self.poll_s, answer.poll_s)
+        self.poll_s = min(self._config.coordinator.poll_s, answer.poll_s)
         self._roster_at = now if roster else self._roster_at
         if self._config.discovery.roster and roster:
             self.roster.update(r for r in answer.roster if not self._revoking.is_out(r.device))

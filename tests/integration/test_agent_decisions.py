@@ -217,6 +217,28 @@ async def test_a_device_that_reboots_waits_for_it(fleet: FleetRig, origin: Hosti
     assert device.record.installed is not None
 
 
+async def test_a_coordinator_that_wanted_to_hear_more_often_for_a_while_is_heeded_for_that_while(
+    fleet: FleetRig, origin: HostileOrigin
+) -> None:
+    wanted = iter([1])
+
+    async def coordinator(request: CheckIn, channel: Channel) -> None:
+        answer = json.dumps({"roster": [], "poll_s": next(wanted, 60)}).encode()
+        await channel.send(head(200, content_length=len(answer)), answer)
+
+    async with scripted(coordinator) as server:
+        device = fleet.device("d1", origin=origin.url, coordinator=server.url, poll_s=5)
+        async with device.running() as run:
+            pace: list[float] = []
+
+            def heard() -> bool:
+                pace.append(run.agent._reporting.poll_s)
+                return len(server.requests) >= 2 and pace[-1] == 5
+
+            await until(heard, "it is content with its own pace again")
+            assert 1 in pace
+
+
 async def test_who_fetched_for_its_site_tells_before_it_reboots_and_who_did_not_is_silent(
     fleet: FleetRig, origin: HostileOrigin
 ) -> None:
