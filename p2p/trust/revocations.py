@@ -156,16 +156,17 @@ def learn_revocations(client: TrustClient, register: Revocations) -> Steps[set[D
     After a refresh. A list that is refused, that nobody gives or that cannot be kept changes nothing, and is
     asked for again with the next question: see `Revocations.trouble`.
     """
-    register.trouble = ""
+    trouble = ""
     used: set[Digest] = set()
     try:
         found = yield from read_revocations(client, used)
         if found is not None:
             register.learn(found, client.signed_time)
     except TrustError as error:
-        register.trouble = f"{error.reason}: {error.message}"
+        trouble = f"{error.reason}: {error.message}"
     except (ContentError, OriginError, StoreError) as error:
-        register.trouble = error.message
+        trouble = error.message
+    register.trouble = trouble  # not before: while a question is under way, the last one's answer stands
     return used
 
 

@@ -365,6 +365,26 @@ class Swapping(Source):
         return super().__call__(need)
 
 
+def test_while_it_is_asked_for_again_what_was_wrong_with_the_list_is_still_said() -> None:
+    fleet = Fleet()
+    fleet.revoke("x")
+    device = Device(fleet)
+    path = f"objects/{sha256(encode_part(RevocationPart(1, (revocation('x'),)))).hex()}"
+    source = Swapping(fleet.files, path, b"something else")
+    run(device.client.refresh(NOW), source)
+    run(learn_revocations(device.client, device.kept.register), source)
+    trouble = device.kept.register.trouble
+    assert trouble
+    steps, good = learn_revocations(device.client, device.kept.register), Source(fleet.files)
+    need = next(steps)
+    assert device.kept.register.trouble == trouble
+    with pytest.raises(StopIteration):
+        while True:
+            need = steps.send(good(need))
+    assert not device.kept.register.trouble
+    assert device.revoked("x") == [True]
+
+
 def test_a_forged_part_is_refused_and_what_is_held_stays() -> None:
     fleet = Fleet()
     fleet.revoke("x")
