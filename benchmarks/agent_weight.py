@@ -2,6 +2,7 @@
 
     python -m benchmarks.agent_weight                      (root; 12 minutes, nearly all of them waiting)
     python -m benchmarks.agent_weight --devices 4 --minutes 2 --mib 16
+    python -m benchmarks.agent_weight --devices 4 --minutes 0.2 --changed 60 --plain    (a large delta)
 
 Whole agents of one site in network namespaces, each connected to all others, with nothing to install, started
 as the unit in `deploy` starts them. Two are there before the others: what one has grown by when these are
@@ -86,10 +87,10 @@ class Measured:
     connection: float
 
 
-def measure(devices: int, minutes: float, size: int, changed: int, directory: Path) -> Measured:
+def measure(devices: int, minutes: float, size: int, changed: int, plain: bool, directory: Path) -> Measured:
     """Agents at rest for so long, then an update to an image of `size` bytes, so many percent of them new.
 
-    Raises `RigError`.
+    `plain`: compressors halve what is new, else nothing does. Raises `RigError`.
     """
     with ExitStack() as stack:
         children = stack.enter_context(Children(directory / "logs"))
@@ -98,7 +99,7 @@ def measure(devices: int, minutes: float, size: int, changed: int, directory: Pa
         fleet.init()
         _, url = fleet.serve(network.origin.address, prefix=network.origin.prefix)
         old = random_image(directory / "old.img", size, 1)
-        new = edited_image(directory / "new.img", old, 2, changed=size * changed // ALL, runs=20)
+        new = edited_image(directory / "new.img", old, 2, changed=size * changed // ALL, runs=20, plain=plain)
         release = fleet.publish("2.0", new, [old])
         agents = []
         for number, namespace in enumerate(network.devices):
@@ -175,14 +176,15 @@ def _number(path: Path, key: str) -> int:
 @click.option("--mib", default=64, show_default=True, help="Size of the image.")
 @click.option("--changed", type=click.IntRange(1, ALL - 1), default=10, show_default=True,
               metavar="PERCENT", help="Of the image.")  # fmt: skip
+@click.option("--plain", is_flag=True, help="Compressors halve what is new; else nothing does.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
-def main(devices: int, minutes: float, mib: int, changed: int, as_json: bool) -> None:
+def main(devices: int, minutes: float, mib: int, changed: int, plain: bool, as_json: bool) -> None:
     """Weigh agents at rest, and count what an update writes."""
     reason = unavailable()
     if reason:
         raise click.ClickException(reason)
     with tempfile.TemporaryDirectory(prefix="agent-weight-", dir=".") as directory:
-        found = measure(devices, minutes, mib * MIB, changed, Path(directory).resolve())
+        found = measure(devices, minutes, mib * MIB, changed, plain, Path(directory).resolve())
     if as_json:
         print(json.dumps(asdict(found)))
         return
