@@ -1,8 +1,9 @@
 """The stored bytes of an image's patches, kept for peers: in its spool, or where they were imported to.
 
 A patch is in no slot, so a node that applied one has it to give only if it kept it. What of it stands in
-the image is not kept a second time (`p2p.delta.residue`), but read from the slot when it is asked for. What
-is read to be sent is held against what was kept. Not for how patches are applied (`p2p.agent.images`).
+the image is not kept a second time (`p2p.delta.residue`), but read from the slot when it is asked for; while
+there is plenty of memory it is, as that costs no processor time. What is read to be sent is held against what
+was kept. Not for how patches are applied (`p2p.agent.images`).
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ class KeptPatches:
 
     def keep(self, pack: Digest, number: int, frame: Frame, stored: Buffer, target: Buffer) -> bool:
         """Spool a patch that makes `target`; where that cannot be, this node does not serve it."""
-        residue = residue_of(stored, target)
+        residue = None if self._spool.memory.has_plenty(len(stored)) else residue_of(stored, target)
         spooled = stored if residue is None else residue
         if not self._spool.keep(pack, frame.stored_offset, spooled):
             return False

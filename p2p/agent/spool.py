@@ -22,8 +22,12 @@ class SpoolMemory:
     """How much of an agent's memory its spools may fill, all of them together. For any thread."""
 
     def __init__(self, most: int = limits.SPOOL_MEMORY_MAX) -> None:
-        self._free = most
+        self._most = self._free = most
         self._lock = threading.Lock()
+
+    def has_plenty(self, size: int) -> bool:
+        """Whether half of it would be free still with so many bytes more: nothing is gained by fewer."""
+        return 2 * (self._free - size) >= self._most
 
     def take(self, size: int) -> bool:
         """Whether there is room for so many bytes, which are then taken."""
@@ -50,7 +54,7 @@ class Spool:
     ) -> None:
         self._directory = directory
         self._quota = quota
-        self._memory = memory or SpoolMemory()
+        self.memory = memory or SpoolMemory()
         self._held: dict[tuple[Digest, int], bytes] = {}
         self._files: dict[Digest, int] = {}
         self._kept: dict[tuple[Digest, int], int] = {}
@@ -64,7 +68,7 @@ class Spool:
             if self._closed:
                 return False
             self._let_go(key)
-            if self._memory.take(size):
+            if self.memory.take(size):
                 self._held[key] = bytes(stored)
                 return True
             taken = self._kept.get(key) != size
@@ -115,7 +119,7 @@ class Spool:
     def _let_go(self, key: tuple[Digest, int]) -> None:
         held = self._held.pop(key, None)
         if held is not None:
-            self._memory.give(len(held))
+            self.memory.give(len(held))
 
     def _own(self, pack: Digest, *, new: bool) -> int | None:
         """A descriptor of a pack's file for one caller, which `close` leaves alone."""

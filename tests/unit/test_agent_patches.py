@@ -5,13 +5,17 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
+import pytest
+
+from p2p.agent import patches
 from p2p.agent.images import LocalImage
 from p2p.agent.spool import SpoolMemory
-from p2p.content.digests import sha256
+from p2p.content.digests import Buffer, sha256
 from p2p.content.index import Codec, PackIndex, Patch, ViewRange
 from p2p.content.limits import KIB
 from p2p.delta.codecs import CODECS
 from p2p.delta.compression import compress
+from p2p.delta.residue import residue_of
 from tests.support.small_image import BASE, DELTA_PACK, TASK, MemoryImage, MemoryWriter
 
 NAME = DELTA_PACK.index.sha256
@@ -53,3 +57,23 @@ def test_what_stands_in_the_image_is_not_kept_a_second_time(tmp_path: Path) -> N
     made.image.close()
     assert made.image.piece_bytes(NAME, 0) is None
     assert memory.take(64 * KIB), "all of it was given back"
+
+
+@pytest.mark.parametrize("plenty", [True, False])
+def test_while_there_is_plenty_of_memory_no_processor_time_is_spent_on_what_stands_in_the_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, plenty: bool
+) -> None:
+    looked: list[int] = []
+
+    def look(stored: Buffer, target: Buffer) -> bytes | None:
+        looked.append(len(stored))
+        return residue_of(stored, target)
+
+    monkeypatch.setattr(patches, "residue_of", look)
+    memory = SpoolMemory(10_000 * KIB)
+    made = Making(tmp_path, random.Random(5).randbytes(512 * KIB), memory)
+    assert memory.take(5000 * KIB - len(made.stored) + (0 if plenty else 1))
+    assert made.image.store_frame(NAME, 0, made.stored).kept
+    assert bool(looked) is not plenty
+    assert made.image.piece_bytes(NAME, 0) == made.stored
+    assert memory.take(5100 * KIB) is not plenty, "all of it is kept, or next to nothing"
