@@ -49,7 +49,7 @@ out = Console(highlight=False, width=None if sys.stdout.isatty() else 150)
 @dataclass(frozen=True, slots=True)
 class Weight:
     """One agent. Memory in MiB, `core` in percent of one, `woken` times an hour (all its threads),
-    `written` bytes per byte of the image."""
+    `written` bytes per byte of the image; `peak` and `after`: memory during the update, and then."""
 
     device: str
     resident: float
@@ -58,6 +58,8 @@ class Weight:
     core: float
     woken: float
     written: float
+    peak: float
+    after: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +152,8 @@ def measure(devices: int, minutes: float, size: int, changed: int, plain: bool, 
                     core=100 * (last.cpu_s - first.cpu_s) / (last.at - first.at),
                     woken=(last.woken - first.woken) / hours,
                     written=(_Look.at_process(pid).written - last.written) / release.size,
+                    peak=_number(Path(f"/proc/{pid}/status"), "VmHWM") / 1024,
+                    after=_number(Path(f"/proc/{pid}/status"), "VmRSS") / 1024,
                 )
             )
         return Measured(found, connection)
@@ -198,6 +202,8 @@ def main(devices: int, minutes: float, mib: int, changed: int, plain: bool, as_j
         ("% of a core at rest", [w.core for w in agents], CORE_GOAL),
         ("woken in an hour", [w.woken for w in agents], None),
         ("written per byte of the image", [w.written for w in agents], WRITTEN_GOAL),
+        ("resident at most, MiB", [w.peak for w in agents], None),
+        ("resident after the update, MiB", [w.after for w in agents], None),
     ]
     for what, values, goal in rows:
         worst = max(values)
