@@ -17,17 +17,30 @@ from p2p.adapters.disk_quota import DiskQuota
 from p2p.content import limits
 from p2p.content.digests import Buffer, Digest
 
+PLENTY = 4 * limits.MIB
+"""So little may be filled without looking how it could be less; half, where there is less than twice that."""
+
+PART = 16
+"""One part in so many of a machine's memory, within limits, is for what is kept for peers."""
+
+
+def usual_memory() -> int:
+    """Bytes that spools may fill unless told otherwise: 8 MiB on a small device, 32 MiB from 512 MiB on."""
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return min(limits.SPOOL_MEMORY_MAX, max(limits.SPOOL_MEMORY_MIN, machine // PART))
+
 
 class SpoolMemory:
     """How much of an agent's memory its spools may fill, all of them together. For any thread."""
 
-    def __init__(self, most: int = limits.SPOOL_MEMORY_MAX) -> None:
+    def __init__(self, most: int = limits.SPOOL_MEMORY_MIN) -> None:
+        self._plenty = min(PLENTY, most // 2)
         self._most = self._free = most
         self._lock = threading.Lock()
 
     def has_plenty(self, size: int) -> bool:
-        """Whether half of it would be free still with so many bytes more: nothing is gained by fewer."""
-        return 2 * (self._free - size) >= self._most
+        """Whether it is nearly empty still with so many bytes more: nothing is gained by fewer."""
+        return self._most - self._free + size <= self._plenty
 
     def take(self, size: int) -> bool:
         """Whether there is room for so many bytes, which are then taken."""

@@ -25,7 +25,7 @@ from p2p.adapters.slots import FileSlots
 from p2p.agent.driver import SwarmDriver
 from p2p.agent.images import LocalImage
 from p2p.agent.rechecking import ReadBackError
-from p2p.agent.spool import SpoolMemory
+from p2p.agent.spool import SpoolMemory, usual_memory
 from p2p.config import AgentConfig
 from p2p.content.digests import Digest
 from p2p.content.manifest import PayloadSpec
@@ -89,7 +89,7 @@ class Updates:
         self._raise_floor = raise_floor
         self._leaving = leaving
         self._quota = quota_of(config)
-        self._memory = SpoolMemory()
+        self._memory = SpoolMemory(config.budgets.patch_memory or usual_memory())
         self.ended = trio.Event()
         self.turned = trio.Event()
         self._served: dict[tuple[str, str], Digest] = {}

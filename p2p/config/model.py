@@ -118,7 +118,8 @@ class BudgetsConfig:
     """Rates in bytes per second, `wan_month_max` and `disk_max` in bytes; None for no limit.
     `wan_price_per_mb`: what 10^6 bytes of its WAN cost, in the operator's money; None: not known.
     `site_wan_rate_max`, `site_wan_month_max`: of all devices of the site together, each of which must have
-    it. `disk_max`: of the agent's own files (`adapters.disk_quota`).
+    it. `disk_max`: of the agent's own files (`adapters.disk_quota`). `patch_memory`: what patches kept for
+    peers may fill of memory, in bytes; None: by what the machine has (`agent.spool`).
 
     `wan_windows`: when frames may be fetched, in `zone`; empty for always. `recompute_memory`: what a child
     may take to make a patch anew for peers; None: none is made; `recompute_cpu`: the share of a core that
@@ -133,6 +134,7 @@ class BudgetsConfig:
     site_wan_month_max: int | None
     wan_price_per_mb: float | None
     disk_max: int | None
+    patch_memory: int | None
     wan_windows: tuple[DailyWindow, ...]
     zone: tzinfo
     recompute_memory: int | None

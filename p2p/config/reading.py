@@ -24,11 +24,12 @@ from p2p.config.model import (
     TrustConfig,
 )
 from p2p.config.table import Problems, Table
-from p2p.content.limits import CARRIED_PRODUCTS_MAX, PRICE_MAX, PRICE_UNIT
+from p2p.content.limits import CARRIED_PRODUCTS_MAX, MIB, PRICE_MAX, PRICE_UNIT
 from p2p.errors import ConfigError
 from p2p.swarm.policy import PeerDeltas, Policy
 
 DISK_MIN = 16 << 20
+BY_MACHINE = "a sixteenth of the machine's memory, 8 to 32 MiB"
 """Trust metadata, indexes and records of a device with room to spare; they are written in any case."""
 
 CONFIG_SIZE_MAX = 1 << 20
@@ -141,6 +142,7 @@ def _read(root: Table) -> AgentConfig | None:
         site_wan_month_max=budgets.optional("site_wan_month_max", budgets.size),
         wan_price_per_mb=budgets.optional("wan_price_per_mb", _price_per_mb(budgets)),
         disk_max=budgets.optional("disk_max", lambda key: budgets.size(key, DISK_MIN)),
+        patch_memory=budgets.optional("patch_memory", lambda key: budgets.size(key, MIB, BY_MACHINE)),
         wan_windows=budgets.windows("wan_windows"),
         zone=budgets.zone("time_zone", default="UTC"),
         recompute_memory=budgets.optional("recompute_memory", budgets.size),

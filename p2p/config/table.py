@@ -244,9 +244,9 @@ class Table:
         )
         return self._amount(key, what, _rate, 1, 1 << 50)
 
-    def size(self, key: str, low: int = 1) -> int:
+    def size(self, key: str, low: int = 1, absent: str = "no limit") -> int:
         least = f" (at least {low})" if low > 1 else ""
-        what = f"bytes{least}: a number or text such as '500MB', '2GB', '64MiB'; absent for no limit"
+        what = f"bytes{least}: a number or text such as '500MB', '2GB', '64MiB'; absent for {absent}"
         return self._amount(key, what, size_of_text, low, 1 << 60)
 
     def windows(self, key: str) -> tuple[DailyWindow, ...]:

@@ -23,7 +23,7 @@ BASE_VIEW_MAX = 12 * MIB
 BASE_VIEW_RANGES_MAX = 64
 PATCH_DELTA_MAX = 8 * MIB  # the uncompressed delta of one patch frame
 STORED_FRAME_MAX = 8 * MIB
-SPOOL_MEMORY_MAX = 8 * MIB  # patches that an agent keeps for its peers in memory; beyond, on its disk
+SPOOL_MEMORY_MIN, SPOOL_MEMORY_MAX = 8 * MIB, 32 * MIB  # patches kept for peers in memory, by its size
 
 # Signed documents
 MANIFEST_SIZE_MAX = 1 * MIB

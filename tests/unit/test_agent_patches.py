@@ -12,7 +12,7 @@ from p2p.agent.images import LocalImage
 from p2p.agent.spool import SpoolMemory
 from p2p.content.digests import Buffer, sha256
 from p2p.content.index import Codec, PackIndex, Patch, ViewRange
-from p2p.content.limits import KIB
+from p2p.content.limits import KIB, MIB
 from p2p.delta.codecs import CODECS
 from p2p.delta.compression import compress
 from p2p.delta.residue import residue_of
@@ -70,10 +70,10 @@ def test_while_there_is_plenty_of_memory_no_processor_time_is_spent_on_what_stan
         return residue_of(stored, target)
 
     monkeypatch.setattr(patches, "residue_of", look)
-    memory = SpoolMemory(10_000 * KIB)
+    memory = SpoolMemory(8 * MIB)
     made = Making(tmp_path, random.Random(5).randbytes(512 * KIB), memory)
-    assert memory.take(5000 * KIB - len(made.stored) + (0 if plenty else 1))
+    assert memory.take(4 * MIB - len(made.stored) + (0 if plenty else 1))
     assert made.image.store_frame(NAME, 0, made.stored).kept
     assert bool(looked) is not plenty
     assert made.image.piece_bytes(NAME, 0) == made.stored
-    assert memory.take(5100 * KIB) is not plenty, "all of it is kept, or next to nothing"
+    assert memory.take(4 * MIB + 100 * KIB) is not plenty, "all of it is kept, or next to nothing"

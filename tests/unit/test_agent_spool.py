@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from p2p.adapters.disk_quota import DiskQuota
-from p2p.agent.spool import Spool, SpoolMemory
+from p2p.agent.spool import Spool, SpoolMemory, usual_memory
 from p2p.content.digests import Buffer, Digest, sha256
+from p2p.content.limits import MIB
 
 PACK, OTHER = sha256(b"pack"), sha256(b"other")
 
@@ -74,3 +75,13 @@ def test_the_same_twice_counts_once(tmp_path: Path) -> None:
     assert not spool.keep(PACK, 60, bytes(60))
     spool.close()
     assert quota.take(100)
+
+
+@pytest.mark.parametrize(("machine", "fills"), [(64, 8), (128, 8), (256, 16), (512, 32), (8192, 32)])
+def test_a_small_device_gives_less_memory_to_its_peers(
+    monkeypatch: pytest.MonkeyPatch, machine: int, fills: int
+) -> None:
+    """Both in MiB."""
+    of = {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": machine * MIB // 4096}
+    monkeypatch.setattr(os, "sysconf", of.__getitem__)
+    assert usual_memory() == fills * MIB
