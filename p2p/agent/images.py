@@ -174,7 +174,10 @@ class LocalImage:
             return self._store_patch(pack, numbers[0], stored, how, None)
         chunks = unpack_data(frame.entry, stored)
         for n, chunk in zip(numbers, chunks, strict=True):
-            self._write(pieces[n].target_offset, chunk)
+            piece = pieces[n]
+            if (pack, n) in self._checked and self.is_done(piece.target_offset, piece.target_stop):
+                continue  # flash wears out by what it has already
+            self._write(piece.target_offset, chunk)
             self._checked.add((pack, n))
         stop = frame.target_offset + frame.target_length
         return Stored(self.task.image, frame.target_offset, stop, how, pack, numbers)

@@ -10,7 +10,7 @@ import pytest
 from p2p.agent.images import BaseDamagedError, LocalImage
 from p2p.agent.rechecking import ReadBackError
 from p2p.agent.spool import SpoolMemory
-from p2p.content.digests import Digest, sha256
+from p2p.content.digests import Buffer, Digest, sha256
 from p2p.errors import ContentError, SlotError, StoreError
 from p2p.swarm.events import BaseDamaged, How
 from tests.support.small_image import (
@@ -64,6 +64,30 @@ def test_a_full_pack_makes_the_image(image: LocalImage, writer: MemoryWriter) ->
         image.store_frame(FULL_NAME, number, frame)
     list(image.local_steps(FULL_NAME))
     assert bytes(writer.data) == IMAGE
+
+
+def test_of_a_frame_only_chunks_are_written_that_are_not_there_verified(
+    image: LocalImage, writer: MemoryWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One came from a peer, one was copied of a base that nobody has verified, one is new."""
+    image.store_piece(FULL_NAME, 0, IMAGE[:CHUNK], "d1")
+    writer.write(CHUNK, bytes(CHUNK))
+    written: list[int] = []
+    write = writer.write
+
+    def look(offset: int, data: Buffer) -> None:
+        written.append(offset // CHUNK)
+        write(offset, data)
+
+    monkeypatch.setattr(writer, "write", look)
+    stored = image.store_frame(FULL_NAME, 0, FULL_FRAMES[0])
+    assert written == [1, 2]
+    assert (stored.start, stored.stop, stored.pieces) == (0, 3 * CHUNK, (0, 1, 2))
+    assert bytes(writer.data[: 3 * CHUNK]) == IMAGE[: 3 * CHUNK]
+    writer.forget(0, CHUNK)  # it was found wrong
+    written.clear()
+    image.store_frame(FULL_NAME, 0, FULL_FRAMES[0])
+    assert written == [0]
 
 
 @pytest.mark.parametrize(
