@@ -89,10 +89,13 @@ class Measured:
     connection: float
 
 
-def measure(devices: int, minutes: float, size: int, changed: int, plain: bool, directory: Path) -> Measured:
+def measure(
+    devices: int, minutes: float, size: int, changed: int, directory: Path, *, plain: bool, full: bool
+) -> Measured:
     """Agents at rest for so long, then an update to an image of `size` bytes, so many percent of them new.
 
-    `plain`: compressors halve what is new, else nothing does. Raises `RigError`.
+    `plain`: compressors halve what is new, else nothing does; `full`: no delta is published. Raises
+    `RigError`.
     """
     with ExitStack() as stack:
         children = stack.enter_context(Children(directory / "logs"))
@@ -102,7 +105,7 @@ def measure(devices: int, minutes: float, size: int, changed: int, plain: bool, 
         _, url = fleet.serve(network.origin.address, prefix=network.origin.prefix)
         old = random_image(directory / "old.img", size, 1)
         new = edited_image(directory / "new.img", old, 2, changed=size * changed // ALL, runs=20, plain=plain)
-        release = fleet.publish("2.0", new, [old])
+        release = fleet.publish("2.0", new, [] if full else [old])
         agents = []
         for number, namespace in enumerate(network.devices):
             device = Device(f"box-{number}", "depot", directory / f"box-{number}",
@@ -181,14 +184,18 @@ def _number(path: Path, key: str) -> int:
 @click.option("--changed", type=click.IntRange(1, ALL - 1), default=10, show_default=True,
               metavar="PERCENT", help="Of the image.")  # fmt: skip
 @click.option("--plain", is_flag=True, help="Compressors halve what is new; else nothing does.")
+@click.option("--full", is_flag=True, help="No delta is published: what stands in the base is looked for.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
-def main(devices: int, minutes: float, mib: int, changed: int, plain: bool, as_json: bool) -> None:
+def main(
+    devices: int, minutes: float, mib: int, changed: int, plain: bool, full: bool, as_json: bool
+) -> None:
     """Weigh agents at rest, and count what an update writes."""
     reason = unavailable()
     if reason:
         raise click.ClickException(reason)
     with tempfile.TemporaryDirectory(prefix="agent-weight-", dir=".") as directory:
-        found = measure(devices, minutes, mib * MIB, changed, plain, Path(directory).resolve())
+        where = Path(directory).resolve()
+        found = measure(devices, minutes, mib * MIB, changed, where, plain=plain, full=full)
     if as_json:
         print(json.dumps(asdict(found)))
         return
