@@ -29,8 +29,10 @@ from p2p.errors import ConfigError
 from p2p.swarm.policy import PeerDeltas, Policy
 
 DISK_MIN = 16 << 20
-BY_MACHINE = "a sixteenth of the machine's memory, 8 to 32 MiB"
 """Trust metadata, indexes and records of a device with room to spare; they are written in any case."""
+
+BY_MACHINE = "a sixteenth of the machine's memory, 8 to 32 MiB"
+"""What `patch_memory` is where it is not set (`agent.spool`)."""
 
 CONFIG_SIZE_MAX = 1 << 20
 CONFIG_FILE = Path("/etc/slipstream/agent.toml")

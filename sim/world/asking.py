@@ -1,6 +1,6 @@
 """A device asks what is meant for it: the real trust client, stepped at the agent's pace.
 
-As `p2p.agent.asking` and `p2p.agent.runtime` do: at its start, when it is its turn, after trouble, and when a
+As `p2p.agent.asking` and `p2p.agent.polling` do: at its start, when it is its turn, after trouble, and when a
 peer has news. What follows from a decision is the `lifecycle`'s; where files come from is `metadata`'s.
 """
 

@@ -1,6 +1,6 @@
 """The life of one device's agent in virtual time: ask, install, start anew, judge, commit or go back.
 
-As `p2p.agent.runtime` and `p2p.agent.updates`, in callbacks, around the same trust client, floors,
+As `p2p.agent.polling` and `p2p.agent.updates`, in callbacks, around the same trust client, floors,
 installer, slots and boot environment. It can be cut off at any moment, between two events or in the
 middle of a disk operation (`PowerCut`), and goes on from what the disk holds. Who makes the images is
 behind `Swarm`; who watches is a `Witness`.

@@ -1,6 +1,6 @@
 """What runs a virtual device: the real trust client and installer behind the agent's face.
 
-The counterpart of `p2p.agent.runtime`. `LivingAgent` puts a `Lifecycle` behind a device of the world: all
+The counterpart of `p2p.agent.polling`. `LivingAgent` puts a `Lifecycle` behind a device of the world: all
 that is believed, kept, installed, judged and blocked is the real code's. What outlives a crash is what
 its virtual disk holds.
 """
