@@ -94,6 +94,11 @@ class LocalImage:
         return self._writer is None and self.task.full_pack.index.sha256 in self.maps
 
     @property
+    def is_busy(self) -> bool:
+        """Whether a thread is at the slot or the base: who writes now may wait for it, or for its fsync."""
+        return self._lock.locked() or self._writing.locked()
+
+    @property
     def unsynced(self) -> int:
         """Bytes (about) that a kill would cost now."""
         return self._unsynced

@@ -1,10 +1,12 @@
 """Storing the pieces that peers send: verified, then written, beside the event loop.
 
-Data pieces go to a thread in batches: hashing and writing leave the interpreter to the connections, so
-that a device with two cores decrypts on one and verifies on the other. A batch too small to be worth a
-thread is stored where it is. Patches take long and much memory, and go one at a time. The node hears of
-a piece once it is verified and written, of data pieces in the order in which they came. What waits is
-bounded: who reads from a peer waits while `backlog` is full.
+Data pieces go to a thread in batches while more keep coming: hashing and writing leave the interpreter to
+the connections, so that a device with two cores decrypts on one and verifies on the other. Where few have
+come the connections wait for their peers, as on any network that is slower than this device, and nothing is
+won by that: these are stored where they are, at once, unless that would wait for the medium. Patches take
+long and much memory, and go one at a time. The node hears of a piece once it is verified and written, of data
+pieces in the order in which they came. What waits is bounded: who reads from a peer waits while `backlog`
+is full.
 
 Not for frames of the origin (`p2p.agent.fetch`), nor for what a piece must be (`p2p.agent.images`).
 """
@@ -39,6 +41,15 @@ WAITING_BYTES = 4 * MIB
 
 THREAD_BYTES = 96 * KIB
 """A smaller batch is stored where it is."""
+
+HERE_BYTES = 512 * KIB
+"""If at most so much has come when storing, which waited for it, has its turn, connections have nothing
+more to read: they let others run only then, or after twice as much (`p2p.adapters.channel.TURN`). To wait for
+more, and for a thread, would add a quarter to what receiving costs."""
+
+SLOW_S, SLOW_SHARE = 0.02, 0.002
+"""A piece that took longer was written to a medium that is busy. Only threads wait for that until what it
+took is no more than this share of the time: so much may the event loop be held up, by one piece at once."""
 
 
 class Backlog:
@@ -100,6 +111,7 @@ class Storing:
         self._is_current = is_current
         self._patching = patching
         self._data = _Lane()
+        self._here_from = -math.inf
         self._patches, self._next_patch = trio.open_memory_channel[Item](math.inf)
 
     def add(self, image: LocalImage, action: e.Store) -> None:
@@ -119,19 +131,41 @@ class Storing:
 
     async def _store_data(self) -> None:
         while True:
-            batch = await self._data.next_batch()
-            size = sum(len(item.action.payload) for item in batch)
-            try:
-                if size < THREAD_BYTES:
-                    outcomes = _store(batch)
-                else:
-                    outcomes = await trio.to_thread.run_sync(_store, batch)
-                    await trio.lowlevel.checkpoint_if_cancelled()
-                for item, outcome in zip(batch, outcomes, strict=True):
-                    self.backlog.blocks.give(item.action.payload)
-                    self._judge(item, outcome)
-            finally:
-                self.backlog.shrink(size)
+            few = await self._data.comes_slowly()
+            batch = deque(self._data.take() if few else await self._data.next_batch())
+            if few or _size(batch) < THREAD_BYTES:
+                self._store_here(batch)
+            if batch:
+                await self._store_there(batch)
+
+    def _store_here(self, batch: deque[Item]) -> None:
+        """Store what can be without a wait for the medium or for others at the image; the rest is left."""
+        begun = trio.current_time()
+        while batch and begun >= self._here_from and not batch[0].image.is_busy:
+            outcomes = _store([batch[0]])
+            took = trio.current_time() - begun
+            if took > SLOW_S:
+                self._here_from = begun + took / SLOW_SHARE
+            self._stored([batch.popleft()], outcomes)
+            begun = trio.current_time()
+
+    async def _store_there(self, batch: Sequence[Item]) -> None:
+        outcomes: list[Outcome] = []
+        try:
+            outcomes = await trio.to_thread.run_sync(_store, batch)
+            await trio.lowlevel.checkpoint_if_cancelled()
+        except trio.Cancelled:
+            self.backlog.shrink(_size(batch))
+            raise
+        self._stored(batch, outcomes)
+
+    def _stored(self, batch: Sequence[Item], outcomes: Sequence[Outcome]) -> None:
+        try:
+            for item, outcome in zip(batch, outcomes, strict=True):
+                self.backlog.blocks.give(item.action.payload)
+                self._judge(item, outcome)
+        finally:
+            self.backlog.shrink(_size(batch))
 
     async def _store_patches(self) -> None:
         async for item in self._next_patch:
@@ -173,12 +207,14 @@ class _Lane:
         if self._size >= BATCH_BYTES:
             self._enough.set()
 
-    async def next_batch(self) -> list[Item]:
-        """Those that come first: one at least, after a moment if they are few."""
+    async def comes_slowly(self) -> bool:
+        """Whether what there is, once there is some, is all that connections have for now."""
+        waited = not self._items  # if not, it came while others were stored, and more may have
         await self._any.wait()
-        if not self._enough.is_set():
-            with trio.move_on_after(GATHER_S):
-                await self._enough.wait()
+        return waited and self._size <= HERE_BYTES
+
+    def take(self) -> list[Item]:
+        """As many as one batch may have, without a wait for more; there is one."""
         batch = [self._items.popleft()]
         size = len(batch[0].action.payload)
         while self._items and len(batch) < BATCH_PIECES:
@@ -193,6 +229,17 @@ class _Lane:
         if self._size < BATCH_BYTES:
             self._enough = trio.Event()
         return batch
+
+    async def next_batch(self) -> list[Item]:
+        """Those that come first: one at least, after a moment if they are few."""
+        if not self._enough.is_set():
+            with trio.move_on_after(GATHER_S):
+                await self._enough.wait()
+        return self.take()
+
+
+def _size(batch: Sequence[Item]) -> int:
+    return sum(len(item.action.payload) for item in batch)
 
 
 def _store(batch: Sequence[Item]) -> list[Outcome]:

@@ -14,7 +14,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from p2p.agent import storing as module
 from p2p.agent.images import LocalImage
-from p2p.agent.storing import BATCH_BYTES, GATHER_S, Backlog, Storing
+from p2p.agent.storing import BATCH_BYTES, GATHER_S, SLOW_S, SLOW_SHARE, Backlog, Storing
 from p2p.content.digests import Buffer
 from p2p.errors import LocalError, SlotError
 from p2p.swarm import events as e
@@ -104,8 +104,16 @@ def clock() -> MockClock:
 
 
 @pytest.fixture
-async def rig(tmp_path: Path, clock: MockClock) -> Rig:
+async def slow_rig(tmp_path: Path, clock: MockClock) -> Rig:
+    """Pieces come as over a network that is slower than this device: few at once."""
     return Rig(tmp_path)
+
+
+@pytest.fixture
+async def rig(slow_rig: Rig, monkeypatch: pytest.MonkeyPatch) -> Rig:
+    """However little comes, it comes as fast as it is read."""
+    monkeypatch.setattr(module, "HERE_BYTES", 0)
+    return slow_rig
 
 
 def stored(*numbers: int) -> list[tuple[type, tuple[int, ...]]]:
@@ -164,6 +172,168 @@ async def test_a_batch_waits_for_more_no_longer_than_a_moment(
         rig.add(2, 3)
         await rig.told(4)
         assert trio.current_time() - began < 1000.0  # there were enough
+
+
+async def test_what_peers_bring_slowly_is_stored_where_it_is_and_waits_for_nothing(
+    slow_rig: Rig, clock: MockClock
+) -> None:
+    async with slow_rig.running():
+        await wait_all_tasks_blocked()
+        began = trio.current_time()
+        slow_rig.add(2, 0, 3, 1)
+        for _ in range(2):
+            await trio.lowlevel.checkpoint()
+        assert told_of(slow_rig.events) == stored(2, 0, 3, 1)
+        assert trio.current_time() == began
+    assert set(slow_rig.writer.threads) == {threading.get_ident()}
+    assert not slow_rig.storing.backlog.full
+
+
+async def test_more_than_peers_bring_slowly_is_stored_on_a_thread(
+    slow_rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "HERE_BYTES", 3 * CHUNK)
+    async with slow_rig.running():
+        await wait_all_tasks_blocked()
+        slow_rig.add(0, 1, 2)
+        await slow_rig.told(3)
+        slow_rig.add(0, 1, 2, 3)
+        await slow_rig.told(7)
+    here = threading.get_ident()
+    assert [thread == here for thread in slow_rig.writer.threads] == 3 * [True] + 4 * [False]
+
+
+async def test_what_came_while_a_thread_was_busy_is_no_sign_of_slow_peers(
+    slow_rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "HERE_BYTES", 2 * CHUNK)
+    slow_rig.writer.gate = threading.Event()
+    async with slow_rig.running():
+        await wait_all_tasks_blocked()
+        slow_rig.add(0, 1, 2)
+        await slow_rig.writer.reached.wait()
+        slow_rig.add(3, 0)
+        slow_rig.writer.gate.set()
+        await slow_rig.told(5)
+    assert threading.get_ident() not in slow_rig.writer.threads
+
+
+async def test_the_event_loop_waits_for_a_busy_medium_for_a_small_share_of_the_time_and_a_piece_at_once(
+    slow_rig: Rig, clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, took = MemoryWriter.write, 2 * SLOW_S
+
+    def write(writer: MemoryWriter, offset: int, data: Buffer) -> None:
+        if threading.get_ident() == here:
+            clock.jump(took)
+        real(writer, offset, data)
+
+    async def where(*numbers: int) -> list[bool]:
+        """For each piece, whether it was stored here."""
+        await wait_all_tasks_blocked()
+        before = len(slow_rig.writer.threads)
+        slow_rig.add(*numbers)
+        await slow_rig.told(before + len(numbers))
+        return [thread == here for thread in slow_rig.writer.threads[before:]]
+
+    here = threading.get_ident()
+    async with slow_rig.running():
+        assert await where(0, 1) == [True, True]
+        monkeypatch.setattr(MemoryWriter, "write", write)
+        assert await where(0, 1, 2) == [True, False, False]
+        slow_at = trio.current_time()
+        assert await where(0) == [False]
+        await trio.sleep_until(slow_at + 0.9 * took / SLOW_SHARE)
+        assert await where(0) == [False]
+        await trio.sleep_until(slow_at + took / SLOW_SHARE)
+        took = 10.0
+        assert await where(0) == [True]
+        await trio.sleep(0.9 * took / SLOW_SHARE)
+        assert await where(0) == [False]
+        took = SLOW_S / 2
+        await trio.sleep(0.2 * 10.0 / SLOW_SHARE)
+        assert await where(0, 1) == [True, True]
+    assert told_of(slow_rig.events) == stored(0, 1, 0, 1, 2, 0, 0, 0, 0, 0, 1)
+    assert not slow_rig.storing.backlog.full
+
+
+async def test_small_batches_too_are_left_to_threads_while_a_medium_is_slow(
+    rig: Rig, clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = MemoryWriter.write
+
+    def write(writer: MemoryWriter, offset: int, data: Buffer) -> None:
+        clock.jump(2 * SLOW_S)
+        real(writer, offset, data)
+
+    monkeypatch.setattr(module, "THREAD_BYTES", 2 * CHUNK)
+    async with rig.running():
+        rig.add(0)
+        await rig.told(1)
+        monkeypatch.setattr(MemoryWriter, "write", write)
+        rig.add(1)
+        await rig.told(2)
+        rig.add(2)
+        await rig.told(3)
+    here = threading.get_ident()
+    assert [thread == here for thread in rig.writer.threads] == [True, True, False]
+
+
+async def test_while_the_slot_is_made_durable_only_threads_write_to_it(
+    slow_rig: Rig, clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    going_on, reached = threading.Event(), trio.Event()
+    token = trio.lowlevel.current_trio_token()
+
+    def checkpoint(writer: MemoryWriter) -> None:
+        token.run_sync_soon(reached.set)
+        assert going_on.wait(60)
+
+    monkeypatch.setattr(MemoryWriter, "checkpoint", checkpoint)
+    async with slow_rig.running(), trio.open_nursery() as nursery:
+        await wait_all_tasks_blocked()
+        slow_rig.add(0)
+        await slow_rig.told(1)
+        nursery.start_soon(trio.to_thread.run_sync, slow_rig.image.checkpoint)
+        await reached.wait()
+        slow_rig.add(1)
+        await slow_rig.told(2)
+        going_on.set()
+        await wait_all_tasks_blocked()
+        while slow_rig.image.is_busy:
+            await trio.sleep(0.001)
+        slow_rig.add(2)
+        await slow_rig.told(3)
+    here = threading.get_ident()
+    assert [thread == here for thread in slow_rig.writer.threads] == [True, False, True]
+
+
+async def test_many_small_pieces_let_other_tasks_run_between_batches(
+    slow_rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "BATCH_PIECES", 1)
+    monkeypatch.setattr(module, "THREAD_BYTES", 2 * CHUNK)
+    monkeypatch.setattr(module, "BATCH_BYTES", CHUNK)
+    monkeypatch.setattr(module, "HERE_BYTES", 0)
+    async with slow_rig.running():
+        await wait_all_tasks_blocked()
+        slow_rig.add(0, 1, 2, 3)
+        told = []
+        for _ in range(5):
+            await trio.lowlevel.checkpoint()
+            told.append(len(slow_rig.events))
+    assert max(after - before for before, after in zip([0, *told], told, strict=False)) <= 2
+
+
+async def test_what_is_wrong_with_a_piece_is_told_wherever_it_is_stored(slow_rig: Rig) -> None:
+    slow_rig.writer.error = SlotError("I/O error")
+    async with slow_rig.running():
+        await wait_all_tasks_blocked()
+        slow_rig.add(1, payload=bytes(CHUNK))
+        slow_rig.add(0)
+        await wait_all_tasks_blocked()
+        assert told_of(await slow_rig.told(2)) == [(e.Rejected, (1,))]
+    assert slow_rig.failures == [slow_rig.writer.error]
 
 
 async def test_a_batch_is_bounded_in_bytes_and_in_pieces(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
