@@ -53,8 +53,12 @@ class PeerStream(Protocol):
     async def send(self, *parts: Buffer) -> None:
         """Send all `parts` in order. Raises `PeerError("lost")` when the connection is gone."""
 
-    async def receive_into(self, buffer: memoryview) -> int:
-        """Fill at least one byte and as much as has arrived; 0 at the end of the stream."""
+    async def receive_into(self, buffer: memoryview, *, due: bool = False) -> int:
+        """Fill at least one byte and as much as has arrived; 0 at the end of the stream.
+
+        `due`: the far end has said that all of `buffer` comes, so there is no need to return, or to look what
+        has come, before much of it has. It is a hint: fewer may be filled all the same.
+        """
 
     async def aclose(self) -> None:
         """Close at once; never raises."""

@@ -91,13 +91,14 @@ class TlsPeerStream:
         except OSError as error:
             raise _lost(error) from error
 
-    async def receive_into(self, buffer: memoryview) -> int:
+    async def receive_into(self, buffer: memoryview, *, due: bool = False) -> int:
         """Fill at least one byte and as much as has arrived; 0 after the far end's orderly close.
 
+        `due` as in `ports.PeerStream`.
         Raises `PeerError("lost")` when the connection broke instead. One task at a time.
         """
         try:
-            return await self._channel.receive_into(buffer)
+            return await self._channel.receive_into(buffer, due=due)
         except OSError as error:
             raise _lost(error) from error
 

@@ -20,10 +20,18 @@ import trio
 
 from p2p.adapters.channel import BLOCK, CALL, TURN, Pipe
 from p2p.content.digests import Buffer
+from p2p.content.limits import KIB
 
 _TCP_INFO_SIZE = 216
 _RECEIVED, _SENT = struct.Struct("128x Q"), struct.Struct("200x QQ")
 """Of Linux' `struct tcp_info`: `bytes_received`; `bytes_sent` and how many of these were sent again."""
+
+
+RECORD = 16 * KIB
+"""The most plaintext of one TLS record."""
+
+WAKE_MAX = 128 * KIB
+"""Of bytes that are sure to come, so many are waited for at once; the kernel makes room for twice as many."""
 
 
 class TlsSocketChannel(Pipe):
@@ -43,6 +51,7 @@ class TlsSocketChannel(Pipe):
             sock.close()
             raise OSError(errno.ENOTCONN, f"the connection is gone: {error}") from error
         super().__init__(secured)
+        self._wakes_from = 1
 
     @property
     def peer_certificate(self) -> bytes | None:
@@ -77,8 +86,12 @@ class TlsSocketChannel(Pipe):
             else:
                 return
 
-    async def receive_into(self, buffer: memoryview) -> int:
-        """Fill at least one byte and what has arrived; 0 at the end. `OSError` if cut off."""
+    async def receive_into(self, buffer: memoryview, *, due: bool = False) -> int:
+        """Fill at least one byte and what has arrived; 0 at the end. `OSError` if cut off.
+
+        `due`: the far end has said that all of `buffer` comes. Where nothing has, the kernel wakes this task
+        once much of it has, instead of for every few packets.
+        """
         await self._take_turn()
         self._check_open()
         read = self._sock.read
@@ -89,6 +102,7 @@ class TlsSocketChannel(Pipe):
             except ssl.SSLWantReadError:
                 if filled:
                     break
+                self._wake_from(room - filled - RECORD if due else 1)
                 await self._wait(trio.lowlevel.wait_readable)
             except ssl.SSLWantWriteError:
                 if filled:
@@ -149,6 +163,17 @@ class TlsSocketChannel(Pipe):
                 await trio.lowlevel.wait_readable(self._sock)
             else:
                 return
+
+    def _wake_from(self, count: int) -> None:
+        """Have the socket count as readable from so many bytes on, or at its end (`SO_RCVLOWAT`, socket(7)).
+
+        Of a record that TLS has the beginning of, no more than `RECORD` bytes are in its hands: who waits for
+        that much less than is due never waits for what does not come. The last record wakes packet by packet.
+        """
+        count = max(1, min(count, WAKE_MAX))
+        if count != self._wakes_from:
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, count)
+            self._wakes_from = count
 
     def _tcp_info(self, fields: struct.Struct) -> tuple[int, ...]:
         try:

@@ -45,7 +45,7 @@ class Reader:
         self._start += filled
         while filled < length:
             if length - filled >= len(self._buffer):
-                count = await self._stream.receive_into(data[filled:])
+                count = await self._stream.receive_into(data[filled:], due=True)
                 if not count:
                     raise PeerError("lost", "the stream ended within a message")
                 filled += count

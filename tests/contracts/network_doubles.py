@@ -87,7 +87,7 @@ class MemoryStream:
                 await self._outgoing.put(bytes(part))
             self._broken = False
 
-    async def receive_into(self, buffer: memoryview) -> int:
+    async def receive_into(self, buffer: memoryview, *, due: bool = False) -> int:
         await trio.lowlevel.checkpoint()
         return await self._incoming.take(buffer)
 

@@ -48,7 +48,7 @@ class MemoryPeerStream:
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             raise PeerError("lost") from error
 
-    async def receive_into(self, buffer: memoryview) -> int:
+    async def receive_into(self, buffer: memoryview, *, due: bool = False) -> int:
         try:
             data = await self._stream.receive_some(len(buffer))
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
