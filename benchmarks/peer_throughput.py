@@ -1,19 +1,26 @@
-"""One node to one or several, on loopback: MB/s and CPU-seconds per GB, beside libtorrent in the same run.
+"""One node to one or several: MB/s and CPU-seconds per GB, beside libtorrent in the same run.
 
     python -m benchmarks.peer_throughput [--size-mib 512] [--rounds 3] [--json]
     python -m benchmarks.peer_throughput --receivers 8 --size-mib 128
+    python -m benchmarks.peer_throughput --link-mbit 100 --size-mib 64
 
 Each contender is a process that has a file of random bytes, and one or more that fetch, verify and
 write it over another file of that size, as into a slot, all on a file system in memory. (Into a new file,
 a third of the receiver's time is the kernel finding pages for it, whoever the contender.) Contenders take
-turns; medians are compared. Several receivers have the sender alone to take from, and begin together; their
-bytes are added up.
+turns; medians are compared. Several receivers begin together; their bytes are added up. Slipstream's have
+the sender alone to take from; libtorrent's hear of each other and exchange pieces, and where the name says
+"sender alone" they are kept from that.
+
+All are on loopback, or with `--link-mbit` (root only) in network namespaces, the sender behind a link of that
+rate whose packets have 1,500 bytes and come one by one (`benchmarks.rig.network`). What kernel threads do for
+the link is counted for whom they interrupt, if at all.
 
 - `slipstream`: TLS 1.3 both ways with device certificates, the wire codec, 16 wants in flight, SHA-256 of
   every piece before it is written. What runs over the stream is a `Workload` (`benchmarks.peer_workloads`):
   the agent's own connections, serving and storing, or the bare codec to compare with.
-- `libtorrent`: tuned (see `TUNED`), TCP only, one peer; v1 and v2 torrents, plain and with its RC4
-  encryption forced. It authenticates nobody. The fastest of its variants is what the goal is held against.
+- `libtorrent`: tuned (`benchmarks.peer_ends.TUNED`), TCP only, one peer; v1 and v2 torrents, plain and with
+  its RC4 encryption forced. It authenticates nobody. The fastest of its variants is what the goal is held
+  against; behind a link, where all are as fast as that, the one that takes the least processor time.
 
 Time runs from the first request to the last piece of the last receiver, verified and handed to the file. CPU
 is user and system time of all processes over the same span (threads included), per GB received.
@@ -23,189 +30,75 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
-import resource
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
-import trio
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from benchmarks.peer_workloads import PIECE, WORKLOADS, Workload
+from benchmarks.peer_workloads import PIECE, WORKLOADS
+from benchmarks.rig.network import SiteNetwork
+from benchmarks.rig.network import unavailable as no_network
 from coordinator.publishing.authority import FleetAuthority
-from p2p.adapters.identity import Credentials, load_credentials, make_key
-from p2p.adapters.tls import TlsTransport
-from p2p.content.digests import Digest, sha256
-from p2p.ports import PeerAddress
+from p2p.adapters.identity import make_key
+from p2p.content.digests import sha256
 
 CHILD_S_MAX = 60.0
 GOAL = 2.5
 """Times the bytes a second of the fastest rival, at no more processor time a byte."""
 
-TUNED: dict[str, Any] = {
-    # one peer on loopback, as fast as it goes
-    "enable_outgoing_utp": False,
-    "enable_incoming_utp": False,
-    "allow_multiple_connections_per_ip": True,
-    "max_out_request_queue": 4000,
-    "max_allowed_in_request_queue": 8000,
-    "request_queue_time": 10,
-    "whole_pieces_threshold": 60,
-    "send_buffer_watermark": 16 << 20,
-    "send_buffer_low_watermark": 1 << 20,
-    "send_buffer_watermark_factor": 200,
-    "send_socket_buffer_size": 4 << 20,
-    "recv_socket_buffer_size": 4 << 20,
-    "max_peer_recv_buffer_size": 16 << 20,
-    "max_queued_disk_bytes": 64 << 20,
-    "aio_threads": 2,
-    "hashing_threads": 2,
-    "unchoke_slots_limit": -1,
-    "no_atime_storage": True,
-    "ssrf_mitigation": False,
-    # nothing that is not the transfer
-    "enable_dht": False,
-    "enable_lsd": False,
-    "enable_upnp": False,
-    "enable_natpmp": False,
-    "alert_mask": 0,
-}
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where the processes run: what to put before the command of each, and where the sender listens."""
+
+    receivers: tuple[tuple[str, ...], ...]
+    sender: tuple[str, ...] = ()
+    host: str = "127.0.0.1"
+    link_mbit: int | None = None
+
+    @classmethod
+    def on_loopback(cls, receivers: int) -> Places:
+        return cls(((),) * receivers)
+
+    @classmethod
+    def across(cls, network: SiteNetwork) -> Places:
+        """The sender is where the origin would be, behind the link."""
+        receivers = tuple(device.prefix for device in network.devices)
+        link_mbit = network.rate_bit_s // 1_000_000
+        return cls(receivers, network.origin.prefix, network.origin.address, link_mbit)
 
 
-# Child processes: each prints one JSON line per step and reads commands on its standard input
-
-
-def _cpu() -> float:
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    return usage.ru_utime + usage.ru_stime
-
-
-def _say(**facts: object) -> None:
-    print(json.dumps(facts), flush=True)
-
-
-def slipstream_sender(directory: Path, workload: Workload) -> None:
-    """Child: serve the file to all who come."""
-
-    async def main() -> None:
-        workload.hold(directory / "source", _digests(directory))
-        transport = TlsTransport(_credentials(directory, "one"), time.time, host="127.0.0.1")
-        _say(port=transport.port)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(transport.serve, workload.serve)
-            await trio.to_thread.run_sync(sys.stdin.readline, abandon_on_cancel=True)
-            before = _cpu()
-            _say(ready=True)
-            await trio.to_thread.run_sync(sys.stdin.readline, abandon_on_cancel=True)
-            _say(cpu_s=_cpu() - before)
-            nursery.cancel_scope.cancel()
-
-    trio.run(main)
-
-
-def slipstream_fetcher(directory: Path, workload: Workload, port: int, target: Path) -> None:
-    """Child: fetch the file from the other one."""
-
-    async def main() -> None:
-        workload.make(target / "source", _digests(directory))
-        transport = TlsTransport(_credentials(directory, "two"), time.time, host="127.0.0.1")
-        stream = await transport.connect(PeerAddress("127.0.0.1", port))
-        _say(ready=True)
-        sys.stdin.readline()
-        clock, cpu = time.perf_counter(), _cpu()
-        await workload.fetch(stream)
-        _say(began=clock, ended=time.perf_counter(), cpu_s=_cpu() - cpu)
-        await stream.aclose()
-        transport.close()
-
-    trio.run(main)
-
-
-def _libtorrent_session(encrypted: bool) -> Any:
-    import libtorrent as lt
-
-    policy = lt.enc_policy.forced if encrypted else lt.enc_policy.disabled
-    return lt.session(
-        TUNED
-        | {
-            "listen_interfaces": "127.0.0.1:0",
-            "in_enc_policy": int(policy),
-            "out_enc_policy": int(policy),
-            "allowed_enc_level": int(lt.enc_level.rc4 if encrypted else lt.enc_level.plaintext),
-        }
-    )
-
-
-def _add(session: Any, torrent: Path, directory: Path, *, seeding: bool) -> Any:
-    import libtorrent as lt
-
-    parameters = lt.add_torrent_params()
-    parameters.ti = lt.torrent_info(str(torrent))
-    parameters.save_path = str(directory)
-    if seeding:
-        parameters.flags |= lt.torrent_flags.seed_mode
-    return session.add_torrent(parameters)
-
-
-def libtorrent_sender(directory: Path, torrent: Path, encrypted: bool) -> None:
-    """Child: seed the file."""
-    session = _libtorrent_session(encrypted)
-    handle = _add(session, torrent, directory, seeding=True)
-    while not (session.listen_port() and handle.status().is_seeding):
-        time.sleep(0.02)
-    _say(port=session.listen_port())
-    sys.stdin.readline()
-    before = _cpu()
-    _say(ready=True)
-    sys.stdin.readline()
-    _say(cpu_s=_cpu() - before)
-
-
-def libtorrent_fetcher(torrent: Path, encrypted: bool, port: int, target: Path) -> None:
-    """Child: download the file from the other one."""
-    import libtorrent as lt
-
-    session = _libtorrent_session(encrypted)
-    handle = _add(session, torrent, target, seeding=False)
-    states = lt.torrent_status.states
-    while handle.status().state in (states.checking_files, states.checking_resume_data):
-        time.sleep(0.005)
-    _say(ready=True)
-    sys.stdin.readline()
-    clock, cpu = time.perf_counter(), _cpu()
-    handle.connect_peer(("127.0.0.1", port))
-    while not handle.status().is_seeding:
-        time.sleep(0.005)
-    _say(began=clock, ended=time.perf_counter(), cpu_s=_cpu() - cpu)
-
-
-# The parent
-
-
-def run_slipstream(directory: Path, workload: str, receivers: int) -> dict[str, float]:
+def run_slipstream(directory: Path, workload: str, places: Places) -> dict[str, float]:
     """One transfer to each."""
-    return _run("slipstream", directory, [str(directory), "--workload", workload], receivers)
+    return _run("slipstream", directory, ["--workload", workload], places)
 
 
-def run_libtorrent(directory: Path, version: str, encrypted: bool, receivers: int) -> dict[str, float]:
-    """One transfer to each."""
-    common = [str(directory), "--torrent", str(directory / f"{version}.torrent")]
-    return _run("libtorrent", directory, common + (["--encrypted"] if encrypted else []), receivers)
+def run_libtorrent(
+    directory: Path, version: str, places: Places, *, encrypted: bool = False, alone: bool = False
+) -> dict[str, float]:
+    """One transfer to each; `alone`: receivers do not hear of each other."""
+    flags = [flag for flag, wanted in (("--encrypted", encrypted), ("--alone", alone)) if wanted]
+    torrent = ["--torrent", str(directory / f"{version}.torrent")]
+    return _run("libtorrent", directory, torrent + flags, places)
 
 
-def _run(contender: str, directory: Path, common: list[str], receivers: int) -> dict[str, float]:
+def _run(contender: str, directory: Path, options: list[str], places: Places) -> dict[str, float]:
     """A sender, and receivers that begin when all are ready."""
+    common = [str(directory), "--host", places.host, *options]
+    receivers = len(places.receivers)
     source = directory / "source"
     targets = [directory / f"receiver-{n}" for n in range(receivers)]
     for target in targets:
@@ -213,15 +106,15 @@ def _run(contender: str, directory: Path, common: list[str], receivers: int) -> 
         target.mkdir()
         _make_slot(target / "source", source.stat().st_size)
     with ExitStack() as stack:
-        sender = stack.enter_context(_child(f"{contender}-sender", *common))
+        sender = stack.enter_context(_child(places.sender, f"{contender}-sender", *common))
         port = _hear(sender)["port"]
         _tell(sender)
         _hear(sender)
         fetchers = [
             stack.enter_context(
-                _child(f"{contender}-fetcher", *common, "--port", str(port), "--target", str(target))
+                _child(prefix, f"{contender}-fetcher", *common, "--port", str(port), "--target", str(target))
             )
-            for target in targets
+            for prefix, target in zip(places.receivers, targets, strict=True)
         ]
         for fetcher in fetchers:
             _hear(fetcher)
@@ -255,8 +148,9 @@ def _same(one: Path, other: Path) -> None:
 
 
 @contextmanager
-def _child(role: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-m", "benchmarks.peer_throughput", "--role", role, "--directory", *arguments]
+def _child(prefix: tuple[str, ...], role: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-m", "benchmarks.peer_ends", "--role", role, "--directory", *arguments]
+    command = [*prefix, *command]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         watchdog = threading.Timer(CHILD_S_MAX, process.kill)
         watchdog.start()
@@ -298,10 +192,6 @@ def prepare(directory: Path, size: int) -> None:
     make_credentials(directory)
 
 
-def _digests(directory: Path) -> list[Digest]:
-    return [Digest(bytes.fromhex(line)) for line in (directory / "digests").read_text().split()]
-
-
 def _make_torrents(directory: Path, piece_size: int) -> None:
     import libtorrent as lt
 
@@ -323,17 +213,13 @@ def make_credentials(directory: Path) -> None:
         (directory / f"{device}.pem").write_bytes(certificate.public_bytes(Encoding.PEM))
 
 
-def _credentials(directory: Path, device: str) -> Credentials:
-    return load_credentials(directory / f"{device}.key", directory / f"{device}.pem", directory / "ca.pem")
-
-
 def measure(
-    size: int, rounds: int, workload: str, piece_size: int, directory: Path, receivers: int = 1
+    size: int, rounds: int, workload: str, piece_size: int, directory: Path, places: Places
 ) -> dict[str, Any]:
     """All contenders in turn, `rounds` times; medians per contender and our ratio to the fastest rival."""
     prepare(directory, size)
     contenders: dict[str, Callable[[], dict[str, float]]] = {
-        "slipstream": lambda: run_slipstream(directory, workload, receivers)
+        "slipstream": lambda: run_slipstream(directory, workload, places)
     }
     unavailable = None
     try:
@@ -341,10 +227,7 @@ def measure(
     except ImportError as error:
         unavailable = f"libtorrent: {error} (pip install libtorrent)"
     else:
-        for version in ("v1", "v2"):
-            for encrypted in (False, True):
-                name = f"libtorrent {version}{' encrypted' if encrypted else ''}"
-                contenders[name] = partial(run_libtorrent, directory, version, encrypted, receivers)
+        contenders |= _rivals(directory, places)
     runs: dict[str, list[dict[str, float]]] = {name: [] for name in contenders}
     for _ in range(rounds):
         for name, run in contenders.items():
@@ -358,13 +241,25 @@ def measure(
     return {
         "bytes": size,
         "rounds": rounds,
-        "receivers": receivers,
+        "receivers": len(places.receivers),
+        "link_mbit": places.link_mbit,
         "workload": workload,
         "medians": medians,
         "fastest_rival": fastest,
         "ratio": medians["slipstream"]["MB_per_s"] / rivals[fastest] if fastest else None,
         "goal": GOAL,
         "unavailable": unavailable,
+    }
+
+
+def _rivals(directory: Path, places: Places) -> dict[str, Callable[[], dict[str, float]]]:
+    ways: dict[str, dict[str, bool]] = {"": {}, " encrypted": {"encrypted": True}}
+    if len(places.receivers) > 1:
+        ways[" sender alone"] = {"alone": True}
+    return {
+        f"libtorrent {version}{name}": partial(run_libtorrent, directory, version, places, **way)
+        for version in ("v1", "v2")
+        for name, way in ways.items()
     }
 
 
@@ -376,37 +271,27 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--receivers", type=int, default=1)
     parser.add_argument("--workload", choices=sorted(WORKLOADS), default="links")
+    parser.add_argument("--link-mbit", type=int, metavar="N", help="behind a link of N Mbit/s (root only)")
     parser.add_argument("--torrent-piece-kib", type=int, default=1024)
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--role", help=argparse.SUPPRESS)
-    parser.add_argument("--directory", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--target", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--torrent", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--encrypted", action="store_true", help=argparse.SUPPRESS)
-    parser.add_argument("--port", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    workload = WORKLOADS[options.workload]()
-    match options.role:
-        case "slipstream-sender":
-            slipstream_sender(options.directory, workload)
-        case "slipstream-fetcher":
-            slipstream_fetcher(options.directory, workload, options.port, options.target)
-        case "libtorrent-sender":
-            libtorrent_sender(options.directory, options.torrent, options.encrypted)
-        case "libtorrent-fetcher":
-            libtorrent_fetcher(options.torrent, options.encrypted, options.port, options.target)
-        case _:
-            in_memory = "/dev/shm" if Path("/dev/shm").is_dir() else None
-            with tempfile.TemporaryDirectory(dir=in_memory) as directory:
-                result = measure(
-                    options.size_mib << 20,
-                    options.rounds,
-                    options.workload,
-                    options.torrent_piece_kib << 10,
-                    Path(directory),
-                    options.receivers,
+    in_memory = "/dev/shm" if Path("/dev/shm").is_dir() else None
+    with ExitStack() as stack:
+        places = Places.on_loopback(options.receivers)
+        if options.link_mbit is not None:
+            least = math.ceil(8 * 1.05 * (options.size_mib << 20) * options.receivers / CHILD_S_MAX / 1e6)
+            if options.link_mbit <= least:
+                parser.error(
+                    f"--link-mbit: more than {least}, or it takes {CHILD_S_MAX:g} s: --size-mib less"
                 )
-            print(json.dumps(result, indent=2) if options.json else _table(result))
+            if reason := no_network():
+                parser.error(f"--link-mbit: {reason}")
+            network = SiteNetwork(devices=options.receivers, rate_bit_s=options.link_mbit * 1_000_000)
+            places = Places.across(stack.enter_context(network))
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=in_memory)))
+        size, piece_size = options.size_mib << 20, options.torrent_piece_kib << 10
+        result = measure(size, options.rounds, options.workload, piece_size, directory, places)
+    print(json.dumps(result, indent=2) if options.json else _table(result))
 
 
 def _cpu_both(median: dict[str, float]) -> float:
@@ -420,12 +305,14 @@ def _table(result: dict[str, Any]) -> str:
         lines.append(f"{name:24}{median['MB_per_s']:8.0f}{sent:16.2f}{received:10.2f}")
     if result["ratio"] is None:
         lines.append(result["unavailable"])
-    else:
-        ours, rival = (_cpu_both(result["medians"][who]) for who in ("slipstream", result["fastest_rival"]))
-        lines.append(
-            f"slipstream is {result['ratio']:.2f} x {result['fastest_rival']} (goal {result['goal']:g}),"
-            f" at {ours / rival:.2f} x its processor time per GB of both ends (goal 1)"
-        )
+        return "\n".join(lines)
+    cpu = {name: _cpu_both(median) for name, median in result["medians"].items()}
+    ours, fastest = cpu.pop("slipstream"), result["fastest_rival"]
+    least = min(cpu, key=lambda name: cpu[name])
+    ratio = f"{result['ratio']:.2f} x {fastest} (goal {result['goal']:g}), at {ours / cpu[fastest]:.2f} x its"
+    if result["link_mbit"] is not None:
+        ratio = f"as fast as the link at best, at {ours / cpu[least]:.2f} x {least}'s"
+    lines.append(f"slipstream is {ratio} processor time per GB of both ends (goal 1)")
     return "\n".join(lines)
 
 

@@ -33,7 +33,7 @@ from pathlib import Path
 import click
 import trio
 
-from benchmarks.peer_throughput import prepare, run_slipstream
+from benchmarks.peer_throughput import Places, prepare, run_slipstream
 from benchmarks.peer_workloads import PIECE
 from benchmarks.rig.processes import until
 
@@ -174,7 +174,7 @@ def measure(size: int, rounds: int, directory: Path) -> list[Cost]:
     gigabytes = size / 1e9
 
     def agent() -> tuple[float, float]:
-        found = run_slipstream(directory, "links", 1)
+        found = run_slipstream(directory, "links", Places.on_loopback(1))
         return found["send_cpu_s_per_GB"] * gigabytes, found["receive_cpu_s_per_GB"] * gigabytes
 
     ways: dict[str, Callable[[], tuple[float, float]]] = {
