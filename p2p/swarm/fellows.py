@@ -69,22 +69,22 @@ class Fellows:
 
     def _introduce(self, peer: Peer, remote: RemoteImage, image: Digest) -> None:
         members = [(p, r.participant) for p, r in self._context.remotes(image) if r.participant is not None]
-        others = [(p, who) for p, who in reversed(members) if p is not peer and p.is_addressed][:NAMED_MAX]
+        others = [(p, who) for p, who in reversed(members) if p is not peer and p.address][:NAMED_MAX]
         me = remote.participant
         if me is None or not others:
             return
         if not me.complete:
             self._name(peer, image, others)
         for other, who in others:
-            if not who.complete and peer.is_addressed:
+            if not who.complete and peer.address is not None:
                 self._name(other, image, [(peer, me)])
 
     def _name(self, to: Peer, image: Digest, others: Iterable[tuple[Peer, Participant]]) -> None:
         """The addresses come first, so that whoever hears who they are can reach them."""
         claims, addresses = [], []
         for peer, who in others:
-            assert peer.hello is not None
-            addresses.append((peer.device, peer.host, peer.hello.port))
+            assert peer.address is not None
+            addresses.append(peer.address)
             claims.append(m.Claim(who.device, 0, who.base, who.wan, who.weight, who.complete, None, ()))
         self._context.send(to.device, m.Peers(tuple(addresses)))
         self._context.send(to.device, m.Hearsay(image, tuple(claims)))

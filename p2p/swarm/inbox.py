@@ -139,7 +139,7 @@ class Inbox:
         elif peer.hello is not None:
             self._context.disconnect(peer.device, "protocol")
         else:
-            peer.hello = message
+            peer.greeted(message)
             self._introduce(peer)
             self._uplinks.greet(peer.device)
             self._relay.met(peer.device)
@@ -151,13 +151,12 @@ class Inbox:
         Devices of different sites part with each other; a carrier is told of those that it visits.
         """
         assert peer.hello is not None  # it has just come
-        site, known = peer.hello.site, []
+        site, known = peer.hello.site, list[tuple[str, str, int]]()
         for other in reversed(self._context.peers.values()):
-            hello = other.hello
-            if other is not peer and hello is not None and other.is_addressed:
-                if hello.site != site and not peer.is_carrier:
+            if (address := other.address) is not None and other is not peer:
+                if not peer.is_carrier and (other.hello is None or other.hello.site != site):
                     continue
-                known.append((other.device, other.host, hello.port))
+                known.append(address)
                 if len(known) == limits.PEER_EXCHANGE_MAX:
                     break
         if known:

@@ -167,6 +167,7 @@ class Peer:
     `parted_for`: why this node parted with it, or what the peer said when it did. `abroad`: its leases on
     images that this node is not at, by slot, and when each was last heard of. `parts`: as what it was told
     that this node takes pieces (a name in `parts.PART_SIZES`). `is_carrier`: it may visit any site.
+    `address`: device, host and port, once it has said hello, by which others can be told where it is.
     """
 
     device: str
@@ -174,6 +175,7 @@ class Peer:
     host: str = ""
     is_carrier: bool = False
     hello: Hello | None = None
+    address: tuple[str, str, int] | None = None
     next_request: int = 0
     asked: dict[int, Asked] = field(default_factory=dict)
     images: dict[Digest, RemoteImage] = field(default_factory=dict)
@@ -211,10 +213,11 @@ class Peer:
                 del self.abroad[next(iter(self.abroad))]
             self.abroad[image, slot] = heard_at
 
-    @property
-    def is_addressed(self) -> bool:
-        """Whether others can be told where it is (an address with a zone, RFC 4007, is of no use to them)."""
-        return bool(self.host and self.hello is not None and self.hello.port) and "%" not in self.host
+    def greeted(self, hello: Hello) -> None:
+        """It has said hello (an address with a zone, RFC 4007, is of no use to others)."""
+        self.hello = hello
+        if self.host and hello.port and "%" not in self.host:
+            self.address = self.device, self.host, hello.port
 
     def claim(self, remote: RemoteImage, pack: Digest, bitmap: bytearray) -> bool:
         """Remember the bitmap of an unknown pack; False if that is more than a peer may make us keep."""

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 __all__ = ["VIOLATIONS_MAX", "Checks", "run_checked"]
 
+Fed = Callable[["Device", e.Event, list[e.Action]], None]
+
 VIOLATIONS_MAX = 100
 """So many violations of a run are told; a broken rule is often broken again at once."""
 
@@ -52,6 +54,7 @@ class Checks(Observer):
         self.carried = CarriedRule()
         self.cargo = CargoRule()
         self.revoked = RevokedRule()
+        self._fed = self._by_what(revoked=False)
 
     @property
     def amplification(self) -> float | None:
@@ -74,6 +77,12 @@ class Checks(Observer):
         ]
         return sorted(found, key=lambda v: v.at_s)[:VIOLATIONS_MAX]
 
+    def _by_what(self, *, revoked: bool) -> dict[type, tuple[Fed, ...]]:
+        """Which rules are told of each kind of event; the one of the revoked once there are such."""
+        rules = [self.liveness, self.ledgers, self.wan, self.budget, self.carried, self.cargo]
+        heeding = [*rules, self.revoked] if revoked else rules
+        return {what: tuple(r.fed for r in heeding if r.heeds and what in r.heeds) for what in self.heeds}
+
     def begun(self, world: World) -> None:
         rules = self.safety, self.wan, self.ledgers, self.liveness, self.budget, self.quota, self.revoked
         for rule in rules:
@@ -93,23 +102,13 @@ class Checks(Observer):
 
     def barred(self, device: Device, devices: frozenset[str]) -> None:
         self.revoked.barred(device, devices)
+        if devices:
+            self._fed = self._by_what(revoked=True)
 
     def fed(self, device: Device, event: e.Event, actions: list[e.Action]) -> None:
         what = type(event.message) if type(event) is e.Received else type(event)
-        if what in Liveness.heeds:
-            self.liveness.fed(device, event, actions)
-        if what in LedgerRule.heeds:
-            self.ledgers.fed(device, event, actions)
-        if what in WanRule.heeds:
-            self.wan.fed(device, event, actions)
-        if what in BudgetRule.heeds:
-            self.budget.fed(device, event, actions)
-        if what in CarriedRule.heeds:
-            self.carried.fed(device, event, actions)
-        if what in CargoRule.heeds:
-            self.cargo.fed(device, event, actions)
-        if what in RevokedRule.heeds:
-            self.revoked.fed(device, event, actions)
+        for fed in self._fed.get(what, ()):
+            fed(device, event, actions)
 
     def sent(self, source: str, target: str, message: m.Piece | m.Blob) -> None:
         self.ledgers.sent(source, target, message)

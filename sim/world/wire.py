@@ -112,11 +112,12 @@ def _hearsay(message: m.Hearsay) -> int:
 
 
 def _claim(claim: m.Claim) -> int:
-    digests = (1 if claim.base is None else _DIGEST) + (1 if claim.pack is None else _DIGEST)
-    leases = _array(len(claim.leases))
-    for span in claim.leases:
+    device, age, base, _, weight, _, pack, spans = claim
+    leases = _array(len(spans))
+    for span in spans:
         leases += 1 + _ints(span)
-    return 1 + _str(claim.device) + _int(claim.age) + _int(claim.weight) + 2 + digests + leases
+    digests = (1 if base is None else _DIGEST) + (1 if pack is None else _DIGEST)
+    return 1 + _str(device) + _int(age) + _int(weight) + 2 + digests + leases
 
 
 def _uplink(message: m.Uplink) -> int:
