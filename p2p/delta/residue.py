@@ -11,6 +11,8 @@ is compressed in the patch and lies plain in the target: nothing of that stands 
 
 from __future__ import annotations
 
+from typing import Any
+
 from p2p.content.digests import Buffer
 from p2p.content.limits import KIB
 from p2p.delta.compression import zstd_library
@@ -65,5 +67,5 @@ def restore(residue: Buffer, target: Buffer, size: int) -> bytes:
     return stored
 
 
-def _prefix(zstd: object, target: Buffer) -> object:
-    return zstd.ZstdDict(target, is_raw=True).as_prefix  # type: ignore[attr-defined]
+def _prefix(zstd: Any, target: Buffer) -> object:
+    return zstd.ZstdDict(target, is_raw=True).as_prefix

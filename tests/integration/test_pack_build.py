@@ -138,7 +138,7 @@ def stub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> object:
     """Makes a child module that does `action` when asked for a patch of `codec`."""
 
     def make(action: str, codec: Codec) -> str:
-        source = STUB.format(action=action, codec=int(codec), path=[os.getcwd()])  # noqa: PTH109
+        source = STUB.format(action=action, codec=int(codec), path=[os.getcwd()])  # noqa: PTH109 (text)
         (tmp_path / "odd_child.py").write_text(source)
         monkeypatch.setenv("PYTHONPATH", str(tmp_path))
         return "odd_child"

@@ -419,7 +419,7 @@ def snapshot_of(directory: Path) -> dict[str, bytes]:
     return {str(p.relative_to(directory)): p.read_bytes() for part in parts for p in sorted(part.iterdir())}
 
 
-class Cut(Exception):  # noqa: N818
+class Cut(Exception):  # noqa: N818 (a power cut, no error)
     """The machine stops here."""
 
 

@@ -8,6 +8,7 @@ import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import hdiffpatch
 import pytest
@@ -77,8 +78,9 @@ class Device:
         """Use one; what was stored comes before."""
         await self.deltas.use(self.making, e.UseDelta(TASK.image, NAME, 0, 0, 4, payload, "d9"))
         used = self.told.pop()
-        assert used == e.DeltaUsed(TASK.image, 0, "d9", len(payload), used.verdict)  # type: ignore[union-attr]
-        return used.verdict  # type: ignore[union-attr, no-any-return]  # made by now
+        assert isinstance(used, e.DeltaUsed)
+        assert used == e.DeltaUsed(TASK.image, 0, "d9", len(payload), used.verdict)
+        return used.verdict
 
     @property
     def stored(self) -> list[int]:
@@ -97,7 +99,7 @@ def device(tmp_path: Path) -> Device:
     return Device(tmp_path)
 
 
-def delta_to(target: bytes, *, base: bytes = BASE, **changed: object) -> bytes:
+def delta_to(target: bytes, *, base: bytes = BASE, **changed: Any) -> bytes:
     """A payload that makes `target`, of the whole base."""
     made = hdiffpatch.diff(base, target, None)
     found = PeerDelta(
@@ -110,7 +112,7 @@ def delta_to(target: bytes, *, base: bytes = BASE, **changed: object) -> bytes:
         len(made),
         made,
     )
-    return encode(replace(found, **changed))  # type: ignore[arg-type]
+    return encode(replace(found, **changed))
 
 
 # For peers

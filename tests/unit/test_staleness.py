@@ -220,8 +220,8 @@ def test_an_overlay_reads_through_and_writes_in_order() -> None:
     assert list(overlay.names()) == ["a", "c"]
     assert below.values == {"a": b"1", "b": b"1"}
     seen: list[tuple[str, bytes | None]] = []
-    below.write = lambda name, value: seen.append((name, value))  # type: ignore[method-assign]
-    below.delete = lambda name: seen.append((name, None))  # type: ignore[method-assign]
+    below.write = lambda name, value: seen.append((name, value))  # type: ignore[method-assign]  # to see it
+    below.delete = lambda name: seen.append((name, None))  # type: ignore[method-assign]  # to see it
     overlay.commit()
     assert seen == [("c", b"2"), ("a", None), ("a", b"3"), ("b", None)]
 

@@ -19,7 +19,7 @@ IMAGE = 100_000_000
 
 def pack(base: bytes | None, size: int) -> PackRef:
     name = sha256(b"%r %d" % (base, size))
-    return PackRef(base, ObjectRef(name, 0), ObjectRef(sha256(name), size))  # type: ignore[arg-type]
+    return PackRef(base, ObjectRef(name, 0), ObjectRef(sha256(name), size))  # type: ignore[arg-type]  # any will do
 
 
 def site(mine: int, yours: int) -> list[Participant]:

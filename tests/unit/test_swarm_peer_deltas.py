@@ -220,7 +220,7 @@ def test_a_base_that_is_written_over_is_taken_back() -> None:
 
 def asker(**changes: PeerDeltas | Digest | Weights | None) -> Bench:
     """A node that has the full pack's index already, from a peer that has gone."""
-    found = settled(bench(makes=False, **changes))  # type: ignore[arg-type]
+    found = settled(bench(makes=False, **changes))  # type: ignore[arg-type]  # each as `bench` has it
     found.join("first", None, complete=False, deltas=False)
     found.pass_time(3.0)
     found.feed(e.PeerLost("first"))

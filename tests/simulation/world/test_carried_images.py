@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -116,8 +117,8 @@ def test_a_hostile_device_at_the_station_gets_nothing_wrong_into_the_hold() -> N
 def test_a_van_that_takes_along_more_than_it_may_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     real = Carrying.__init__
 
-    def greedy(carrying: Carrying, quota: int, *rest: object) -> None:
-        real(carrying, 100 * quota, *rest)  # type: ignore[arg-type]
+    def greedy(carrying: Carrying, quota: int, *rest: Any) -> None:
+        real(carrying, 100 * quota, *rest)
 
     monkeypatch.setattr(Carrying, "__init__", greedy)
     outcome = run_checked(scene(cargo=SIZE // 2), 1)

@@ -22,6 +22,7 @@ from sim.scenario.model import (
     Wan,
 )
 from sim.world import World
+from sim.world.device import Device
 from tests.simulation.world.scenes import RATE, SIZE, depot
 
 
@@ -104,14 +105,14 @@ def test_a_link_that_becomes_metered_is_left_to_others_from_then_on() -> None:
         chosen.append((busiest, busiest.frames_wan))
         busiest.feed(e.WeightChanged(0))
 
-    chosen: list[tuple[object, int]] = []
+    chosen: list[tuple[Device, int]] = []
     world.kernel.at(5.0, metered)
     outcome = world.run()
     assert {d.state for d in outcome.devices} == {"committed"}
     ((device, before),) = chosen
     policy = scene.policy
-    assert device.frames_wan - before <= policy.fetches_max * policy.run_bytes  # type: ignore[attr-defined]
-    assert device.frames_wan < SIZE / 2  # type: ignore[attr-defined]
+    assert device.frames_wan - before <= policy.fetches_max * policy.run_bytes
+    assert device.frames_wan < SIZE / 2
     assert outcome.amplification is not None
     assert outcome.amplification <= 1.05
 

@@ -50,7 +50,7 @@ def test_small_requests_wait_for_each_other_but_not_for_long() -> None:
     pool = Pool(kernel)
     begun: list[tuple[str, bool, float]] = []
     for name in ("one", "two", "three"):
-        pool.turn(lambda mine, name=name: begun.append((name, mine, kernel.now)))  # type: ignore[misc]
+        pool.turn(lambda mine, name=name: begun.append((name, mine, kernel.now)))  # type: ignore[misc]  # a lambda has no types
     after(kernel, 1.0)
     pool.end_turn()
     after(kernel, TURN_S)
