@@ -26,7 +26,7 @@ from p2p.ports import PeerAddress, PeerIdentity, PeerStream, Transport
 from p2p.swarm import messages as m
 from p2p.swarm import wire
 from p2p.swarm.events import PeerConnected, PeerLost, PieceSent, Received, Serve
-from p2p.swarm.neighbours import KNOWN_MAX, Neighbours
+from p2p.swarm.neighbours import KNOWN_MAX, LISTEN_S, Neighbours
 from p2p.swarm.parts import PART_SIZES, Assembly, in_parts
 
 log = logging.getLogger(__name__)
@@ -334,11 +334,18 @@ class PeerLinks:
         """Accept and keep connections until cancelled."""
         async with trio.open_nursery() as self._nursery:
             self._nursery.start_soon(self._call)
+            self._nursery.start_soon(self._listen)
             task_status.started()
             try:
                 await self._transport.serve(self._accepted)
             finally:
                 self._nursery.cancel_scope.cancel()
+
+    async def _listen(self) -> None:
+        """Dial few until there was time to hear of those who are here."""
+        await trio.sleep(LISTEN_S)
+        self._neighbours.listened()
+        self._look_again()
 
     async def _accepted(self, stream: PeerStream) -> None:
         await self._keep(stream, stream.identity.device)

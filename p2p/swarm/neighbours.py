@@ -6,8 +6,10 @@ dial it, and who comes earlier in the order displaces who comes last. So it does
 node hears of whom first: a segment whose devices would be enough for each other does not fill up with them,
 and what comes of it is a pseudo-random graph over all, which is connected almost surely (each node with
 its k nearest by random distances, k well over the logarithm of their number). Where there are few devices
-everybody keeps everybody. Fellows (`fellows`) come before all others, for a part of the connections. Not
-for whom to tell what (`announcements`, `hearsay`).
+everybody keeps everybody. Who has just started hears of others in no order, so it listens for a while and
+dials few: most of what comes first of those that it happens to have heard of would soon have to make room.
+Fellows (`fellows`) come before all others, for a part of the connections. Not for whom to tell what
+(`announcements`, `hearsay`).
 
 A device could choose a name that is near to another's, at a fleet that lets it; so what a node believes
 never depends on how many of its neighbours say it.
@@ -22,13 +24,21 @@ from collections.abc import Collection
 KNOWN_MAX = 2048
 """How many devices are remembered; of more, those that come first and can be reached."""
 
+LISTEN_S = 0.75
+"""How long a node listens after its start: what it asked by multicast DNS is answered (RFC 6762, 6)."""
+
+LISTENING_PART = 4
+"""While a node listens it dials the first that it hears of, for this part of its connections."""
+
 
 class Neighbours:
-    """Of one node, which keeps `most` connections."""
+    """Of one node, which keeps `most` connections. It listens until it `listened`."""
 
     def __init__(self, device: str, most: int) -> None:
         self._device = device
         self._most = most
+        self._first: set[str] | None = set()
+        """While it listens: whom it dials meanwhile."""
         self._order: list[tuple[bytes, str]] = []
         self._known: dict[str, bytes] = {}
         self._places: dict[str, bytes] = {}
@@ -39,10 +49,16 @@ class Neighbours:
         self._last: tuple[bytes, str] | None = None
         """Of those that are dialled; None: to be found out."""
 
+    def listened(self) -> None:
+        """It has had the time (`LISTEN_S`) to hear of those around it."""
+        self._first = None
+
     def heard(self, device: str) -> None:
         """Somebody names a device."""
         if device in self._known or device == self._device:
             return
+        if self._first is not None and len(self._known) < max(1, self._most // LISTENING_PART):
+            self._first.add(device)
         self._known[device] = pair_order(self._device, device, b"neighbours\0")
         place = self._places[device] = b"" if device in self._fellows else self._known[device]
         insort(self._order, (place, device))
@@ -97,6 +113,8 @@ class Neighbours:
 
     def wants(self, device: str) -> bool:
         """Whether this node dials a device that it has heard of."""
+        if self._first is not None:
+            return device in self._first
         if len(self._known) <= self._most:
             return True
         place = self._places.get(device)
@@ -104,6 +122,8 @@ class Neighbours:
 
     def wanted(self) -> set[str]:
         """All whom it dials, of those that it has heard of."""
+        if self._first is not None:
+            return set(self._first)
         if len(self._known) <= self._most:
             return set(self._known)
         return {device for _, device in self._order[: bisect_right(self._order, self._last_wanted())]}

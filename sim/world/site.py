@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from random import Random
 from typing import TYPE_CHECKING
 
+from p2p.swarm.neighbours import LISTEN_S
 from sim.scenario.model import Lan, SiteGroup
 from sim.world.network import Connection, LocalNet, Node
 from sim.world.uplink import Uplink
@@ -101,9 +102,14 @@ class Site:
     def discover(self, device: Device | Hostile) -> None:
         """A device is here (again): it and its neighbours find each other after a moment."""
         low, high = MULTICAST_S
-        self.world.kernel.after(
-            low + (high - low) * self._rng.random(), self._dial_neighbours, device, device.life
-        )
+        kernel = self.world.kernel
+        kernel.after(low + (high - low) * self._rng.random(), self._dial_neighbours, device, device.life)
+        kernel.after(LISTEN_S, self._listened, device, device.life)
+
+    def _listened(self, device: Device | Hostile, life: int) -> None:
+        if device.life == life and device.up:
+            device.neighbours.listened()
+            self._dial_some(device, [self.world.devices[name] for name in sorted(device.neighbours.wanted())])
 
     def _dial_neighbours(self, device: Device | Hostile, life: int) -> None:
         if device.life != life or not device.up:

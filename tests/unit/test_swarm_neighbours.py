@@ -9,12 +9,19 @@ import pytest
 from p2p.swarm.neighbours import KNOWN_MAX, Neighbours, pair_order
 
 
+def started(device: str, most: int) -> Neighbours:
+    """Of a node that started a while ago."""
+    node = Neighbours(device, most)
+    node.listened()
+    return node
+
+
 class Graph:
     """Devices that hear of each other and connect as their `Neighbours` say."""
 
     def __init__(self, devices: Iterable[str], most: int) -> None:
         self.most = most
-        self.nodes = {d: Neighbours(d, most) for d in devices}
+        self.nodes = {d: started(d, most) for d in devices}
         self.links: dict[str, set[str]] = {d: set() for d in self.nodes}
 
     def hear(self, device: str, others: Iterable[str]) -> None:
@@ -90,7 +97,7 @@ def test_segments_that_filled_up_before_they_heard_of_each_other_are_connected_i
 
 def test_the_order_of_hearing_makes_no_difference() -> None:
     names = [f"d{n}" for n in range(100)]
-    first, second = Neighbours("me", 12), Neighbours("me", 12)
+    first, second = started("me", 12), started("me", 12)
     for name in names:
         first.heard(name)
     for name in reversed(names):
@@ -101,8 +108,29 @@ def test_the_order_of_hearing_makes_no_difference() -> None:
     assert not first.wants("unheard-of")
 
 
+def test_who_has_just_started_dials_few_until_it_has_listened() -> None:
+    """Of the first that it hears of it would dial all, and those it hears of next would displace them."""
+    node = Neighbours("me", 12)
+    names = [f"d{n}" for n in range(100)]
+    for name in names:
+        node.heard(name)
+    assert [name for name in names if node.wants(name)] == names[:3]
+    assert node.wanted() == set(names[:3])
+    node.listened()
+    assert len(node.wanted()) == 8
+    assert node.wanted() == {name for name in names if node.wants(name)}
+
+
+def test_few_are_all_dialled_at_once() -> None:
+    node = Neighbours("me", 12)
+    for name in ("one", "two", "three"):
+        node.heard(name)
+        assert node.wants(name)
+    assert node.wanted() == {"one", "two", "three"}
+
+
 def test_who_cannot_be_reached_takes_no_place_until_it_is_met() -> None:
-    node = Neighbours("me", 6)
+    node = started("me", 6)
     names = [f"d{n}" for n in range(50)]
     for name in names:
         node.heard(name)
@@ -116,7 +144,7 @@ def test_who_cannot_be_reached_takes_no_place_until_it_is_met() -> None:
 
 
 def test_a_newcomer_displaces_only_who_comes_after_it() -> None:
-    node = Neighbours("me", 2)
+    node = started("me", 2)
     ranked = sorted((f"d{n}" for n in range(5)), key=lambda d: pair_order("me", d, b"neighbours\0"))
     assert node.displaced(ranked[1], [ranked[0], ranked[3]]) == ranked[3]
     assert node.displaced(ranked[4], [ranked[0], ranked[3]]) is None
@@ -124,7 +152,7 @@ def test_a_newcomer_displaces_only_who_comes_after_it() -> None:
 
 
 def test_no_more_are_remembered_than_a_bound() -> None:
-    node = Neighbours("me", 4)
+    node = started("me", 4)
     for n in range(KNOWN_MAX + 100):
         node.heard(f"d{n}")
     assert len(node._known) == len(node._order) == KNOWN_MAX
@@ -137,7 +165,7 @@ def test_both_ends_of_a_pair_have_one_place() -> None:
 
 def test_names_that_lead_nowhere_are_forgotten_before_a_device_that_is_there() -> None:
     """Whoever chooses names can have as many as it likes come before all others."""
-    node = Neighbours("me", 6)
+    node = started("me", 6)
     names = sorted(
         (f"n{n}" for n in range(KNOWN_MAX + 9)), key=lambda d: pair_order("me", d, b"neighbours\0")
     )
@@ -153,7 +181,7 @@ def test_names_that_lead_nowhere_are_forgotten_before_a_device_that_is_there() -
 
 def full(device: str, most: int, others: int) -> tuple[Neighbours, list[str]]:
     """A node that has heard of many, and these from the first to the last in its order."""
-    node = Neighbours(device, most)
+    node = started(device, most)
     names = [f"d{n}" for n in range(others)]
     for name in names:
         node.heard(name)
