@@ -5,6 +5,11 @@ each piece of news goes at once to a part of the peers only (gateways, and the f
 order of pairs, which is the same from both ends), and pieces spread through those from node to node.
 All others are told in turn, a few each second, so that nobody depends on the part that chance gave it.
 Whoever is known to have a piece is not told of it.
+
+Most of what is told in a large site is no news where it arrives, as it came by another way, and costs each
+device a wake-up. So, as in the Trickle algorithm (RFC 6206), each gathers for a time that differs, says
+nothing at once of what enough of its peers have said meanwhile that they have, and goes round more slowly
+while nobody asks for what it was told in turn.
 """
 
 from __future__ import annotations
@@ -15,40 +20,66 @@ from p2p.content import limits
 from p2p.content.digests import Digest
 from p2p.swarm import messages as m
 from p2p.swarm.context import Context
+from p2p.swarm.holders import Holders
 from p2p.swarm.neighbours import pair_order
-from p2p.swarm.peer import Peer, RemoteImage
+from p2p.swarm.peer import Peer, PieceKey, RemoteImage
 from p2p.swarm.wire import pack_bitmap
 
 CROWD = 12
-"""With more peers than this in an image, news goes to `EAGER` of them at once, gathered for twice as long."""
+"""With more peers than this in an image, news goes to `EAGER` of them at once, gathered for longer."""
+
+GATHERED = (2, 10)
+"""So many times as long, by chance, is news gathered in a large site."""
 
 EAGER = 8
 """How many peers are told at once in a large site, gateways not counted."""
 
-TURN_S, TURN_PEERS = 2.0, 3
-"""So often, so many of the others are told all that they were not told yet."""
+KNOWN = 4
+"""What so many peers say that they have, nobody has to be told at once (RFC 6206's redundancy constant)."""
+
+TURN_S, TURN_PEERS = (2.0, 8.0), 3
+"""So often, so many of the others are told all that they were not told yet: the first time while somebody
+asks for what it was told so, twice as long each time that nobody does, up to the second."""
 
 
 class Announcements:
     """What one node tells of one image; `due_at` is when `step` has something to do."""
 
-    def __init__(self, context: Context, image: Digest) -> None:
+    def __init__(self, context: Context, image: Digest, holders: Holders) -> None:
         self._context = context
         self._image = image
+        self._holders = holders
         self._log: dict[Digest, list[int]] = {}
         self.due_at: float | None = None
+        self._fresh: list[PieceKey] = []
         self._fresh_at: float | None = None
         self._turn_at: float | None = None
         self._turn = 0
+        self._turn_s = TURN_S[0]
+        self._told_in_turn: set[str] = set()
+        """In the last turn: nobody else may have told them."""
         self._eager: tuple[int, list[str]] | None = None
 
     def add(self, pack: Digest, number: int) -> None:
         """This node has begun to serve a piece."""
         self._log.setdefault(pack, []).append(number)
+        self._fresh.append((pack, number))
         if self._fresh_at is None:
-            crowded = len(self._context.members(self._image)) > CROWD
-            self._fresh_at = self._context.now + self._context.policy.have_batch_s * (2 if crowded else 1)
+            context, times = self._context, 1.0
+            if len(context.members(self._image)) > CROWD:
+                least, most = GATHERED
+                times = least + (most - least) * context.rng.random()
+            self._fresh_at = context.now + times * context.policy.have_batch_s
             self._set_due()
+
+    def asked(self, device: str) -> None:
+        """A peer asks for a piece: if it was told in turn, it may depend on that."""
+        if device in self._told_in_turn:
+            self._told_in_turn.clear()
+            self._turn_s = TURN_S[0]
+            if self._turn_at is not None:
+                self._turn_at = min(self._turn_at, self._context.now + self._turn_s)
+                self._set_due()
 
     def tell_all(
         self, pack: Digest, pieces: set[int], total: int, to: Iterable[tuple[Peer, RemoteImage]]
@@ -66,7 +97,7 @@ class Announcements:
             return
         if self._fresh_at is not None and (at_once or now >= self._fresh_at):
             self._fresh_at = None
-            self._tell_first(gateways)
+            self._tell_first(gateways, at_once=at_once)
         if self._turn_at is not None and now >= self._turn_at:
             self._turn_at = None
             self._tell_in_turn()
@@ -83,28 +114,35 @@ class Announcements:
         times = [at for at in (self._fresh_at, self._turn_at) if at is not None]
         self.due_at = min(times, default=None)
 
-    def _tell_first(self, gateways: Iterable[str]) -> None:
-        members = self._context.members(self._image)
+    def _tell_first(self, gateways: Iterable[str], *, at_once: bool) -> None:
+        members, count = self._context.members(self._image), self._holders.count
+        fresh, self._fresh = self._fresh, []
         if len(members) <= CROWD:
             for device, (_, remote) in members.items():
                 self._tell(device, remote)
             return
-        for device in dict.fromkeys([*self._first(), *gateways]):
+        first = self._first() if at_once or any(count(key) < KNOWN for key in fresh) else []
+        for device in dict.fromkeys([*first, *gateways]):
             if (found := members.get(device)) is not None:
                 self._tell(device, found[1])
         if self._turn_at is None:
-            self._turn_at = self._context.now + TURN_S
+            self._turn_at = self._context.now + self._turn_s
 
     def _tell_in_turn(self) -> None:
         """The next few that lack something, going round."""
         members = list(self._context.members(self._image).items())
         told = 0
+        self._told_in_turn.clear()
         for n in range(len(members)):
             device, (_, remote) = members[(self._turn + n) % len(members)]
-            told += self._tell(device, remote)
+            if not self._tell(device, remote):
+                continue
+            self._told_in_turn.add(device)
+            told += 1
             if told == TURN_PEERS:
                 self._turn = (self._turn + n + 1) % len(members)
-                self._turn_at = self._context.now + TURN_S
+                self._turn_s = min(TURN_S[1], 2 * self._turn_s)
+                self._turn_at = self._context.now + self._turn_s
                 return
 
     def _tell(self, device: str, remote: RemoteImage) -> bool:

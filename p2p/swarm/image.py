@@ -70,7 +70,7 @@ class ImageSwarm:
         self.stale = False
         self.planned_at = context.now
         self.wan_blocked_until = 0.0
-        self.news = Announcements(context, task.image)
+        self.news = Announcements(context, task.image, self.holders)
         self._announced_wan = self.wan
         self._brought: Digest | None = None
         self._brought_at = -math.inf

@@ -281,6 +281,7 @@ class Inbox:
             self._context.send(peer.device, m.Refuse(message.request, m.Refusal.BUSY))
         else:
             peer.serving += 1
+            pursuit.image.news.asked(peer.device)
             pursuit.image.given.setdefault(message.pack, set()).add(message.piece)
             self._context.actions.append(
                 e.Serve(peer.device, message.request, message.image, message.pack, message.piece)
