@@ -13,10 +13,14 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from p2p.content.digests import Digest
 from p2p.content.manifest import PackRef
 from p2p.swarm.cost import USUAL, Effort, Weights, chunks_of_peers, cost, fetched, patches_of_peers
+
+SCORES_MAX = 8192
+"""So many places in rendezvous orders are remembered, the same for all nodes of a process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,21 +112,9 @@ def _site_effort(pack: PackRef, left: int, size: int, alike: int, among: int) ->
     )
 
 
-def rank(
-    key: bytes, weights: Mapping[str, int], scores: dict[tuple[str, int], float] | None = None
-) -> list[str]:
-    """Devices in rendezvous order for `key`, the responsible one first. Weights are positive.
-
-    `scores` remembers what was computed for this key.
-    """
-    if scores is None:
-        scores = {}
-    order = []
-    for pair in weights.items():
-        score = scores.get(pair)
-        if score is None:
-            score = scores[pair] = _score(key, *pair)
-        order.append((-score, pair[0]))
+def rank(key: bytes, weights: Mapping[str, int]) -> list[str]:
+    """Devices in rendezvous order for `key`, the responsible one first. Weights are positive."""
+    order = [(-_score(key, *pair), pair[0]) for pair in weights.items()]
     order.sort()
     return [device for _, device in order]
 
@@ -138,6 +130,7 @@ def stripe_key(image: Digest, stripe: int) -> bytes:
     return image + stripe.to_bytes(8, "big")
 
 
+@lru_cache(SCORES_MAX)
 def _score(key: bytes, device: str, weight: int) -> float:
     digest = hashlib.sha256(key + device.encode()).digest()
     uniform = (int.from_bytes(digest[:7], "big") + 0.5) / (1 << 56)

@@ -35,9 +35,6 @@ GREET_S = 0.25
 COMPLETE_TOLD = 2
 """How many complete devices are told of: one is enough, two outlive the loss of one."""
 
-SCORES_MAX = 4096
-"""How many devices' places in the rendezvous order are remembered."""
-
 
 class SiteView:
     """`plan` and `gateways` (devices, the responsible one first) as of the last `renew`.
@@ -76,7 +73,6 @@ class SiteView:
         self._awaits_until = -math.inf
         self._trusted_at: float | None = None
         self._disbelieved: set[str] = set()
-        self._scores: dict[tuple[str, int], float] = {}
         self._basis: tuple[list[Participant], list[Participant], dict[Digest, int], set[str]] | None = None
         self._ranked: list[str] = []
         self._dear: list[str] = []
@@ -215,7 +211,7 @@ class SiteView:
             absent = {device for device, _ in context.absent()} - known
             if absent.issuperset(foremost):
                 near = {p.device: p.weight or 1 for p in participants if p.wan and p.device in context.peers}
-                foremost = rank(self._task.image, near, self._scores)[:TOLD]
+                foremost = rank(self._task.image, near)[:TOLD]
         return (who[d] for d in foremost if d != own.device)
 
     def _rank(self, participants: Collection[Participant], stalled: Collection[str]) -> list[str]:
@@ -229,11 +225,9 @@ class SiteView:
         if prices:
             least = min(prices.values())
             sound = {d: w for d, w in sound.items() if prices[d] == least}
-        if len(self._scores) > SCORES_MAX:
-            self._scores.clear()
         dear = {d: weights[d] for d in prices if d not in sound}
-        self._dear = rank(self._task.image, dear, self._scores) if dear else []
-        return rank(self._task.image, sound, self._scores)
+        self._dear = rank(self._task.image, dear) if dear else []
+        return rank(self._task.image, sound)
 
     def conduct(self, device: str) -> Conduct:
         """What this node remembers of a device, whatever becomes of its connections."""
