@@ -24,15 +24,16 @@ WORD_S = 0.5
 __all__ = ["PARTS", "PART_SIZES", "SMALL_PARTS", "Assembly", "comes_in_parts", "in_parts", "parts_for"]
 
 
-def parts_for(size: int, rate: float, before: str | None) -> str | None:
+def parts_for(size: int, rate: float, before: str | None, *, patch: bool = False) -> str | None:
     """As what a piece of `size` bytes should come at `rate` (bytes per second; 0: not known).
 
-    A name in `PART_SIZES`; None: it does not matter. `before`: as what the last did.
+    A name in `PART_SIZES`; None: it does not matter. `before`: as what the last did. A `patch` may be all
+    that the site has to fetch, and who takes a slow one for lost fetches it again: the first come in parts.
     """
     if not comes_in_parts(size, limits.PART_SIZE_SMALL):
         return None
     large = comes_in_parts(size, limits.PART_SIZE)
-    if size > WORD_S * rate if rate else large:
+    if size > WORD_S * rate if rate else large or patch:
         return SMALL_PARTS
     if before == SMALL_PARTS and 2 * size > WORD_S * rate:
         return SMALL_PARTS

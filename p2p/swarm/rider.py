@@ -101,10 +101,11 @@ class Rider:
 
     def _ask(self, peer: Peer, remote: RemoteImage, key: PieceKey) -> None:
         image, context, wanted = self._image, self._context, self._image.wanted
-        size = image.maps[key[0]].pieces[key[1]].wire_size
+        piece = image.maps[key[0]].pieces[key[1]]
+        size = piece.wire_size
         wanted.open.pop(key, None)
         remote.useful.pop(key, None)
-        if (parts := parts_for(size, peer.rate, peer.parts)) is not None:
+        if (parts := parts_for(size, peer.rate, peer.parts, patch=piece.is_patch)) is not None:
             context.take_parts(peer, parts)
         digest = image.task.image
         request = peer.ask(Asked(context.now, size, digest, key))

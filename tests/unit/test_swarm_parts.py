@@ -66,6 +66,15 @@ def test_parts_are_small_where_word_would_wait_for_half_a_second(
     assert parts_for(size, rate, before) == parts
 
 
+@pytest.mark.parametrize(("size", "rate"), [(64 * KIB, 0.0), (128 * KIB, 256 * KIB)])
+def test_a_patch_comes_as_one_where_that_holds_nothing_up(size: int, rate: float) -> None:
+    assert parts_for(size, rate, None, patch=True) is None
+
+
+def test_the_first_patches_from_a_peer_come_in_parts() -> None:
+    assert parts_for(65 * KIB, 0.0, None, patch=True) == SMALL_PARTS
+
+
 def begun() -> Assembly:
     assembly = Assembly()
     assembly.part(m.Part(7, SIZE, bytes(128 * KIB)))
