@@ -67,6 +67,11 @@ class Choice:
         """How many bytes of a frame were kept of a fetch that broke off."""
         return self._begun.get((pack, frame), 0)
 
+    def has_more(self, pack: Digest, start: int, stop: int, came: int) -> bool:
+        """Whether a fetch of frames `[start, stop)` moves that has brought less of one than was kept here."""
+        held = (size for (name, n), size in self._begun.items() if name == pack and start <= n < stop)
+        return 0 < came < max(held, default=0)
+
     def next_run(self) -> Run | None:
         """The next run that is for this node, if any."""
         image = self._image
@@ -157,9 +162,10 @@ class Choice:
             return None
         pieces = self._image.maps[name]
         leased = self._leases.covered(name, len(pieces.index.frames))
-        for pack, number in self._begun:
+        for (pack, number), came in self._begun.items():
+            left = leased - {number} if self._leases.behind(name, number, came) else leased
             if pack == name and self._is_open(
-                name, pieces, pieces.index.frames[number], leased, selfish=False, repair=False
+                name, pieces, pieces.index.frames[number], left, selfish=False, repair=False
             ):
                 return name, number, number + 1
         return None

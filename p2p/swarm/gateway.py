@@ -253,12 +253,38 @@ class Gateway:
     def on_lease(self, peer: Peer, remote: RemoteImage, message: m.Lease) -> bool:
         """A peer says what it fetches; whether that is more than a sign of life."""
         if self._leases.renews(remote, message):
-            return False
+            return message.came > 0 and not remote.conduct.owes and self._others_move(message)
         self.dirty = True
         self._leases.end(peer, remote, message.slot)
         if self._leases.begin(peer, remote, message):
             self._settle_conflict(peer, message, greeting=remote.participant is None)
+            if message.came and not remote.conduct.owes:
+                self._others_move(message)
         return True
+
+    def _others_move(self, lease: m.Lease) -> bool:
+        """Bytes come to a peer; whether that changes what this node does."""
+        was_alone = bool(self._alone)
+        self._alone.others_move(self._context.now, self._image.last_progress)
+        self._yield_to_more(lease)
+        changed = self._has_more_than_moves(lease) or was_alone != bool(self._alone)
+        self.dirty |= changed
+        return changed
+
+    def _has_more_than_moves(self, lease: m.Lease) -> bool:
+        """Whether bytes come of a frame of which this node has kept more: it goes on with that itself."""
+        if not self._choice.has_more(lease.pack, lease.start, lease.stop, lease.came):
+            return False
+        self._image.wan_blocked_until = min(self._image.wan_blocked_until, self._context.now)
+        return True
+
+    def _yield_to_more(self, lease: m.Lease) -> None:
+        """A peer fetches the same frames, and has more of them by what each has told the other."""
+        for number, running in self._running.items():
+            same = lease.pack == running.pack and lease.start == running.start
+            if same and lease.came > running.told_came and not (running.cancelled or self._alone):
+                running.cancelled = True
+                self._context.actions.append(CancelFetch(number))
 
     def renewed_by(self, device: str, remote: RemoteImage, pack: Digest, pieces: Collection[int]) -> None:
         """A peer serves pieces that it did not serve before."""
@@ -285,12 +311,13 @@ class Gateway:
         if running is None:
             return
         now = self._context.now
+        others_have_more = not running.moved and running.start in self._leases.begun(running.pack)
         running.alive, running.moved = now, True
         running.came += size
         self._rate.moved(size)
         self._moved_at, self._broken = now, False
         self._image.last_progress = now
-        if now - running.told > self._context.policy.stall_s / RENEWALS:
+        if others_have_more or now - running.told > self._context.policy.stall_s / RENEWALS:
             self._tell(running)
 
     def on_ended(self, fetch: int, error: str | None, wasted: int) -> None:
@@ -368,6 +395,7 @@ class Gateway:
         """Two leases on the same frames: both sides compute the same winner, the other yields.
 
         A lease that is part of a greeting was there before the two knew each other, so the newcomer yields.
+        But who has more of a frame goes on with it (`_yield_to_more`).
         """
         now = self._context.now
         word_s = max(CONFLICT_S, peer.word_took(now, self._context.policy))
@@ -375,6 +403,8 @@ class Gateway:
             overlap = message.pack == running.pack and message.start < running.stop
             young = now - running.since <= word_s
             if running.cancelled or not overlap or message.stop <= running.start or not young:
+                continue
+            if message.start == running.start and message.came != running.told_came:
                 continue
             if self._alone and not self._alone.defers_to(peer.device, now):
                 continue

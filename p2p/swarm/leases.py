@@ -156,6 +156,11 @@ class Leases:
             for frame in range(lease.start, min(lease.stop, frames))
         }
 
+    def behind(self, pack: Digest, frame: int, came: int) -> bool:
+        """Whether all who fetch a frame have brought some of it, and less than `came` bytes, as they say."""
+        leases = [x for x in self if x.pack == pack and x.start <= frame < x.stop]
+        return bool(leases) and all(0 < x.came < came for x in leases)
+
     def moving(self) -> set[str]:
         """Connected devices of whose fetches bytes come, as they say themselves, or may come any moment."""
         now, stall_s = self._context.now, self._context.policy.stall_s

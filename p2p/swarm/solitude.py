@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 
 RELIEFS_MAX = 2
-"""How often in a row, without progress, the end of a stalled lease may put off fetching alone."""
+"""How often in a row, without progress, what others fetch, or the end of it, may put off fetching alone."""
 
 DEFERRALS_MAX = 3
 """How often in a row, without progress, a node on its own lets another go first."""
@@ -73,6 +73,13 @@ class Solitude:
         if self._reliefs < RELIEFS_MAX:
             self._reliefs += 1
             self._relief_at = now
+
+    def others_move(self, now: float, progress_at: float) -> None:
+        """Bytes come to others: after an outage, say. It was not they who failed, as far as that goes."""
+        if self:
+            self.lease_stalled(now, progress_at)
+            if self._relief_at == now:
+                self.alone_at = math.inf
 
     def wan_failed(self, now: float) -> None:
         """Our own fetch brought nothing: it is not the others who fail."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from p2p.swarm.solitude import AT_ONCE_S, DEFERRALS_MAX, SPREAD_S, SUDDEN_S, Solitude
+from p2p.swarm.solitude import AT_ONCE_S, DEFERRALS_MAX, RELIEFS_MAX, SPREAD_S, SUDDEN_S, Solitude
 
 
 def is_due(alone: Solitude, now: float, deadline_s: float = 30.0) -> bool:
@@ -66,3 +66,30 @@ def test_whose_fetch_succeeds_after_it_had_failed_counts_on_its_site_again() -> 
         node.wan_delivers()
     assert not failed
     assert alone, "nothing says that it was not the others"
+
+
+def test_who_is_alone_counts_on_the_others_again_as_bytes_come_to_them() -> None:
+    alone = Solitude(1.0)
+    assert is_due(alone, 31.0)
+    alone.others_move(40.0, 0.0)
+    assert not alone
+    assert not is_due(alone, 69.0)
+    assert is_due(alone, 71.0)
+
+
+def test_others_may_say_so_a_few_times_but_nothing_comes_of_it() -> None:
+    alone, now = Solitude(1.0), 0.0
+    for _ in range(RELIEFS_MAX):
+        now += 31.0
+        assert is_due(alone, now)
+        alone.others_move(now, 0.0)
+        assert not alone
+    assert is_due(alone, now + 31.0)
+    alone.others_move(now + 32.0, 0.0)
+    assert alone
+
+
+def test_what_comes_to_others_is_nothing_to_who_counts_on_them() -> None:
+    alone = Solitude(1.0)
+    alone.others_move(20.0, 0.0)
+    assert is_due(alone, 31.0), "it was no reason to be more patient"

@@ -58,13 +58,19 @@ FOUND = (
     # Two lost patience at once, when leases of others were given up, and fetched the same. (A 1.45)
     ("alone-at-the-same-moment", 1162, 1.001),
     # On its own in an outage, a device took no more chunks of peers, its own pack being another. (A 1.41)
-    ("alone-beside-another-pack", 8, 1.001),
+    ("alone-beside-another-pack", 3, 1.001),
+    # After an outage whoever's turn it was fetched anew what another had kept most of, and who had lost
+    # patience meanwhile fetched its own pack beside that. What comes before one hears is lost. (A 1.25)
+    ("alone-beside-another-pack", 2, 1.006),
+    ("alone-beside-another-pack", 10, 1.006),
     # Whose lease had ended began the next, but said so behind a large piece: another did the same. (A 1.5)
     ("next-lease-behind-a-piece", 996, 1.001),
     # Not the swarm's: those with a WAN filled their connections with each other, by the roster, and machines
     # of a VLAN that have none were left without a way out. In the graph that they keep since, two begin the
     # same frame at one moment, and 16 kB have come before one of them hears it.
     ("neighbours-without-room", 18, 1.006),
+    # A first patch came as one message over a saturated radio, was taken for lost, and fetched again. (A 2.1)
+    ("first-patch-on-a-slow-radio", 81200678, 1.25),
 )
 
 
