@@ -33,10 +33,10 @@ TOLD = 6
 ROUND_S, FIRST_S = 0.5, 0.1
 """What changes is told no more often than this, and this soon when nothing was told for long."""
 
-REFRESH_S = 5.0
+REFRESH_S = 8.0
 """What is known more freshly than it was told by this much is told again."""
 
-EXPIRY_S = 15.0
+EXPIRY_S = 24.0
 """A claim that is older than this counts no more: several refreshes of it were missed."""
 
 QUIET_S = 2 * EXPIRY_S

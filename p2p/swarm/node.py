@@ -5,7 +5,8 @@ driver (trio, or the simulator's event heap) and a seed determine all it does. T
 events and steps the parts: messages go to `inbox`, objects and metadata are in `objects`, the images in
 `pursuits`, each with its state in `image` and its site in `site_view`, what crosses the WAN in `gateway`,
 what is asked of peers in `rider`, what is made anew for them in `recomputing`, what is computed for peers
-and asked of them beside that in `delta_making` and `delta_asking`, the rule of the site in `plan`.
+and asked of them beside that in `delta_making` and `delta_asking`, the rule of the site in `plan`, and how
+often deadlines are looked at in `pace`.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from p2p.swarm.inbox import Inbox
 from p2p.swarm.ledger import Ledger
 from p2p.swarm.lookout import Lookout
 from p2p.swarm.objects import ObjectExchange
+from p2p.swarm.pace import Pace
 from p2p.swarm.peer import Peer
 from p2p.swarm.policy import Policy
 from p2p.swarm.pursuits import Pursuits
@@ -34,9 +36,6 @@ from p2p.swarm.relay import Relay
 from p2p.swarm.site_quota import SiteQuota
 from p2p.swarm.uplinks import Uplinks
 from p2p.swarm.wire import PROTOCOL
-
-HOUSEKEEPING_S, WAITING_S, RESTING_S = 0.25, 1.0, 2.0
-"""How often deadlines are looked at while this node fetches, while it waits for pieces, and for others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +110,7 @@ class SwarmNode:
             self._uplinks,
         )  # fmt: skip
         self.port = port
-        self._housekeeping_at: float | None = None
+        self._pace = Pace(self._context, self._objects, self._pursuits)
         self._settled = False
         self._division = Division(self._context, self._pursuits)
 
@@ -188,7 +187,7 @@ class SwarmNode:
 
     def deadline(self) -> float | None:
         """When `Tick` is due at the latest; None while only events can change anything."""
-        earliest = math.inf if (at := self._housekeeping_at) is None else at
+        earliest = math.inf if (at := self._pace.due_at) is None else at
         for pursuit in self._pursuits.all:
             image = pursuit.image
             if (due := image.news.due_at) is not None and due < earliest:
@@ -395,8 +394,7 @@ class SwarmNode:
         context, objects, now = self._context, self._objects, self._context.now
         if context.closing:
             self._part()
-        due = self._housekeeping_at is not None and now >= self._housekeeping_at
-        if due:
+        if due := self._pace.is_due:
             self._housekeep()
         if not self._settled and context.settled:
             self._settled = True
@@ -432,24 +430,8 @@ class SwarmNode:
             self._part()
         if context.divides:
             self._division.step()
-        if due or self._housekeeping_at is None:
-            busy = objects.busy or self._pursuits.unsettled
-            self._housekeeping_at = now + self._interval() if busy else None
-
-    def _interval(self) -> float:
-        """Until the next look at deadlines: sooner where this node fetches, or is about to."""
-        if self._objects.busy or not self._context.settled:
-            return HOUSEKEEPING_S
-        for pursuit in self._pursuits:
-            image = pursuit.image
-            if image.complete:
-                continue
-            fetches = pursuit.gateway.active or self._context.device in image.site.gateways
-            if fetches or pursuit.rider.paused or not image.site.ready:
-                return HOUSEKEEPING_S
-            if image.route is None and self._context.wan:
-                return HOUSEKEEPING_S
-        return WAITING_S if any(p.image.wanted.in_flight for p in self._pursuits) else RESTING_S
+        if due or self._pace.due_at is None:
+            self._pace.go_on()
 
     def _part(self) -> None:
         """Peers that we part with are gone at once, whenever their connection ends."""
