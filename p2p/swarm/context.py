@@ -38,7 +38,7 @@ class Context:
     then at most more pieces are asked for. What follows from time alone waits for the next deadline.
     `wan`: this node may fetch for its site; `reachable`: and where not, signed documents for itself at least;
     `isolated`: nor will it ever. `visits`: it may be at any site, not only its own.
-    `carrier`: it takes what it has to sites that have no WAN.
+    `carrier`: it takes what it has to sites that have no WAN. `carriers`: peers that may be at any site.
     `prices`: what uplinks cost, this device's and its peers', where they say so (`uplinks`).
     `recomputes`: it may spend processor time on patches for its peers.
     `divides`: the devices of its site divide the WAN among those that fetch.
@@ -72,6 +72,7 @@ class Context:
         self.ledger = Ledger()
         self.window = Window(policy)
         self.peers: dict[str, Peer] = {}
+        self.carriers: dict[str, Peer] = {}
         self.expected: dict[str, Digest | None] = {}
         self.barred: frozenset[str] = frozenset()
         self.whole = False

@@ -345,7 +345,9 @@ class SwarmNode:
     def _on_connected(self, event: e.PeerConnected) -> None:
         context, device = self._context, event.device
         self._on_lost(device)
-        context.peers[device] = Peer(device, context.now, event.host, event.carrier)
+        context.peers[device] = peer = Peer(device, context.now, event.host, event.carrier)
+        if event.carrier:
+            context.carriers[device] = peer
         context.send(device, m.Hello(PROTOCOL, context.site, self.port, context.wan))
         context.send(device, self._objects.news())
         self._lookout.greet(device)
@@ -358,6 +360,7 @@ class SwarmNode:
         peer = context.peers.pop(device, None)
         if peer is None:
             return
+        context.carriers.pop(device, None)
         for image, remote in peer.images.items():
             context.exit(image, device)
             if pursuit := self._pursuits.get(image):

@@ -11,6 +11,7 @@ from p2p.swarm.image import ImageSwarm
 from p2p.swarm.parts import parts_for
 from p2p.swarm.peer import Asked, Peer, PieceKey, RemoteImage
 from p2p.swarm.policy import penalty_s
+from p2p.swarm.visitors import BUSY_WITH, Visitors
 
 SAMPLE = 16
 """How many useful pieces are compared for rarity at each choice: enough to spread, cheap to do."""
@@ -42,6 +43,7 @@ class Rider:
         self.hungry: dict[str, None] = {}
         """Who has more that we want, and may be asked when the window has room."""
         self._flying: dict[tuple[str, int], int] = {}
+        self._visitors = Visitors(image)
 
     def step(self) -> None:
         """Fill the pipelines of peers that have what we want."""
@@ -53,6 +55,9 @@ class Rider:
         if image.complete:
             hungry.clear()
             return
+        for peer, remote in self._visitors.of(hungry):
+            del hungry[peer.device]
+            self._unload(peer, remote)
         members = self._context.members(image.task.image)
         while hungry and window.room:
             device = next(iter(hungry))
@@ -75,6 +80,24 @@ class Rider:
                 return
             key = self._rarest(remote)
             if key is None:
+                return
+            self._ask(peer, remote, key)
+
+    def _unload(self, peer: Peer, remote: RemoteImage) -> None:
+        """Ask a carrier that visits for what only it has, first and whatever else is on its way."""
+        context, visitors = self._context, self._visitors
+        if not remote.useful or remote.conduct.distrusted:
+            return
+        if context.now < peer.paused_until:
+            self.paused[peer.device] = None
+            return
+        for _ in range(max(peer.capacity(context.policy), BUSY_WITH - peer.in_flight)):
+            if not (context.window.room or visitors.room_beyond()):
+                self.hungry[peer.device] = None
+                return
+            key = visitors.next(peer, remote)
+            if key is None:
+                self.paused[peer.device] = None  # it may be this device's turn in a moment
                 return
             self._ask(peer, remote, key)
 
@@ -202,7 +225,7 @@ class Rider:
                     self._late(peer, key)
                     image.wanted.again(key)
                 else:
-                    if silence > policy.hedge_s + 2 * context.window.answer_s:
+                    if silence > self._visitors.silence_s(device) + 2 * context.window.answer_s:
                         self._landed((device, number))  # it does not keep the place of what may come
                     in_vain = image.is_overdue(asked.size)
                     most = limits.PEERS_MAX if in_vain else 2 + int(age / (WITHHELD * patience))
@@ -238,6 +261,8 @@ class Rider:
         for peer, remote in self._context.remotes(image.task.image):
             if peer.device in slow or not remote.has(key) or peer.capacity(policy) <= 0:
                 continue
+            if self._visitors.is_new(peer.device):
+                continue  # it is here for what others do not have
             takes = max(peer.answers_in(size), self._context.window.answer_s)
             if takes < least:
                 best, least = (peer, remote), takes

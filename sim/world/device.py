@@ -76,6 +76,7 @@ class Device:
         self.klass = klass
         self.segment = segment
         self.local: LocalNet = site.local
+        self.visits = klass.carrier
         self.kernel = world.kernel
         self.base_name = base
         self.first_base = base
@@ -185,7 +186,8 @@ class Device:
             weight=Conditions(metered=self.klass.metered).weight(WEIGHT),
             links_max=self.site.lan.degree_max,
             closed=self.meter.closed, price=self._price,
-            quota=self.meter.quota if self.has_wan else None, isolated=not self.may_have_wan,
+            quota=self.meter.quota if self.has_wan else None,
+            isolated=not self.may_have_wan, visits=self.visits,
         )  # fmt: skip
         if world.observer is not None:
             world.observer.started(self)
@@ -330,7 +332,7 @@ class Device:
 
     def peer_connected(self, connection: Connection, other: Node) -> None:
         self.connections[other.name] = connection
-        self.feed(e.PeerConnected(other.name, other.name))
+        self.feed(e.PeerConnected(other.name, other.name, other.visits))
 
     def peer_lost(self, connection: Connection, other: Node, why: str) -> None:
         if self.connections.get(other.name) is connection:

@@ -54,6 +54,7 @@ class Hostile:
         self.number = len(world.devices)
         self.kernel = world.kernel
         self.local: LocalNet = site.local
+        self.visits = bool(site.group.timetable)
         self.connections: dict[str, Connection] = {}
         self.neighbours = Neighbours(name, site.lan.degree_max)
         self.up = False

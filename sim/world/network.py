@@ -29,11 +29,13 @@ SILENT_S = 30.0
 
 
 class Node(Protocol):
-    """An end of a connection. `number`: its place among all nodes of the world."""
+    """An end of a connection. `number`: its place among all nodes of the world; `visits`: it may be at any
+    site, by its certificate."""
 
     name: str
     number: int
     local: LocalNet
+    visits: bool
 
     def peer_connected(self, connection: Connection, other: Node) -> None: ...
 
