@@ -211,7 +211,7 @@ class SwarmDriver:
                 self.feed(e.Unreadable(action.image, action.pack, action.piece))
             return m.Refuse(action.request, m.Refusal.FAILED)
         self._served_at = trio.current_time()
-        return m.Piece(action.request, data)
+        return m.Piece(action.request, memoryview(data)[action.start :] if action.start else data)
 
     # Running
 

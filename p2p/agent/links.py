@@ -27,7 +27,7 @@ from p2p.swarm import messages as m
 from p2p.swarm import wire
 from p2p.swarm.events import PeerConnected, PeerLost, PieceSent, Received, Serve
 from p2p.swarm.neighbours import KNOWN_MAX, LISTEN_S, Neighbours
-from p2p.swarm.parts import PART_SIZES, Assembly, in_parts
+from p2p.swarm.parts import PART_SIZES, Assembly, Begun, in_parts
 
 log = logging.getLogger(__name__)
 
@@ -179,6 +179,11 @@ class Link:
                     self._backlog.blocks.give(payload)  # it was copied
                 if self._backlog.full:
                     await self._backlog.room()
+
+    @property
+    def begun(self) -> Begun | None:
+        """What has come of the piece that is arriving in parts."""
+        return self._assembly.begun
 
     async def watch(self) -> None:
         """Keep an eye on how long messages take; until cancelled."""
@@ -397,7 +402,7 @@ class PeerLinks:
         finally:
             if self._links.get(link.device) is link:
                 del self._links[link.device]
-                self._feed(PeerLost(link.device, link.banned))
+                self._feed(PeerLost(link.device, link.banned, link.begun))
                 self._look_again()
             with trio.CancelScope(shield=True):
                 await stream.aclose()
@@ -411,7 +416,7 @@ class PeerLinks:
             if link.initiator != old.initiator and link.initiator != min(self._me, link.device):
                 return False
             old.scope.cancel()
-            self._feed(PeerLost(link.device))
+            self._feed(PeerLost(link.device, begun=old.begun))
         elif len(self._links) >= self._links_max:
             self._displace(link.device)
         self._neighbours.met(link.device)
@@ -424,8 +429,9 @@ class PeerLinks:
         """Make room for a peer that may come (`admits`)."""
         last = self._neighbours.displaced(newcomer, self._links)
         if last is not None:
-            self._links.pop(last).scope.cancel()
-            self._feed(PeerLost(last))
+            link = self._links.pop(last)
+            link.scope.cancel()
+            self._feed(PeerLost(last, begun=link.begun))
 
     async def _run(self, link: Link) -> None:
         def received(message: m.Message) -> None:

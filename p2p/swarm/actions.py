@@ -102,13 +102,17 @@ class Store(NamedTuple):
 
 
 class Serve(NamedTuple):
-    """Read a piece and answer `request` of a peer with `Piece` or `Refuse`; `PieceSent` follows."""
+    """Read a piece and answer `request` of a peer with `Piece` or `Refuse`; `PieceSent` follows.
+
+    `start`: the peer has the first so many bytes, and takes the rest.
+    """
 
     device: str
     request: int
     image: Digest
     pack: Digest
     piece: int
+    start: int = 0
 
 
 class ReadBack(NamedTuple):

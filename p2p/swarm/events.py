@@ -39,6 +39,7 @@ from p2p.swarm.delta_events import MakeDelta as MakeDelta
 from p2p.swarm.delta_events import UseDelta as UseDelta
 from p2p.swarm.delta_events import Verdict as Verdict
 from p2p.swarm.messages import Message
+from p2p.swarm.parts import Begun
 from p2p.swarm.report_events import HandsIn as HandsIn
 from p2p.swarm.report_events import ReportArrived as ReportArrived
 from p2p.swarm.report_events import ReportHandedIn as ReportHandedIn
@@ -110,10 +111,14 @@ class PeerConnected(NamedTuple):
 
 
 class PeerLost(NamedTuple):
-    """The connection is gone. `banned`: the peer is kept out: it broke the wire format, or is revoked."""
+    """The connection is gone. `banned`: the peer is kept out: it broke the wire format, or is revoked.
+
+    `begun`: what had come of the piece that was arriving in parts.
+    """
 
     device: str
     banned: bool = False
+    begun: Begun | None = None
 
 
 class Received(NamedTuple):

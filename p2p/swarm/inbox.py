@@ -7,6 +7,7 @@ to ask, what to fetch) is decided afterwards by the parts that `p2p.swarm.node` 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -19,7 +20,7 @@ from p2p.swarm.context import Context
 from p2p.swarm.fellows import Fellows
 from p2p.swarm.lookout import Lookout
 from p2p.swarm.objects import ObjectExchange
-from p2p.swarm.parts import PARTS
+from p2p.swarm.parts import PARTS, RESTS
 from p2p.swarm.peer import Asked, Peer, RemoteImage
 from p2p.swarm.plan import Participant
 from p2p.swarm.pursuits import Pursuit, Pursuits
@@ -60,6 +61,7 @@ class Inbox:
             m.Have: self._on_have,
             m.HaveMore: self._on_have_more,
             m.Want: self._on_want,
+            m.WantRest: self._on_want_rest,
             m.Piece: self._on_answer,
             m.Part: self._on_part,
             m.Lease: self._on_lease,
@@ -121,6 +123,8 @@ class Inbox:
             self._relay.wanted(peer, message)
         elif message.name == uplinks.PROBE:
             self._uplinks.wanted(peer, message)
+        elif message.name == RESTS:
+            self._context.send(peer.device, m.Blob(message.request, b""))
         else:
             self._objects.on_metadata_want(peer, message)
 
@@ -270,7 +274,17 @@ class Inbox:
                 pursuit.image.index_of_use(pack)
             pursuit.gateway.renewed_by(peer.device, remote, pack, set())
 
-    def _on_want(self, peer: Peer, message: m.Want) -> None:
+    def _on_want_rest(self, peer: Peer, message: m.WantRest) -> None:
+        self._context.stirred = False
+        pursuit = self._pursuits.get(message.image)
+        pieces = pursuit.image.maps.get(message.pack) if pursuit is not None else None
+        known = pieces is not None and message.piece < len(pieces)
+        if pieces is not None and known and message.start < pieces[message.piece].wire_size:
+            self._on_want(peer, m.Want(*message[:4]), message.start)
+        else:
+            self._context.send(peer.device, m.Refuse(message.request, m.Refusal.DONT_HAVE))
+
+    def _on_want(self, peer: Peer, message: m.Want, start: int = 0) -> None:
         self._context.stirred = False
         pursuit = self._pursuits.get(message.image)
         if pursuit is not None and pursuit.making is not None and message.pack == pursuit.making.name:
@@ -284,7 +298,7 @@ class Inbox:
             pursuit.image.news.asked(peer.device)
             pursuit.image.given.setdefault(message.pack, set()).add(message.piece)
             self._context.actions.append(
-                e.Serve(peer.device, message.request, message.image, message.pack, message.piece)
+                e.Serve(peer.device, message.request, message.image, message.pack, message.piece, start)
             )
 
     def _on_answer(self, peer: Peer, message: m.Piece | m.Blob | m.Refuse) -> None:
@@ -297,6 +311,12 @@ class Inbox:
             return
         if asked.metadata == PARTS:
             return  # it was said, not asked
+        if asked.metadata == RESTS:
+            peer.gives_rests = isinstance(message, m.Blob)
+            peer.rests_asked_at = -math.inf
+            for one in self._pursuits:
+                one.image.wanted.due[peer.device] = None
+            return
         if asked.metadata == PROBE:
             self._relay.answered(peer.device, isinstance(message, m.Blob))
             return

@@ -37,6 +37,7 @@ class Code(IntEnum):
     REPORTED = 26
     PART = 30
     UPLINK = 36
+    WANT_REST = 40
 
 
 class Refusal(StrEnum):
@@ -135,6 +136,16 @@ class Want(NamedTuple):
     image: Digest
     pack: Digest
     piece: int
+
+
+class WantRest(NamedTuple):
+    """Ask for one piece from byte `start` on, answered with a `Piece` of the rest (`beginnings`)."""
+
+    request: int
+    image: Digest
+    pack: Digest
+    piece: int
+    start: int
 
 
 class Piece(NamedTuple):
@@ -265,6 +276,7 @@ Message = (
     | Have
     | HaveMore
     | Want
+    | WantRest
     | Piece
     | Part
     | Lease

@@ -29,6 +29,7 @@ from p2p.swarm.ledger import Ledger
 from p2p.swarm.lookout import Lookout
 from p2p.swarm.objects import ObjectExchange
 from p2p.swarm.pace import Pace
+from p2p.swarm.parts import Begun
 from p2p.swarm.peer import Peer
 from p2p.swarm.policy import Policy
 from p2p.swarm.pursuits import Pursuits
@@ -255,7 +256,7 @@ class SwarmNode:
             case e.PeerLost():
                 if event.banned and (peer := context.peers.get(event.device)) is not None:
                     peer.parted_for = "protocol"
-                self._on_lost(event.device)
+                self._on_lost(event.device, event.begun)
             case e.Expect():
                 out = context.barred | {context.device}
                 context.expected = {d: image for d, image in event.devices.items() if d not in out}
@@ -335,9 +336,9 @@ class SwarmNode:
                     self._pursuits.put_down(event.image)
                     self._context.broadcast(m.Leave(event.image))
             case e.Rejected():
-                if found := self._pursuits.get(event.image):
-                    found.rider.on_rejected((event.pack, event.piece))
-                self._context.ban(event.source, event.reason)
+                found = self._pursuits.get(event.image)
+                if found is None or not found.rider.on_rejected((event.pack, event.piece)):
+                    self._context.ban(event.source, event.reason)
             case _:
                 if found := self._pursuits.get(event.image):
                     found.happened(event)
@@ -355,7 +356,7 @@ class SwarmNode:
             pursuit.greet(device)
         self._pursuits.changed()
 
-    def _on_lost(self, device: str) -> None:
+    def _on_lost(self, device: str, begun: Begun | None = None) -> None:
         context = self._context
         peer = context.peers.pop(device, None)
         if peer is None:
@@ -374,7 +375,7 @@ class SwarmNode:
         if device in context.closing:
             context.closing.remove(device)
         for pursuit in self._pursuits:
-            pursuit.rider.peer_lost(peer)
+            pursuit.rider.peer_lost(peer, begun)
             if pursuit.asking is not None:
                 pursuit.asking.peer_lost(device)
             pursuit.image.hearsay.forget(device)

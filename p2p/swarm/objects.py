@@ -18,7 +18,7 @@ from p2p.swarm import messages as m
 from p2p.swarm import relay, uplinks
 from p2p.swarm.context import Context
 from p2p.swarm.events import FetchObject, MetadataArrived, NewsHeard, ObjectFailed, ObjectReady
-from p2p.swarm.parts import PARTS
+from p2p.swarm.parts import PARTS, RESTS
 from p2p.swarm.peer import Asked, Peer
 from p2p.swarm.plan import rank
 
@@ -222,7 +222,7 @@ class ObjectExchange:
         for wanted in self._wanted.values():
             wanted.waiters = [w for w in wanted.waiters if w[0] != peer.device]
         for asked in list(peer.asked.values()):
-            if asked.metadata not in (relay.PROBE, uplinks.PROBE, PARTS):
+            if asked.metadata not in (relay.PROBE, uplinks.PROBE, PARTS, RESTS):
                 self.on_refuse(peer, asked)
 
     # Mutable metadata

@@ -9,11 +9,17 @@ Pure: for both drivers.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from p2p.content import limits
+from p2p.content.digests import Buffer
 from p2p.errors import ContentError
 from p2p.swarm.messages import Part, Piece
 
 PARTS, SMALL_PARTS = "parts", "small-parts"
+
+RESTS = "rests"
+"""Who has an empty blob for this name of metadata gives the rest of a piece (`beginnings`)."""
 
 PART_SIZES = {PARTS: limits.PART_SIZE, SMALL_PARTS: limits.PART_SIZE_SMALL}
 """Who asks for metadata of such a name takes parts of this size from then on."""
@@ -21,7 +27,17 @@ PART_SIZES = {PARTS: limits.PART_SIZE, SMALL_PARTS: limits.PART_SIZE_SMALL}
 WORD_S = 0.5
 """Word of who fetches what should wait no longer than this behind a piece."""
 
-__all__ = ["PARTS", "PART_SIZES", "SMALL_PARTS", "Assembly", "comes_in_parts", "in_parts", "parts_for"]
+__all__ = [
+    "PARTS",
+    "PART_SIZES",
+    "RESTS",
+    "SMALL_PARTS",
+    "Assembly",
+    "Begun",
+    "comes_in_parts",
+    "in_parts",
+    "parts_for",
+]
 
 
 def parts_for(size: int, rate: float, before: str | None, *, patch: bool = False) -> str | None:
@@ -56,6 +72,13 @@ def in_parts(piece: Piece, part_size: int) -> list[Part | Piece]:
     return [*parts, Piece(piece.request, view[last:])]
 
 
+class Begun(NamedTuple):
+    """What has come of the answer to a request that a connection's end broke off."""
+
+    request: int
+    data: Buffer
+
+
 class Assembly:
     """What has come of the one piece that is arriving in parts on a connection."""
 
@@ -75,6 +98,11 @@ class Assembly:
                 f"part of piece {part.request}: {len(part.payload)} bytes are too few or too many"
             )
         self._data += part.payload
+
+    @property
+    def begun(self) -> Begun | None:
+        """What has come of the piece that is arriving."""
+        return None if self._request is None else Begun(self._request, bytes(self._data))
 
     def whole(self, piece: Piece) -> Piece:
         """The piece with all of its payload, of which this is the rest. Raises `ContentError`."""

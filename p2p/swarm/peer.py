@@ -34,7 +34,8 @@ class Asked:
     """A request that waits for its one answer. Exactly one of the four subjects is set.
 
     `delta`: the number of the group of chunks that a peer delta is to make. `arrived`: bytes of the answer,
-    where it comes in parts, `arrives_from`: since when they may have been on their way.
+    where it comes in parts, `arrives_from`: since when they may have been on their way. `begun`: the first
+    bytes of the piece, which had come before, so that only the rest was asked for.
     """
 
     at: float
@@ -47,6 +48,7 @@ class Asked:
     abandoned: bool = False
     arrived: int = 0
     arrives_from: float = 0.0
+    begun: bytes = b""
 
 
 MOVES_FOR = 3.0
@@ -168,6 +170,8 @@ class Peer:
     images that this node is not at, by slot, and when each was last heard of. `parts`: as what it was told
     that this node takes pieces (a name in `parts.PART_SIZES`). `is_carrier`: it may visit any site.
     `address`: device, host and port, once it has said hello, by which others can be told where it is.
+    `gives_rests`: whether it gives the rest of a piece that it had begun to give; it was asked for that at
+    `rests_asked_at` (-inf: it has answered).
     """
 
     device: str
@@ -191,6 +195,8 @@ class Peer:
     paused_until: float = 0.0
     parted_for: str | None = None
     parts: str | None = None
+    gives_rests: bool = False
+    rests_asked_at: float | None = None
     abroad: dict[tuple[Digest, int], float] = field(default_factory=dict)
 
     @property

@@ -5,10 +5,11 @@ from __future__ import annotations
 from p2p.content import limits
 from p2p.content.digests import Digest
 from p2p.swarm import messages as m
+from p2p.swarm.beginnings import Beginnings
 from p2p.swarm.context import Context
 from p2p.swarm.events import Store
 from p2p.swarm.image import ImageSwarm
-from p2p.swarm.parts import parts_for
+from p2p.swarm.parts import RESTS, Begun, parts_for
 from p2p.swarm.peer import Asked, Peer, PieceKey, RemoteImage
 from p2p.swarm.policy import penalty_s
 from p2p.swarm.visitors import BUSY_WITH, Visitors
@@ -29,6 +30,9 @@ BUSY_MAX = 6
 """How often in a row a peer may be busy before that counts as a broken promise."""
 
 
+RESTS_S = 5.0
+"""So long a peer may take to say whether it gives the rest of a piece; then it is asked for whole ones."""
+
 TAKES_BACK_S = 1.0
 """What a peer takes back of several packs within so long counts once."""
 
@@ -44,6 +48,7 @@ class Rider:
         """Who has more that we want, and may be asked when the window has room."""
         self._flying: dict[tuple[str, int], int] = {}
         self._visitors = Visitors(image)
+        self._beginnings = Beginnings(self._context.ledger)
 
     def step(self) -> None:
         """Fill the pipelines of peers that have what we want."""
@@ -58,6 +63,8 @@ class Rider:
         for peer, remote in self._visitors.of(hungry):
             del hungry[peer.device]
             self._unload(peer, remote)
+        if self._visitors.come_first():
+            return
         members = self._context.members(image.task.image)
         while hungry and window.room:
             device = next(iter(hungry))
@@ -73,12 +80,14 @@ class Rider:
         if context.now < peer.paused_until:
             self.paused[peer.device] = None
             return
+        if self._beginnings and self._is_asked_for_rests(peer):
+            return
         window = context.window
         for _ in range(peer.capacity(context.policy)):
             if not window.room:
                 self.hungry[peer.device] = None
                 return
-            key = self._rarest(remote)
+            key = self._begun(peer, remote) or self._rarest(remote)
             if key is None:
                 return
             self._ask(peer, remote, key)
@@ -91,15 +100,39 @@ class Rider:
         if context.now < peer.paused_until:
             self.paused[peer.device] = None
             return
+        if self._beginnings and self._is_asked_for_rests(peer):
+            return
         for _ in range(max(peer.capacity(context.policy), BUSY_WITH - peer.in_flight)):
             if not (context.window.room or visitors.room_beyond()):
                 self.hungry[peer.device] = None
                 return
-            key = visitors.next(peer, remote)
+            key = self._begun(peer, remote) or visitors.next(peer, remote)
             if key is None:
                 self.paused[peer.device] = None  # it may be this device's turn in a moment
                 return
             self._ask(peer, remote, key)
+
+    def _is_asked_for_rests(self, peer: Peer) -> bool:
+        """Whether it is about to say if it gives the rest of what it began to give, and is waited for."""
+        if peer.gives_rests or not self._beginnings.of(peer.device):
+            return False
+        context = self._context
+        if peer.rests_asked_at is None:
+            peer.rests_asked_at = context.now
+            request = peer.ask(Asked(context.now, metadata=RESTS))
+            context.send(peer.device, m.MetadataWant(request, RESTS))
+        if context.now - peer.rests_asked_at < RESTS_S:
+            self.paused[peer.device] = None
+            return True
+        self._beginnings.forget(peer.device)
+        return False
+
+    def _begun(self, peer: Peer, remote: RemoteImage) -> PieceKey | None:
+        """A piece of which a peer has given the beginning."""
+        if not self._beginnings:
+            return None
+        wanted = self._image.wanted.open
+        return next((k for k in self._beginnings.of(peer.device) if k in wanted and remote.has(k)), None)
 
     def _rarest(self, remote: RemoteImage) -> PieceKey | None:
         """The piece that the fewest have, of the first few that are useful; chance decides ties."""
@@ -125,17 +158,21 @@ class Rider:
     def _ask(self, peer: Peer, remote: RemoteImage, key: PieceKey) -> None:
         image, context, wanted = self._image, self._context, self._image.wanted
         piece = image.maps[key[0]].pieces[key[1]]
-        size = piece.wire_size
+        begun = self._beginnings.take(peer.device, key) if self._beginnings else b""
+        size = piece.wire_size - len(begun)
         wanted.open.pop(key, None)
         remote.useful.pop(key, None)
         if (parts := parts_for(size, peer.rate, peer.parts, patch=piece.is_patch)) is not None:
             context.take_parts(peer, parts)
         digest = image.task.image
-        request = peer.ask(Asked(context.now, size, digest, key))
+        request = peer.ask(Asked(context.now, size, digest, key, begun=begun))
         wanted.in_flight.setdefault(key, []).append((peer.device, request))
         self._flying[peer.device, request] = size
         context.window.flying += size
-        context.send(peer.device, m.Want(request, digest, *key))
+        if begun:
+            context.send(peer.device, m.WantRest(request, digest, *key, len(begun)))
+        else:
+            context.send(peer.device, m.Want(request, digest, *key))
 
     def on_piece(self, peer: Peer, asked: Asked, message: m.Piece) -> None:
         """A peer's answer: store it if it is still of use."""
@@ -145,6 +182,7 @@ class Rider:
         size, seconds = len(message.payload), context.now - asked.at
         peer.answered_at = context.now
         remote = peer.image(image.task.image)
+        payload, size = message.payload, size + len(asked.begun)
         if asked.abandoned:  # late, but not for nothing
             if remote.late.pop(key, None) is not None:
                 image.holders.gained(remote, key[0], (key[1],))
@@ -152,8 +190,8 @@ class Rider:
                 context.ledger.wasted += size
                 return
         else:
-            peer.measured(size, seconds)
-            context.window.answered(size, seconds)
+            peer.measured(len(message.payload), seconds)
+            context.window.answered(len(message.payload), seconds)
             self._forget(peer, key)
         wanted.due[peer.device] = None
         conduct = remote.conduct
@@ -164,15 +202,19 @@ class Rider:
             context.ledger.wasted += size
             return
         wanted.open.pop(key, None)
+        if asked.begun:
+            payload = b"".join((asked.begun, payload))
+            self._beginnings.put_together(peer.device, key)
         wanted.storing[key] = size
         context.stirred = False
-        context.actions.append(Store(image.task.image, key[0], key[1], message.payload, peer.device))
+        context.actions.append(Store(image.task.image, key[0], key[1], payload, peer.device))
 
     def on_refuse(self, peer: Peer, asked: Asked, reason: m.Refusal) -> None:
         """A peer does not serve what it said it had."""
         key = asked.piece
         assert key is not None
         self._forget(peer, key)
+        self._context.ledger.wasted += len(asked.begun)
         remote = peer.image(self._image.task.image)
         if reason is m.Refusal.BUSY:
             peer.paused_until = self._context.now + BUSY_PAUSE_S
@@ -197,16 +239,19 @@ class Rider:
         conduct.took_back_at, conduct.took_back = now, {pack}
         self._strike(peer, remote)
 
-    def on_rejected(self, key: PieceKey) -> None:
-        """The bytes were wrong; the node bans the peer, here only the piece is wanted again."""
+    def on_rejected(self, key: PieceKey) -> bool:
+        """The bytes were wrong: the piece is wanted again. Returns whether nobody is to blame for it."""
         self._context.ledger.wasted += self._image.wanted.storing.pop(key, 0)
         self._image.wanted.again(key)
+        return self._beginnings.was_wrong(key)
 
     def housekeeping(self) -> None:
         """Give up what is late, ask somebody else for what is slow, and who was paused again."""
         context, policy, image = self._context, self._context.policy, self._image
         for device in list(image.troubled):
             self._forgive(device)
+        if self._beginnings:
+            self._beginnings.settle(lambda key: image.wanted.is_done(image.maps[key[0]][key[1]]))
         image.wanted.due |= self.paused
         self.paused.clear()
         for key, requests in list(image.wanted.in_flight.items()):
@@ -236,13 +281,27 @@ class Rider:
         self._forget(peer, key)
         self._image.wanted.again(key)
 
-    def peer_lost(self, peer: Peer) -> None:
-        """The peer is gone, or no longer takes part: what it was asked for is wanted again."""
+    def peer_lost(self, peer: Peer, begun: Begun | None = None) -> None:
+        """The peer is gone, or no longer takes part: what it was asked for is wanted again.
+
+        `begun`: what had come of one answer; it is kept for when the peer is back.
+        """
         for number, asked in peer.waiting():
             if asked.image == self._image.task.image and asked.piece is not None:
+                data = asked.begun
+                if begun is not None and begun.request == number:
+                    data += bytes(begun.data)
+                if data:
+                    self._keep_begun(peer, asked.piece, data)
                 self._context.abandon(peer, number)
                 self._forget(peer, asked.piece)
                 self._image.wanted.again(asked.piece)
+
+    def _keep_begun(self, peer: Peer, key: PieceKey, data: bytes) -> None:
+        if peer.at_fault or self._image.complete or key[0] not in self._image.maps:
+            self._context.ledger.wasted += len(data)
+        else:
+            self._beginnings.keep(peer.device, key, data)
 
     def _hedge(self, key: PieceKey, age: float, most: int) -> None:
         """Ask somebody else as well, if that is clearly faster: on a slow network it adds to it.

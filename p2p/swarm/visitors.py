@@ -26,6 +26,9 @@ the site at once, and the first pieces take their time."""
 TURN_S = 5.0
 """So long another device has at the least to get a piece of its part: the carrier may have to make it."""
 
+QUICK_S = 0.5
+"""Where answers take less, there is room for what the devices give each other meanwhile."""
+
 LOOK_S = 1.0
 """What a carrier can be asked for is looked through anew no more often than this."""
 
@@ -69,6 +72,18 @@ class Visitors:
         if peer is None or self._context.visits or self._context.now - peer.connected_at > VISIT_S:
             return False
         return device in self._context.members(self._image.task.image)
+
+    def come_first(self) -> bool:
+        """Whether others are not asked for anything just now: a carrier is giving, on a slow network."""
+        context = self._context
+        if not context.carriers or context.visits or 0 < context.window.answer_s < QUICK_S:
+            return False
+        patience_s = SILENT_S + 2 * context.window.answer_s
+        return any(
+            peer.in_flight and context.now - max(peer.answered_at, peer.connected_at) <= patience_s
+            for device, peer in context.carriers.items()
+            if self.is_new(device)
+        )
 
     def silence_s(self, device: str) -> float:
         """After how long a silence what a peer was asked for does not keep its place in the window."""

@@ -57,6 +57,10 @@ def encode(message: m.Message) -> list[Buffer]:
             fields = [m.Code.HAVE_MORE, message.image, message.pack, list(message.pieces)]
         case m.Want():
             fields = [m.Code.WANT, message.request, message.image, message.pack, message.piece]
+        case m.WantRest():
+            fields = [
+                m.Code.WANT_REST, message.request, message.image, message.pack, message.piece, message.start,
+            ]  # fmt: skip
         case m.Piece():
             fields, payload = [m.Code.PIECE, message.request], message.payload
         case m.Part():
@@ -150,6 +154,9 @@ def _decode_body(body: list[Any], payload: Buffer) -> m.Message:
             return m.HaveMore(_digest(image), _digest(pack), tuple(_piece(p) for p in pieces))
         case [m.Code.WANT, request, image, pack, piece]:
             return m.Want(_request(request), _digest(image), _digest(pack), _piece(piece))
+        case [m.Code.WANT_REST, request, image, pack, piece, start]:
+            start = _int(start, 1, limits.MESSAGE_PAYLOAD_MAX)
+            return m.WantRest(_request(request), _digest(image), _digest(pack), _piece(piece), start)
         case [m.Code.PIECE, request]:
             return m.Piece(_request(request), payload)
         case [m.Code.PART, request, total]:

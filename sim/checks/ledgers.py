@@ -77,6 +77,8 @@ class LedgerRule(Observer):
                 self._dropped[name] = None
             case e.PeerLost():
                 self._dropped[name] = None
+                if event.begun is not None:
+                    self._pieces[name] += len(event.begun.data)
             case e.ImageVerified():
                 self._verified(device)
             case _:

@@ -337,7 +337,8 @@ class Device:
     def peer_lost(self, connection: Connection, other: Node, why: str) -> None:
         if self.connections.get(other.name) is connection:
             del self.connections[other.name]
-            self.feed(e.PeerLost(other.name, other.name in self.revoked))
+            begun = connection.begun_at(self.name)
+            self.feed(e.PeerLost(other.name, other.name in self.revoked, begun))
             self.site.redial(self, other.name)
 
     def received(self, source: str, message: m.Message) -> None:

@@ -14,6 +14,7 @@ from p2p.content import limits
 from p2p.swarm import messages as m
 from p2p.swarm.delta_making import delta_name
 from p2p.swarm.neighbours import Neighbours
+from p2p.swarm.parts import RESTS
 from p2p.swarm.wire import PROTOCOL, pack_bitmap
 from sim.scenario.model import Manner
 from sim.world.device import PORT
@@ -213,11 +214,14 @@ class Hostile:
         connection.close("protocol")
 
     def _poison(self, message: m.Message) -> Iterator[m.Message]:
-        if type(message) is m.Want:
+        if type(message) is m.Want or type(message) is m.WantRest:
             for material in self._materials:
                 pieces = material.maps.get(message.pack)
                 if pieces is not None and message.piece < len(pieces):
-                    yield m.Piece(message.request, BAD[: pieces[message.piece].wire_size])
+                    start = message.start if type(message) is m.WantRest else 0
+                    yield m.Piece(message.request, BAD[: pieces[message.piece].wire_size - start])
+        elif type(message) is m.MetadataWant and message.name == RESTS:
+            yield m.Blob(message.request, b"")
         elif type(message) is m.ObjectWant:
             if self._poisons_objects:
                 yield m.Blob(message.request, BAD[: message.size])

@@ -13,10 +13,11 @@ from math import sqrt
 from typing import Protocol
 
 from p2p.swarm import messages as m
-from p2p.swarm.parts import PART_SIZES, comes_in_parts, in_parts
+from p2p.swarm.parts import PART_SIZES, Begun, comes_in_parts, in_parts
 from sim.scenario.model import Lan, LanKind
 from sim.world.flows import Flow, Flows, Link
 from sim.world.kernel import Kernel
+from sim.world.payloads import begun_with
 from sim.world.tracing import key_of, label
 from sim.world.uplink import MATHIS
 from sim.world.wire import PACKET, RECORD_OVERHEAD, SEGMENT, SIZES, on_tls
@@ -87,6 +88,7 @@ class _Direction:
 
     __slots__ = (
         "batch",
+        "begun",
         "burst_at",
         "delay",
         "flow",
@@ -113,6 +115,8 @@ class _Direction:
         """Small messages that arrive at that time, together."""
         self.pair = sender.number << 24 | receiver.number
         self.burst_at = float("-inf")
+        self.begun: Begun | None = None
+        """What has come of the piece that arrives in parts."""
         self.part_size = 0
         """The receiver takes large pieces in parts of this size (`p2p.swarm.parts`); 0: it does not."""
 
@@ -134,6 +138,10 @@ class Connection:
         self.told = False
         delay = max(one.local.spec.delay_s, other.local.spec.delay_s)
         self._to = {one.name: _Direction(other, one, delay), other.name: _Direction(one, other, delay)}
+
+    def begun_at(self, device: str) -> Begun | None:
+        """What has come to a device of the piece that was arriving in parts."""
+        return self._to[device].begun
 
     def peer_of(self, device: str) -> Node:
         return self.other if device == self.one.name else self.one
@@ -219,6 +227,10 @@ class Connection:
 
     def _arrive(self, way: _Direction, message: m.Message) -> None:
         if not self.silent:
+            if type(message) is m.Part:
+                way.begun = begun_with(way.begun, message)
+            elif type(message) is m.Piece:
+                way.begun = None
             way.receiver.received(way.sender.name, message)
 
     def _arrive_together(self, way: _Direction, batch: list[m.Message]) -> None:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from p2p.content.digests import Buffer
 from p2p.content.limits import MIB
+from p2p.swarm.messages import Part
+from p2p.swarm.parts import Begun
 
 GOOD = memoryview(bytes(8 * MIB))
 BAD = memoryview(b"\1" + bytes(8 * MIB))
@@ -20,4 +22,14 @@ def other(size: int) -> Buffer:
 
 def is_right(payload: Buffer, size: int) -> bool:
     """Whether a payload is the right one of `size` bytes."""
-    return len(payload) == size and payload[0] == 0
+    if len(payload) != size or payload[0] != 0:
+        return False
+    return isinstance(payload, memoryview) or 1 not in payload  # it was put together of two
+
+
+def begun_with(begun: Begun | None, part: Part) -> Begun:
+    """What has come of a piece in parts with one more of them."""
+    if begun is None or begun.request != part.request:
+        return Begun(part.request, part.payload)
+    block = BAD if begun.data[0] else GOOD
+    return Begun(part.request, block[: len(begun.data) + len(part.payload)])

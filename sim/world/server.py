@@ -48,7 +48,8 @@ class PieceServer:
         piece = holding.material.maps[action.pack].pieces[number]
         if piece.is_patch:
             kept = number in holding.kept[action.pack]
-            return (m.Piece(action.request, GOOD[: piece.wire_size]), True) if kept else (refusal, False)
+            rest = GOOD[: piece.wire_size - action.start]
+            return (m.Piece(action.request, rest), True) if kept else (refusal, False)
         start, stop = piece.target_offset, piece.target_stop
         held = holding.slot.written.covers(start, stop)
         good = held and not holding.slot.is_bad(start, stop)
@@ -58,7 +59,7 @@ class PieceServer:
         elif number not in checked:
             return refusal, held
         block = GOOD if good else BAD
-        return m.Piece(action.request, block[: piece.wire_size]), held
+        return m.Piece(action.request, block[: piece.wire_size - action.start]), held
 
     def _piece_sent(self, life: int, device: str, size: int) -> None:
         if life == self._device.life:

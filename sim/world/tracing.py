@@ -10,7 +10,7 @@ _KINDS = {
         (
             m.Hello, m.News, m.MetadataWant, m.ObjectWant, m.Blob, m.Refuse, m.Join, m.Leave, m.Have,
             m.HaveMore, m.Want, m.Piece, m.Lease, m.Peers, m.Bye, m.Hearsay, m.OriginAsked,
-            m.Report, m.Reported, m.Part, m.Uplink,
+            m.Report, m.Reported, m.Part, m.Uplink, m.WantRest,
         )
     )
 }  # fmt: skip

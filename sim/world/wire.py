@@ -129,6 +129,7 @@ def _uplink(message: m.Uplink) -> int:
 SIZES: dict[type, Callable[[Any], int]] = {
     m.HaveMore: _have_more,
     m.Want: _want,
+    m.WantRest: lambda x: _want(x) + _int(x.start),
     m.Piece: _payload,
     m.Part: lambda x: _PREFIXES + _int(x.request) + _int(x.total) + len(x.payload),
     m.Blob: _payload,

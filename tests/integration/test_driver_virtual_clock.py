@@ -19,7 +19,9 @@ from p2p.swarm.policy import Policy
 from tests.support.driven_site import (
     DELTA_FRAMES,
     FRAME,
+    FULL,
     FULL_FRAMES,
+    FULL_PACK,
     OLD,
     DrivenSite,
     inline_threads,
@@ -61,6 +63,23 @@ async def test_a_site_makes_an_image_of_one_copy_at_the_rate_of_its_link(
     ideal_s = len(FULL_FRAMES) / site.rate
     assert ideal_s <= max(times.values()) <= POLICY.settle_s + ideal_s + 1.0
     assert max(times.values()) - min(times.values()) <= 0.5
+
+
+async def test_the_rest_of_a_piece_is_what_the_piece_has_after_that(
+    autojump_clock: MockClock, site: DrivenSite
+) -> None:
+    holder, maker = site.add("a", holds=True), site.add("b")
+    async with site.running():
+        with trio.fail_after(LONG_S):
+            await site.make_all()
+        name = FULL_PACK.index.sha256
+        for device in (holder, maker):
+            whole, rest = (
+                device.driver.answer(e.Serve("x", 1, FULL.image, name, 3, start)) for start in (0, 1000)
+            )
+            assert isinstance(whole, m.Piece)
+            assert isinstance(rest, m.Piece)
+            assert bytes(rest.payload) == bytes(whole.payload)[1000:]
 
 
 async def test_a_delta_crosses_the_link_and_who_has_another_base_rides(

@@ -23,7 +23,7 @@ from p2p.swarm import messages as m
 from p2p.swarm import wire
 from p2p.swarm.events import PeerConnected, PeerLost, Received, Serve
 from p2p.swarm.neighbours import pair_order
-from p2p.swarm.parts import PARTS
+from p2p.swarm.parts import PARTS, Begun
 
 
 def identity(device: str, site: str = "depot") -> PeerIdentity:
@@ -664,6 +664,27 @@ async def test_parts_that_do_not_fit_together_end_the_link(autojump_clock: MockC
         nursery.start_soon(far.send, *wire.encode(part), *wire.encode(rest))
         with pytest.raises(ContentError):
             await link.read(lambda message: None)
+
+
+@pytest.mark.parametrize("whole", [False, True])
+async def test_what_has_come_of_a_piece_when_the_link_ends_is_told(
+    autojump_clock: MockClock, whole: bool
+) -> None:
+    net = MemoryNet()
+    a = make(net, "a", 1)
+    parts = random.Random(1).randbytes(100_000), random.Random(2).randbytes(100_000)
+    async with running(a):
+        stream = await _raw(net, a)
+        await stream.send(*wire.encode(HELLO))
+        for part in parts:
+            await stream.send(*wire.encode(m.Part(7, 300_000, part)))
+        if whole:
+            await stream.send(*wire.encode(m.Piece(7, bytes(100_000))))
+        else:
+            await stream.send(wire.PREFIX.pack(3, 100_000) + b"half")
+        await stream._stream.send_stream.aclose()
+        await trio.sleep(1)
+        assert a.events[-1] == PeerLost("x", begun=None if whole else Begun(7, b"".join(parts)))
 
 
 def _nothing(serve: Serve) -> m.Message:

@@ -32,7 +32,7 @@ def addresses(count: int) -> list[list[object]]:
 
 
 PIECES, ENTRIES = limits.PIECES_PER_PACK_MAX, limits.INDEX_ENTRIES_MAX
-LEASED = limits.LEASE_BYTES_MAX
+LEASED, WHOLE = limits.LEASE_BYTES_MAX, limits.MESSAGE_PAYLOAD_MAX
 
 TWINS: list[tuple[str, tuple[object, ...], tuple[object, ...], str]] = [
     ("hello.protocol", (0, 1 << 16, "s", 1, True), (0, (1 << 16) + 1, "s", 1, True), "not a number within"),
@@ -59,6 +59,8 @@ TWINS: list[tuple[str, tuple[object, ...], tuple[object, ...], str]] = [
     ("have-more count", (9, A, B, [1] * limits.HAVE_MORE_MAX), (9, A, B, [1] * (limits.HAVE_MORE_MAX + 1)),
      "have-more: 4097 pieces"),
     ("have-more piece", (9, A, B, [PIECES - 1]), (9, A, B, [PIECES]), "within"),
+    ("rest begun", (40, 0, A, B, 1, 1), (40, 0, A, B, 1, 0), "within"),
+    ("rest", (40, 0, A, B, 1, WHOLE), (40, 0, A, B, 1, WHOLE + 1), "within"),
     ("want piece", (10, 0, A, B, PIECES - 1), (10, 0, A, B, PIECES), "within"),
     ("lease slot", (12, A, B, 15, 0, 1, 0), (12, A, B, 16, 0, 1, 0), "within"),
     ("lease stop", (12, A, B, 0, 0, ENTRIES, 0), (12, A, B, 0, 0, ENTRIES + 1, 0), "within"),

@@ -21,7 +21,7 @@ from sim.scenario.model import (
     Stop,
     Wan,
 )
-from tests.simulation.world.scenes import RATE, SIZE, depot
+from tests.simulation.world.scenes import RATE, SIZE, depot, release
 
 STATION = 4
 AIR = 125_000.0
@@ -29,8 +29,8 @@ AIR = 125_000.0
 
 CONTACT_S, EVERY_S, FIRST_S = 25.0, 600.0, 1200.0
 
-CONTACTS = 4
-"""So many bring the image of 8 MiB: one more than the air takes to carry it once, headers included."""
+CONTACTS = 3
+"""So many bring the image of 8 MiB: as many as the air takes to carry it once, headers included."""
 
 
 def scene(*faults: Fault, contacts: int = CONTACTS) -> Scenario:
@@ -100,4 +100,20 @@ def test_a_power_cut_between_contacts_costs_no_contact(kind: FaultKind) -> None:
 def test_a_cut_in_the_middle_of_a_contact_costs_no_more_than_one() -> None:
     fault = Fault(FaultKind.CRASH, FIRST_S + CONTACT_S / 2, 20.0, where="field", count=STATION)
     mine, _ = held(scene(fault, contacts=CONTACTS + 1))
+    assert {d.state for d in mine} == {"committed"}
+
+
+def test_a_patch_that_takes_longer_than_a_contact_comes_in_several() -> None:
+    """Only whole pieces can be verified; what came of this one is kept until the van is back."""
+    subject = scene(contacts=4)
+    van, field = subject.sites
+    air = Lan(rate=40_000.0)
+    box, carrier = subject.classes
+    subject = replace(
+        subject,
+        releases=(release(size=2 * SIZE, deltas={"v1": 2_000_000}),),
+        classes=(replace(box, bases={"v1": 1.0}), replace(carrier, bases={"v1": 1.0}, recompute_rate=8e6)),
+        sites=(van, replace(field, size=SiteSize(low=1, high=1), lan=air)),
+    )
+    mine, _ = held(subject)
     assert {d.state for d in mine} == {"committed"}
