@@ -8,6 +8,9 @@
 
 A device that is revoked has no path but its own to the origin, and none leads over it, whoever knows of it.
 
+A device that a carrier with the whole image visits has to have finished by then as well, wherever that is
+just now.
+
 A path: over devices that the release is meant for (or that have it), on one network, that know of each
 other (one segment, or both known to the coordinator) and do not ban each other, to one that has the image
 whole, or that makes it and reaches the origin.
@@ -26,7 +29,9 @@ from sim.outcome import Violation
 from sim.scenario.model import FaultKind
 from sim.world.device import Device
 from sim.world.observer import Observer
+from sim.world.site import Site
 from sim.world.trust import DAY_S, EXPIRY_DAYS
+from sim.world.vehicles import stop_site
 
 if TYPE_CHECKING:
     from p2p.content.digests import Digest
@@ -175,7 +180,21 @@ class Liveness(Observer):
         material = self._world.materials[order.release]
         fits = not storage.capacity or material.size <= storage.capacity
         late = device.clock_error_s >= EXPIRY_DAYS["timestamp"] * DAY_S  # to its clock, all has expired
-        return fits and not late and self._has_path(device, material.image)
+        served = self._has_path(device, material.image) or self._is_visited(device, material.image)
+        return fits and not late and served
+
+    def _is_visited(self, device: Device, image: Digest) -> bool:
+        """Whether a van that has the image whole comes by now and then, and has done so all the time."""
+        revoked = self._world.revoked
+        if device.name in revoked or device.site.group.timetable:
+            return False
+        return any(
+            van.klass.carrier and van.up and van.name not in revoked and van.klass.uptime.on_mean_s == 0
+            and device.admits(van.name) and van.admits(device.name)
+            and van.site.group.timetable_every_s > 0 and _holds(van, image)
+            and device.site in _stops(self._world, van)
+            for van in self._world.honest
+        )  # fmt: skip
 
     def _has_path(self, device: Device, image: Digest) -> bool:
         """Whether a way leads from the device to an image, over devices that want or have it too."""
@@ -205,6 +224,17 @@ class Liveness(Observer):
     def _add(self, check: str, device: Device, message: str) -> None:
         now = self._world.kernel.now
         self.violations.append(Violation(check, now, device.site.name, device.name, message))
+
+
+def _holds(van: Device, image: Digest) -> bool:
+    """Whether a carrier has the image whole."""
+    held = van.images.get(image)
+    return held is not None and held.complete and _has(van, image)
+
+
+def _stops(world: World, van: Device) -> list[Site | None]:
+    number = int(van.site.name.rpartition("/")[2])
+    return [stop_site(world, stop.site, number) for stop in van.site.group.timetable]
 
 
 def _has(device: Device, image: Digest) -> bool:

@@ -17,6 +17,7 @@ from p2p.swarm.policy import Policy
 from sim.checks.awkward_scenario import awkward as make_awkward
 from sim.checks.awkward_scenario import awkward_faults
 from sim.checks.bounds import time_needed_s
+from sim.checks.carrier_scenario import with_carriers
 from sim.scenario.model import (
     NO_BASE,
     DeltaSpec,
@@ -66,16 +67,19 @@ _MIXES: tuple[dict[str, float], ...] = (
 
 
 def random_scenario(
-    seed: int, *, faults: bool = True, small: bool = False, awkward: bool = False
+    seed: int, *, faults: bool = True, small: bool = False, awkward: bool = False, carriers: bool = False
 ) -> Scenario:
     """The scenario of a seed; without `faults` nothing goes wrong in it.
 
     `small`: at most `SMALL_SITES` sites of `SMALL_DEVICES` devices, and images of a few MB, so that
-    hundreds of runs take seconds. `awkward`: sites have what `awkward_scenario` draws, too.
+    hundreds of runs take seconds. `awkward`: sites have what `awkward_scenario` draws, too; `carriers`:
+    there are more vans, as `carrier_scenario` draws them.
     """
     scenario = _Maker(Random(f"random scenario/{seed}"), seed, small=small).make()
     if awkward:
         scenario = make_awkward(scenario, seed, CARRIER)
+    if carriers:
+        scenario = with_carriers(scenario, seed, CARRIER)
     if faults:
         scenario = replace(scenario, faults=_faults(Random(f"random faults/{seed}"), scenario))
         scenario = awkward_faults(scenario, seed) if awkward else scenario

@@ -98,7 +98,7 @@ class SoakSummary:
 
 def soak_one(seed: int, faults: bool, awkward: bool = False) -> SoakRun:
     """One random run; never raises an `Exception`."""
-    return run_soak(random_scenario(seed, faults=faults, awkward=awkward), seed)
+    return run_soak(random_scenario(seed, faults=faults, awkward=awkward, carriers=awkward), seed)
 
 
 def run_soak(scenario: Scenario, seed: int, seams: Seams | None = None) -> SoakRun:
@@ -169,7 +169,7 @@ def keep_failed(
 
     Raises `LocalError` where a file cannot be written.
     """
-    scenario = random_scenario(run.seed, faults=faults, awkward=awkward)
+    scenario = random_scenario(run.seed, faults=faults, awkward=awkward, carriers=awkward)
     make_directory(directory)
     kind = ("-awkward" if awkward else "") + ("" if faults else "-plain")
     path = directory / f"random-{run.seed}{kind}.toml"

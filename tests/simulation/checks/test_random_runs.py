@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from p2p.swarm.visitors import Visitors
 from sim.checks.bounds import time_needed_s
 from sim.checks.checked import run_checked
 from sim.checks.random_scenario import random_scenario
@@ -18,6 +19,8 @@ from sim.world import run
 
 BATCHES = 10
 BATCH = 10
+VAN = 9
+"""The seed of a scenario with a van."""
 
 
 @pytest.mark.parametrize("batch", range(BATCHES))
@@ -34,6 +37,21 @@ def test_pinned_seeds_without_faults(batch: int) -> None:
 @pytest.mark.parametrize("batch", range(BATCHES))
 def test_pinned_seeds_of_awkward_sites(batch: int, faults: bool) -> None:
     _hold(range(batch * BATCH, (batch + 1) * BATCH), faults=faults, awkward=True)
+
+
+@pytest.mark.parametrize("faults", [True, False])
+@pytest.mark.parametrize("batch", range(BATCHES // 2))
+def test_pinned_seeds_of_vans(batch: int, faults: bool) -> None:
+    """A third of these have a van, half of those one that runs nothing of what it brings."""
+    _hold(range(batch * BATCH, (batch + 1) * BATCH), faults=faults, awkward=True, carriers=True)
+
+
+def test_a_place_that_a_van_visits_in_vain_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its devices ask the van for nothing."""
+    scenario = random_scenario(VAN, faults=False, small=True, awkward=True, carriers=True)
+    assert run_soak(scenario, VAN).violations == ()
+    monkeypatch.setattr(Visitors, "next", lambda *_: None)
+    assert {v.check for v in run_soak(scenario, VAN).violations} == {"unfinished"}
 
 
 @pytest.mark.parametrize(
@@ -92,16 +110,16 @@ def test_awkward_sites_that_went_wrong(seed: int, faults: bool) -> None:
 @pytest.mark.parametrize("faults", [True, False])
 def test_fresh_seeds(faults: bool, awkward: bool) -> None:
     first = random.SystemRandom().randrange(10**9)
-    _hold(range(first, first + BATCH), faults=faults, awkward=awkward)
+    _hold(range(first, first + BATCH), faults=faults, awkward=awkward, carriers=awkward)
 
 
 @pytest.mark.parametrize("seed", range(0, 400, 20))
 def test_random_scenarios_can_be_written_and_read(seed: int) -> None:
-    for faults, awkward in ((True, False), (False, False), (True, True)):
-        scenario = random_scenario(seed, faults=faults, awkward=awkward)
+    for faults, awkward, carriers in ((True, False, False), (False, False, False), (True, True, True)):
+        scenario = random_scenario(seed, faults=faults, awkward=awkward, carriers=carriers)
         text = scenario_text(scenario)
         assert parse_scenario(text.encode(), source="random", directory=Path("/")) == scenario
-        assert scenario == random_scenario(seed, faults=faults, awkward=awkward)
+        assert scenario == random_scenario(seed, faults=faults, awkward=awkward, carriers=carriers)
         assert scenario.duration_s >= time_needed_s(scenario)
         assert bool(scenario.faults) == faults
 
@@ -117,14 +135,15 @@ def _what_happened(outcome: RunOutcome) -> tuple[object, ...]:
     return outcome.trace_digest, outcome.events, outcome.devices, outcome.sites
 
 
-def _hold(seeds: range, *, faults: bool, awkward: bool = False) -> None:
+def _hold(seeds: range, *, faults: bool, awkward: bool = False, carriers: bool = False) -> None:
     """Run all; of those that break a rule, tell what repeats them."""
     broken = []
     for seed in seeds:
-        scenario = random_scenario(seed, faults=faults, small=True, awkward=awkward)
+        scenario = random_scenario(seed, faults=faults, small=True, awkward=awkward, carriers=carriers)
         for violation in run_soak(scenario, seed).violations[:1]:
             broken.append(
-                f"random_scenario({seed}, faults={faults}, small=True, awkward={awkward}): "
+                f"random_scenario({seed}, faults={faults}, small=True, awkward={awkward}, "
+                f"carriers={carriers}): "
                 f"{violation.check} at {violation.at_s:.1f} s, {violation.device or violation.site}: "
                 f"{violation.message}"
             )
