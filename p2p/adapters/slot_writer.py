@@ -157,6 +157,16 @@ class FileSlotWriter:
             self.done.add(offset, stop)
             self._pending.add(offset, stop)
 
+    def found(self, start: int, stop: int) -> None:
+        """A range is there already, and was verified; it counts as durable from the next `checkpoint`."""
+        self._check_usable()
+        if not 0 <= start < stop <= self.size:
+            raise SlotError(f"{self._name}: bytes {start} to {stop} are outside the image of {self.size}")
+        with self._lock:
+            self._changed = True
+            self.done.add(start, stop)
+            self._pending.add(start, stop)
+
     def checkpoint(self) -> None:
         """fsync the data, then make `done` durable. Costs one fsync each and 16 bytes per new range."""
         self._check_usable()

@@ -92,7 +92,9 @@ class Carrying:
         self._seen: int | None = None
         """The version of the timestamp that all this is by."""
         self._nursery: trio.Nursery | None = None
-        driver.asked = self._asked
+        self._damaged: dict[Digest, None] = {}
+        self._mended_at: dict[Digest, float] = {}
+        driver.asked, driver.damaged = self._asked, self._is_damaged
 
     # What others of the agent ask and tell
 
@@ -148,6 +150,7 @@ class Carrying:
                 self._changed = trio.Event()
                 looked_at = trio.current_time()
                 try:
+                    await self._mend()
                     cargo = await self._load()
                     await self._arrange(cargo)
                 except (SlipstreamError, OSError) as error:
@@ -239,6 +242,39 @@ class Carrying:
             self._changed.set()
 
     # The hold
+
+    def _is_damaged(self, image: Digest) -> None:
+        """A piece of an image cannot be read, or not as it was signed."""
+        now = trio.current_time()
+        if image in self._whole and now - self._mended_at.get(image, -math.inf) >= RETRY_S[0]:
+            self._mended_at[image] = now
+            self._damaged[image] = None
+            self._changed.set()
+
+    async def _mend(self) -> None:
+        """Keep what is right of damaged images, and let the rest come again."""
+        while self._damaged:
+            image = next(iter(self._damaged))
+            del self._damaged[image]
+            local = self._whole.get(image)
+            right = None if local is None else await trio.to_thread.run_sync(local.right_ranges)
+            await trio.lowlevel.checkpoint_if_cancelled()
+            if local is None or right is None or not self._driver.is_current(local):
+                continue
+            size = local.task.size
+            del self._whole[image]
+            self._driver.drop(image)
+            if right.covers(0, size):
+                continue  # this time all can be read, and it is given again
+            log.warning(
+                "carried image %s: %d bytes are damaged, and come again",
+                image.hex()[:12],
+                size - right.total(),
+            )
+            try:
+                await trio.to_thread.run_sync(self._hold.mend, image, size, right)
+            except (LocalError, StoreError) as error:
+                self.failed(image, error)
 
     async def _arrange(self, cargo: Cargo) -> None:
         """Drop what is no cargo any more, give what is whole, and fetch what is missing."""

@@ -73,6 +73,7 @@ class SwarmDriver:
         self.links: PeerLinks | None = None
         self.reports: Reports | None = None
         self.asked: Callable[[str, Digest], None] | None = None
+        self.damaged: Callable[[Digest], None] | None = None
         """Is told which object a peer asks for."""
         self._origin = origin
         self._spool = spool
@@ -209,6 +210,8 @@ class SwarmDriver:
         if data is None:
             if image is not None:
                 self.feed(e.Unreadable(action.image, action.pack, action.piece))
+                if self.damaged is not None:
+                    self.damaged(action.image)
             return m.Refuse(action.request, m.Refusal.FAILED)
         self._served_at = trio.current_time()
         return m.Piece(action.request, memoryview(data)[action.start :] if action.start else data)

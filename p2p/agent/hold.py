@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 from p2p.adapters.disk_quota import BLOCK
@@ -90,6 +91,19 @@ class Hold:
         except OSError as error:
             raise slot_error(f"carried image {image.hex()[:12]}", "make room for", error) from error
         return self._of(image).open_writer(PLACE, image, size)
+
+    def mend(self, image: Digest, size: int, right: Iterable[tuple[int, int]]) -> None:
+        """An image is whole no more: only these ranges of it are right, and the rest has to come again.
+
+        A cut in the middle of this leaves all of it to come again. Raises `SlotFull`, `SlotError`.
+        """
+        writer = self.writer(image, size)
+        try:
+            for start, stop in right:
+                writer.found(start, stop)
+            writer.checkpoint()
+        finally:
+            writer.close()
 
     def drop(self, image: Digest) -> None:
         """Nothing of it is kept. A cut leaves what is dropped again at the next start."""

@@ -17,11 +17,12 @@ from pathlib import Path
 
 from p2p.adapters.disk_quota import DiskQuota
 from p2p.agent.patches import KeptPatches
-from p2p.agent.rechecking import wrong_ranges
+from p2p.agent.rechecking import right_ranges, wrong_ranges
 from p2p.agent.spool import Spool, SpoolMemory
 from p2p.content import limits
 from p2p.content.digests import Buffer, Digest, sha256, verify
 from p2p.content.index import Copy, PackIndex, Patch
+from p2p.content.intervals import IntervalSet
 from p2p.content.pieces import PieceMap
 from p2p.delta import apply_delta, decompress, read_view, unpack_data
 from p2p.delta.rebuild import check_frame
@@ -265,6 +266,11 @@ class LocalImage:
             for start, stop in bad:
                 self._writer.forget(start, stop)
         return tuple(bad)
+
+    def right_ranges(self) -> IntervalSet | None:
+        """What of a sealed image reads as it was signed; None where that cannot be told. Reads all of it."""
+        pieces, reader = self.maps.get(self.task.full_pack.index.sha256), self._reader
+        return None if pieces is None or reader is None else right_ranges(pieces, reader)
 
     def sealed(self, reader: ImageReader) -> None:
         """The slot is valid now: read from it as an image."""

@@ -1,6 +1,7 @@
 """A slot that does not read back as its image: which parts of it are wrong, by the full pack's digests.
 
-Called once an image was read back wrong as a whole. Not for mending what is found (`p2p.agent.filling`).
+Called once an image was read back wrong as a whole, or a part of a whole one was. Not for mending what is
+found (`p2p.agent.filling`).
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ from p2p.content import limits
 from p2p.content.digests import Digest, sha256
 from p2p.content.intervals import IntervalSet
 from p2p.content.pieces import PieceMap
-from p2p.errors import LocalError
-from p2p.ports import SlotWriter
+from p2p.errors import LocalError, SlotError
+from p2p.ports import ImageReader, SlotWriter
 from p2p.swarm.events import GiveUp, ImageTask
 
 _ZEROS = bytes(limits.MIB)
@@ -66,6 +67,23 @@ def wrong_ranges(pieces: PieceMap, writer: SlotWriter, task: ImageTask) -> tuple
     if not bad and covered == task.size and whole.digest() != task.image:
         raise ReadBackError.contradiction(task.image)
     return bad, wrong
+
+
+def right_ranges(pieces: PieceMap, image: ImageReader) -> IntervalSet:
+    """What of a whole image reads as its full pack (`pieces`) signs it. What cannot be read is not right."""
+    right = IntervalSet()
+    for start, stop, number in _parts(pieces):
+        try:
+            data = image.read(start, stop - start)
+        except SlotError:
+            continue
+        if number is None:
+            is_right = memoryview(_ZEROS)[: len(data)] == data
+        else:
+            is_right = sha256(data) == pieces[number].digest
+        if is_right:
+            right.add(start, stop)
+    return right
 
 
 def _parts(pieces: PieceMap) -> list[tuple[int, int, int | None]]:

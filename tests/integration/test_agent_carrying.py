@@ -308,6 +308,44 @@ async def test_what_is_there_of_an_image_counts_once_against_the_disk_quota(pump
             await whole(van)
 
 
+def rot(device: Device) -> None:
+    """One byte in the middle of what it carries is another."""
+    (place,) = (device.config.carrying_dir / "images").glob("*/image")
+    data = bytearray(place.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    place.write_bytes(data)
+
+
+async def test_what_rots_in_the_hold_is_found_when_it_is_asked_for_and_comes_again(pumps: FleetRig) -> None:
+    """Only that: the rest is kept, and given meanwhile."""
+    ordered(pumps)
+    frames = manifest(pumps).payloads[0].full_pack.frames
+    name = f"objects/{frames.sha256.hex()}"
+    async with HostileOrigin(pumps.repository.directory).serving() as origin:
+        van = pumps.device("van", origin=origin.url, extra=CARRIES)
+        async with van.running():
+            await whole(van)
+        rot(van)
+        van.configure(extra=CARRIES)
+        van.config.status_path.unlink()
+        station = pump(pumps, "p1", van, holds=None)
+        async with van.running() as visit, station.running() as late:
+            await until(lambda: carried(van) == {"pump 2.0 rootfs": "coming"}, "it was found")
+            lacks = left(visit)
+            given = 3 * len(IMAGES["2.0"]) // 4
+            await until(lambda: late.ledger.peers.get("van", 0) > given, "the rest is given")
+        assert 0 < lacks < len(IMAGES["2.0"]) // 8
+        assert not hold(van).is_whole(DIGESTS["2.0"])
+        before = origin.sent[name]
+        van.configure(origin=origin.url, extra=CARRIES)
+        van.config.status_path.unlink()
+        async with van.running(), station.running() as late:
+            await whole(van)
+            await late.committed("2.0")
+        assert 0 < origin.sent[name] - before < frames.size // 4
+    assert hold(van).is_whole(DIGESTS["2.0"])
+
+
 def wrong_frames(request: Request, answer: Answer) -> Answer | None:
     """Whatever is large is wrong."""
     if request.start is None or len(answer.body) < 100_000:

@@ -38,6 +38,25 @@ def test_what_was_verified_is_gone_on_from_after_a_cut(hold: Hold, tmp_path: Pat
     assert last.reader(IMAGE).read(0, len(DATA)) == DATA
 
 
+def test_what_is_damaged_is_not_whole_and_the_rest_of_it_stays(hold: Hold, tmp_path: Path) -> None:
+    writer = hold.writer(IMAGE, len(DATA))
+    writer.write(0, DATA)
+    assert writer.digest() == IMAGE
+    writer.seal()
+    hold.mend(IMAGE, len(DATA), [(0, HALF), (HALF + 100, len(DATA))])
+    again = Hold(tmp_path / "images")
+    assert not again.is_whole(IMAGE)
+    resumed = again.writer(IMAGE, len(DATA))
+    assert list(resumed.done) == [(0, HALF), (HALF + 100, len(DATA))]
+    resumed.write(HALF, DATA[HALF : HALF + 100])
+    assert resumed.digest() == IMAGE
+
+
+def test_a_range_outside_of_the_image_is_not_there(hold: Hold) -> None:
+    with pytest.raises(SlotError):
+        hold.mend(IMAGE, len(DATA), [(0, len(DATA) + 1)])
+
+
 def test_what_is_not_whole_is_never_read_as_an_image(hold: Hold) -> None:
     writer = hold.writer(IMAGE, len(DATA))
     writer.write(0, DATA[:-1] + b"?")
