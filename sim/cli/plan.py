@@ -198,7 +198,9 @@ def _marks(times: Sequence[float | None]) -> list[str]:
 
 
 def _share(finished: int, devices: int) -> str:
-    return "all" if finished == devices else f"{finished / max(1, devices):.2%}"
+    if not devices:
+        return "-"
+    return "all" if finished == devices else f"{finished / devices:.2%}"
 
 
 def _keep(outcome: PlanOutcome, directory: Path) -> list[Path]:

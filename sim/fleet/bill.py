@@ -67,7 +67,7 @@ def reckon(
         scenario=scenario.name,
         seed=seed,
         sites=sum(d.sites for d in drawn),
-        devices=sum(len(d) for d in drawn),
+        devices=sum(int(d.meant.sum()) for d in drawn),
         release=packs.release,
         image_bytes=packs.size,
         horizon_s=scenario.duration_s,
@@ -145,7 +145,7 @@ def _estimate(
             windows=plan.windows,
             transfers=transfers(setting, shared=shared),
         )
-        opens = draw.opened(devices, plan.phases)
+        opens = draw.opened(devices, plan.phases, packs.size + packs.full.index)
         known = draw.known(devices, scenario.polling, opens, curve, gossip=shared)
         load = model.load(setting, usable, known, opens, curve, shared=shared)
         settings.append(setting)
@@ -195,23 +195,25 @@ def _summed(
     shared = way in (Way.SHARED, Way.SLIPSTREAM)
     for setting, link, result in zip(settings, links, results, strict=True):
         down, up = float(result.site_down.sum()), float(result.site_up.sum())
+        meant = result.finished_s[setting.devices.meant]
         price = _price(setting)
         day = asking.of_a_day(setting, link, scenario.duration_s, shared=shared)
         groups.append(
             GroupEstimate(
                 group=setting.group.name,
                 sites=setting.devices.sites,
-                devices=len(setting.devices),
-                finished=int(np.count_nonzero(np.isfinite(result.finished_s))),
+                devices=len(meant),
+                finished=int(np.count_nonzero(np.isfinite(meant))),
                 wan_bytes=round(down + up),
                 wan_down=round(down),
                 floor_bytes=round(float(result.site_floor.sum())),
                 money=(down + up) / 1e6 * price,
                 asking_day_bytes=round(float(day.down.sum() + day.up.sum())),
-                marks_s=marks(result.finished_s),
+                marks_s=marks(meant),
             )
         )
-    finished = np.sort(np.concatenate([r.finished_s for r in results]))
+    who = [setting.devices.meant for setting in settings]
+    finished = np.sort(np.concatenate([r.finished_s[m] for r, m in zip(results, who, strict=True)]))
     site_bytes = np.concatenate([r.site_down + r.site_up for r in results])
     floors = np.concatenate([r.site_floor for r in results])
     wan_down = sum(g.wan_down for g in groups)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim.fleet.curve import Curve, Floats
-from sim.scenario.model import DeviceClass, Phase, Polling, Scenario, SiteGroup, SiteSize, SizeKind
+from sim.scenario.model import NO_BASE, DeviceClass, Phase, Polling, Scenario, SiteGroup, SiteSize, SizeKind
 
 Ints: TypeAlias = NDArray[np.int64]
 Flags: TypeAlias = NDArray[np.bool_]
@@ -67,6 +67,11 @@ class Devices:
         """The sum of a value of the devices, per site."""
         return np.asarray(np.add.reduceat(values.astype(np.float64), self.offsets[:-1]))
 
+    @property
+    def meant(self) -> Flags:
+        """Who is to finish: not those that only take along what others run."""
+        return np.asarray([c.cargo == 0 for c in self.classes])[self.cls]
+
     def per_class(self, values: Sequence[float]) -> Floats:
         """A value of the classes, per device."""
         return np.asarray(values, float)[self.cls]
@@ -74,7 +79,12 @@ class Devices:
 
 def base_names(scenario: Scenario) -> tuple[str, ...]:
     """All names of bases that a class of the scenario uses, in order of appearance."""
-    return tuple(dict.fromkeys(base for c in scenario.classes for base in c.bases))
+    return tuple(dict.fromkeys(base for c in scenario.classes for base in _bases(c)))
+
+
+def _bases(klass: DeviceClass) -> Mapping[str, float]:
+    """What a class starts from; what is only taken along starts from nothing."""
+    return {NO_BASE: 1.0} if klass.cargo else klass.bases
 
 
 def generator(seed: int, *names: object) -> np.random.Generator:
@@ -108,7 +118,7 @@ def draw_devices(scenario: Scenario, group: SiteGroup, seed: int) -> Devices:
     pick = rng.random(count)
     for n, kind in enumerate(classes):
         mine = cls == n
-        bases, shares = zip(*kind.bases.items(), strict=True)
+        bases, shares = zip(*_bases(kind).items(), strict=True)
         numbers = np.asarray([names.index(b) for b in bases])
         edges = np.cumsum(np.asarray(shares) / sum(shares))[:-1]
         base[mine] = numbers[np.searchsorted(edges, pick[mine], side="right")]
@@ -128,12 +138,17 @@ def draw_devices(scenario: Scenario, group: SiteGroup, seed: int) -> Devices:
     )
 
 
-def opened(devices: Devices, phases: Sequence[Phase]) -> Floats:
-    """When the order is open for each device; infinite where no phase reaches it."""
+def opened(devices: Devices, phases: Sequence[Phase], size: int = 0) -> Floats:
+    """When the order is open for each device; infinite where no phase reaches it.
+
+    `size`: what the image takes in a carrier's hold, which loads what has room when it is open to anybody.
+    """
     at = np.full(len(devices), np.inf)
     for phase in sorted(phases, key=lambda p: p.opens_s):
         at = np.where((devices.order < phase.share) & np.isinf(at), phase.opens_s, at)
-    return at
+    loads = devices.per_class([size <= c.cargo for c in devices.classes]) > 0
+    first = min((phase.opens_s for phase in phases), default=np.inf)
+    return np.where(devices.meant, at, np.where(loads, first, np.inf))
 
 
 def intervals(devices: Devices, polling: Polling) -> Floats:

@@ -14,7 +14,18 @@ from p2p.trust.pace import WITH_POLL
 from sim.fleet.bill import reckon
 from sim.fleet.outcome import MARKS, PlanOutcome, Way
 from sim.fleet.plans import OWN, read_plans
-from sim.scenario.model import Fault, FaultKind, Lan, LanKind, Origin, Phase, SiteSize, SizeKind, Wan
+from sim.scenario.model import (
+    Fault,
+    FaultKind,
+    Lan,
+    LanKind,
+    Origin,
+    Phase,
+    Scenario,
+    SiteSize,
+    SizeKind,
+    Wan,
+)
 from sim.world.orders import ABSENT, CHECKIN_DOWN, TIMESTAMP
 from sim.world.wire import HttpCosts
 from tests.unit.fleet.fleets import MB, PACKS, fleet, plain
@@ -200,3 +211,36 @@ def test_a_quota_is_paid_as_far_as_it_goes() -> None:
     less = bill("less: quota=20MB", scenario=scenario).of(Way.SHARED, "less")
     assert less.finished == 0
     assert less.wan_down == pytest.approx(60 * 40 * MB, rel=0.01)
+
+
+def _with_cargo(cargo: int, base: str = "none") -> Scenario:
+    """The fleet, and ten carriers that run nothing of what is ordered."""
+    klass = replace(SCENARIO.classes[0], name="van", bases={base: 1.0}, carrier=True, cargo=cargo)
+    group = replace(
+        SCENARIO.sites[0], name="van", count=10, size=SiteSize(low=1, high=1), classes={"van": 1.0}
+    )
+    return replace(SCENARIO, classes=(*SCENARIO.classes, klass), sites=(*SCENARIO.sites, group))
+
+
+@pytest.mark.parametrize("base", ["none", "a"])
+def test_who_only_takes_along_what_others_run_is_paid_for_and_does_not_count(base: str) -> None:
+    """It fetches the whole image, whatever it runs itself."""
+    outcome, without = bill(scenario=_with_cargo(PACKS.size * 2, base)), bill()
+    assert outcome.devices == without.devices
+    found, before = outcome.of(Way.SLIPSTREAM), without.of(Way.SLIPSTREAM)
+    assert (found.devices, found.finished, found.marks_s) == (before.devices, before.finished, before.marks_s)
+    fleet_group, vans = found.groups
+    assert (vans.sites, vans.devices, vans.finished) == (10, 0, 0)
+    assert vans.wan_down > 10 * PACKS.full.wan_bytes
+    assert found.wan_bytes == fleet_group.wan_bytes + vans.wan_bytes
+
+
+def test_what_has_no_room_in_a_hold_is_not_paid_for() -> None:
+    vans = bill(scenario=_with_cargo(PACKS.size - 1)).of(Way.SLIPSTREAM).groups[1]
+    assert (vans.wan_bytes, vans.floor_bytes) == (0, 0)
+
+
+def test_a_carrier_loads_as_soon_as_an_order_is_open_to_anybody() -> None:
+    outcome = bill("slow: phases=0.1%@0h,0.2%@1h", scenario=_with_cargo(PACKS.size * 2))
+    vans = outcome.of(Way.SLIPSTREAM, "slow").groups[1]
+    assert vans.wan_down > 10 * PACKS.full.wan_bytes
