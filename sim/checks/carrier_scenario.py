@@ -41,9 +41,14 @@ def with_carriers(scenario: Scenario, seed: int, carriers: str) -> Scenario:
     ):  # who runs it has the second by a delta, of which it gives no chunks
         scenario = _with_cargo(rng, scenario, carriers, fits=short > 0.1)
     if crew < 0.3:
-        sites = [replace(g, size=SiteSize(low=2, high=2)) if g.timetable else g for g in scenario.sites]
+        sites = [_with_crew(g) if g.timetable else g for g in scenario.sites]
         scenario = replace(scenario, sites=tuple(sites))
     return scenario
+
+
+def _with_crew(van: SiteGroup) -> SiteGroup:
+    """Two devices on one network: on two, without multicast, they would know of each other too late."""
+    return replace(van, size=SiteSize(low=2, high=2), lan=replace(van.lan, segments=1))
 
 
 def _with_van(rng: Random, scenario: Scenario, carriers: str) -> Scenario:
