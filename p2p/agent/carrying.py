@@ -33,6 +33,7 @@ from p2p.config import AgentConfig
 from p2p.content.digests import Digest
 from p2p.errors import LocalError, OriginError, PeerError, SlipstreamError, StoreError, TrustError
 from p2p.swarm import ImageTask
+from p2p.swarm import messages as m
 from p2p.trust import Need, Steps, TrustClient, TrustStore, run_async
 from p2p.trust.bundling import Survey, products_of, survey_releases
 from p2p.trust.cargo import Cargo, Parcel, load
@@ -94,7 +95,7 @@ class Carrying:
         self._nursery: trio.Nursery | None = None
         self._damaged: dict[Digest, None] = {}
         self._mended_at: dict[Digest, float] = {}
-        driver.asked, driver.damaged = self._asked, self._is_damaged
+        driver.asked, driver.joined, driver.damaged = self._asked, self._joined, self._is_damaged
 
     # What others of the agent ask and tell
 
@@ -214,7 +215,9 @@ class Carrying:
         if client is self._client and not self._unsure:
             client.prune({digest for found in surveys.values() for digest in found.documents})
         self._surveys, self._seen = surveys, version
-        return load(surveys, products, self._config.carrier.quota or 0, device.product, device.hardware)
+        carrier = self._config.carrier
+        met = self._interest.kinds(self._now()) if carrier.learn else ()
+        return load(surveys, products, carrier.quota or 0, device.product, device.hardware, met)
 
     async def _steps(self, steps: Steps[Any]) -> Any:
         return await run_async(steps, self._answer)
@@ -240,6 +243,21 @@ class Carrying:
         if self._interest.asked(device, product, self._now()) and self._config.carrier.learn:
             log.info("%s, which has no WAN, asks about %s", device, product)
             self._changed.set()
+
+    def _joined(self, device: str, join: m.Join) -> None:
+        """A peer takes an image up, or has it: if it has no WAN, what that is for is met here."""
+        if join.wan or not self._driver.node.lacks_wan(device):
+            return
+        for survey in self._surveys.values():
+            for manifest in survey.manifests.values():
+                if any(payload.image.sha256 == join.image for payload in manifest.payloads):
+                    now, hardware = self._now(), manifest.hardware
+                    if (
+                        self._interest.met(device, manifest.product, hardware, now)
+                        and self._config.carrier.learn
+                    ):
+                        self._changed.set()
+                    return
 
     # The hold
 

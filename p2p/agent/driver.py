@@ -73,6 +73,7 @@ class SwarmDriver:
         self.links: PeerLinks | None = None
         self.reports: Reports | None = None
         self.asked: Callable[[str, Digest], None] | None = None
+        self.joined: Callable[[str, m.Join], None] | None = None
         self.damaged: Callable[[Digest], None] | None = None
         """Is told which object a peer asks for."""
         self._origin = origin
@@ -236,6 +237,8 @@ class SwarmDriver:
             self.objects.hold(event.message.digest)
             if self.asked is not None:
                 self.asked(event.device, event.message.digest)
+        elif isinstance(event, e.Received) and isinstance(event.message, m.Join) and self.joined is not None:
+            self.joined(event.device, event.message)
         self.feed(event)
         if isinstance(event, e.PeerLost):
             self.news_from.pop(event.device, None)

@@ -162,6 +162,40 @@ async def test_what_was_asked_for_at_one_visit_comes_with_the_next(pumps: FleetR
         await late.committed("2.0")
 
 
+async def test_of_two_kinds_of_hardware_that_which_was_met_goes_first(pumps: FleetRig) -> None:
+    """There is room for one, and the newest order is for pumps that are nowhere on its way."""
+    payload = PayloadInput("rootfs", pumps.template / "3.0.img", ())
+    request = ReleaseRequest(product=OTHER, version="3.0", hardware=("elsewhere",), payloads=(payload,))
+    repository = pumps.repository
+    built = build_release(
+        request, repository.state(), repository.objects, repository.expiry("release"), workers=1
+    )
+    publish_release(repository, [built.proposal], None, sign_here=True)
+    ordered(pumps)
+    pumps.order("3.0", product=OTHER)
+    extra = CARRIES.replace("64MiB", "6MiB")
+    async with HostileOrigin(repository.directory).serving() as origin:
+        van = pumps.device("van", origin=origin.url, extra=extra)
+        async with van.running():
+            at_first = {"pump 3.0 rootfs": "whole", "pump 2.0 rootfs": "no-room"}
+            await until(lambda: carried(van) == at_first, "it carries the newest")
+        van.configure(extra=extra)
+        station = pump(pumps, "p1", van)
+        asked = van.config.carrying_dir / "asked" / "interest"
+        async with van.running(), station.running():
+            await until(
+                lambda: asked.exists() and HARDWARE.encode() in asked.read_bytes(), "it knows whom it met"
+            )
+        van.configure(origin=origin.url, extra=extra)
+        van.config.status_path.unlink()
+        async with van.running():
+            then = {"pump 2.0 rootfs": "whole", "pump 3.0 rootfs": "no-room"}
+            await until(lambda: carried(van) == then, "it carries what is needed")
+    van.configure(extra=extra)
+    async with van.running(), station.running() as late:
+        await late.committed("2.0")
+
+
 async def test_what_came_before_it_was_switched_off_does_not_come_again(pumps: FleetRig) -> None:
     """And is of use on the way: the station has it when the rest comes."""
     ordered(pumps)

@@ -80,3 +80,38 @@ def test_it_is_written_only_when_it_changed(
     monkeypatch.setattr(store, "write", None)
     interest.asked("d1", "b", NOW + 1)
     interest.save()
+
+
+def test_hardware_that_was_met_is_remembered(store: DirectoryBlobStore) -> None:
+    interest = Interest(store)
+    assert interest.met("d1", "a", ("h1", "h2"), NOW)
+    assert interest.met("d2", "b", ("h1",), NOW + FORGET_S / 2)
+    interest.save()
+    again = Interest(store)
+    assert again.kinds(NOW) == {("a", "h1"), ("a", "h2"), ("b", "h1")}
+    assert again.kinds(NOW + FORGET_S) == {("b", "h1")}
+
+
+def test_a_device_is_of_one_kind_of_hardware_a_day(store: DirectoryBlobStore) -> None:
+    interest = Interest(store)
+    told = [interest.met("liar", "a", (f"h{n}",), NOW + n) for n in range(1000)]
+    assert sum(told) == 1
+    assert interest.met("liar", "a", ("h7",), NOW + CHANGE_S)
+    assert interest.kinds(NOW + CHANGE_S) == {("a", "h7")}
+
+
+def test_a_flood_of_devices_that_are_met_is_bounded(
+    store: DirectoryBlobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "CARRIED_ASKERS_MAX", 3)
+    interest = Interest(store)
+    for n in range(6):
+        interest.met(f"d{n}", "a", (f"h{n}",), NOW + n)
+    assert interest.kinds(NOW) == {("a", "h3"), ("a", "h4"), ("a", "h5")}
+
+
+def test_what_was_kept_before_hardware_was_is_read(store: DirectoryBlobStore) -> None:
+    old = b'{"_type":"slipstream-interest","spec":1,"asked":[{"device":"d1","product":"a","at":1700000000}]}'
+    store.write(NAME, old)
+    assert Interest(store).products(NOW) == ("a",)
+    assert Interest(store).kinds(NOW) == frozenset()

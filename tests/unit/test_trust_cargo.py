@@ -72,6 +72,33 @@ def test_its_own_product_goes_along_for_other_hardware_only() -> None:
     assert names(loaded(10_000, own, products=("own",)))[0] == ["own 2.0 rootfs"]
 
 
+def met(quota: int, *kinds: tuple[str, str], surveys: tuple[Survey, ...], products: tuple[str, ...]) -> Cargo:
+    return load({found.product: found for found in surveys}, products, quota, "own", "h1", kinds)
+
+
+def test_what_is_for_hardware_that_was_met_goes_before_all_else() -> None:
+    one, two, three = (manifest("a", f"{n}.0", 100, f"h{n}") for n in (1, 2, 3))
+    both = survey(one, two, three), B
+    room = 100 + INDEX
+    assert names(met(room, surveys=both, products=("a",)))[0] == ["a 3.0 rootfs"]
+    assert names(met(room, ("b", "h2"), surveys=both, products=("a",)))[0] == ["a 3.0 rootfs"]
+    assert names(met(room, ("a", "h2"), surveys=both, products=("b", "a")))[0] == ["a 2.0 rootfs"]
+    found = names(met(2 * room, ("a", "h2"), ("a", "h1"), surveys=both, products=("b", "a")))[0]
+    assert found == ["a 2.0 rootfs", "a 1.0 rootfs"]
+
+
+def test_of_its_own_product_goes_along_what_is_for_other_hardware_that_was_met() -> None:
+    own = (survey(manifest("own", "1.0", 100, "h1"), manifest("own", "2.0", 100, "h2")),)
+    assert names(met(10_000, surveys=own, products=())) == ([], [])
+    kinds = ("own", "h1"), ("own", "h2")
+    assert names(met(10_000, *kinds, surveys=own, products=()))[0] == ["own 2.0 rootfs"]
+
+
+def test_what_nothing_orders_stays_at_home_whoever_was_met() -> None:
+    paused = (survey(manifest("a", "1.0", 100), status=PhaseStatus.PAUSED),)
+    assert names(met(10_000, ("a", "h1"), surveys=paused, products=("a",))) == ([], [])
+
+
 def test_an_image_is_taken_once_and_not_at_all_if_it_is_its_own() -> None:
     same = [survey(manifest(p, "1.0", 100, content="same")) for p in ("a", "b")]
     assert names(loaded(10_000, *same))[0] == ["a 1.0 rootfs"]
