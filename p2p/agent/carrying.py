@@ -8,7 +8,7 @@ at, within its budgets, and is given to peers while it comes; but it is written 
 nothing is ever installed from there.
 
 What is carried follows from the orders in force, from who asked (`interest`) and from the quota
-(`p2p.trust.cargo`); what is none of that any more is dropped.
+(`p2p.trust.cargo`); what is none of that any more is dropped, but for older images that those are made from.
 """
 
 from __future__ import annotations
@@ -93,6 +93,7 @@ class Carrying:
         self._seen: int | None = None
         """The version of the timestamp that all this is by."""
         self._nursery: trio.Nursery | None = None
+        self._bases: dict[Digest, Digest] = {}
         self._damaged: dict[Digest, None] = {}
         self._mended_at: dict[Digest, float] = {}
         driver.asked, driver.joined, driver.damaged = self._asked, self._joined, self._is_damaged
@@ -298,18 +299,24 @@ class Carrying:
         """Drop what is no cargo any more, give what is whole, and fetch what is missing."""
         self._cargo = cargo
         wanted = {parcel.image for parcel in cargo.parcels}
+        self._bases = await trio.to_thread.run_sync(self._bases_for, cargo)
+        await trio.lowlevel.checkpoint_if_cancelled()
         if self._unsure:
             wanted |= self._making.keys() | self._whole.keys()
-        ending = [i for i in self._making if i not in wanted]
+        bases = set(self._bases.values())
+        ending = [i for i, (local, _) in self._making.items() if i not in wanted or self._lost_base(i, local)]
         for image in ending:
             self._making[image][1].cancel()
         for image in [i for i in self._whole if i not in wanted]:
             local = self._whole.pop(image)
             if self._driver.is_current(local):
                 self._driver.forget(image)
+        for image in [i for i, local in self._whole.items() if self._lost_base(i, local)]:
+            self._driver.drop(image)  # and given again without it
+            del self._whole[image]
         self._troubles = {i: trouble for i, trouble in self._troubles.items() if i in wanted}
         for image in await trio.to_thread.run_sync(self._hold.names):
-            if image not in wanted and image not in self._making and not self._unsure:
+            if image not in wanted | bases and image not in self._making and not self._unsure:
                 await trio.to_thread.run_sync(self._hold.drop, image)
         now = trio.current_time()
         for parcel in cargo.parcels:
@@ -365,10 +372,41 @@ class Carrying:
 
     def _local(self, parcel: Parcel, writer: FileSlotWriter | None = None) -> LocalImage:
         payload = parcel.payload
-        task = ImageTask(payload.image.sha256, payload.image.size, None, payload.packs)
+        base = self._bases.get(parcel.image)
+        task = ImageTask(payload.image.sha256, payload.image.size, base, payload.packs)
+        older = self._hold.reader(base) if base is not None else None
         reader = None if writer is not None else self._hold.reader(parcel.image)
         spool = self._config.device.state_dir / "spool"
-        return LocalImage(task, spool, writer=writer, reader=reader, quota=self._quota, memory=self._memory)
+        return LocalImage(
+            task, spool, writer=writer, reader=reader, base=older, quota=self._quota, memory=self._memory
+        )
+
+    def _bases_for(self, cargo: Cargo) -> dict[Digest, Digest]:
+        """By image, an older one that is whole in the hold, of which a published delta makes it.
+
+        The rest of the quota is for these: the image comes over the WAN as a delta, and devices that run the
+        older one are given its patches. Blocks.
+        """
+        room = (self._config.carrier.quota or 0) - sum(parcel.size for parcel in cargo.parcels)
+        kept = {parcel.image for parcel in cargo.parcels}
+        found: dict[Digest, Digest] = {}
+        for parcel in cargo.parcels:
+            for pack in sorted(parcel.payload.packs, key=lambda pack: pack.frames.size):
+                if pack.base is None or not self._hold.is_whole(pack.base):
+                    continue
+                if pack.base not in kept:
+                    size = self._hold.taken(pack.base)
+                    if size > room:
+                        continue
+                    kept.add(pack.base)
+                    room -= size
+                found[parcel.image] = pack.base
+                break
+        return found
+
+    def _lost_base(self, image: Digest, local: LocalImage | None) -> bool:
+        """Whether what it is made from has no room any more."""
+        return local is not None and local.task.base is not None and image not in self._bases
 
 
 def carrying_of(

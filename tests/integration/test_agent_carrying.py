@@ -342,6 +342,48 @@ async def test_what_is_there_of_an_image_counts_once_against_the_disk_quota(pump
             await whole(van)
 
 
+def publish_delta(fleet: FleetRig) -> Manifest:
+    """A pump release 3.0 with a delta from 2.0, ordered."""
+    payload = PayloadInput("rootfs", fleet.template / "3.0.img", (fleet.template / "2.0.img",))
+    request = ReleaseRequest(product=OTHER, version="3.0", hardware=(HARDWARE,), payloads=(payload,))
+    repository = fleet.repository
+    built = build_release(
+        request, repository.state(), repository.objects, repository.expiry("release"), workers=1
+    )
+    publish_release(repository, [built.proposal], None, sign_here=True)
+    fleet.order("3.0", product=OTHER)
+    ref = repository.state().target(f"product-{OTHER}", f"manifests/{OTHER}/3.0.json")
+    assert ref is not None
+    return decode_manifest(repository.get(ref))
+
+
+@pytest.mark.parametrize(("quota", "kept"), [("64MiB", True), ("6MiB", False)])
+async def test_what_it_brought_before_makes_the_next_a_delta_and_gives_patches(
+    pumps: FleetRig, quota: str, kept: bool
+) -> None:
+    """If there is room for both; else the whole of the new one comes."""
+    ordered(pumps)
+    extra = CARRIES.replace("64MiB", quota)
+    async with HostileOrigin(pumps.repository.directory).serving() as origin:
+        van = pumps.device("van", origin=origin.url, extra=extra)
+        async with van.running():
+            await whole(van)
+        packs = {pack.base: pack.frames for pack in publish_delta(pumps).payloads[0].packs}
+        full, delta = packs[None], packs[DIGESTS["2.0"]]
+        station = pump(pumps, "p1", van, holds="2.0")
+        van.config.status_path.unlink()
+        async with van.running():
+            await until(lambda: carried(van) == {"pump 3.0 rootfs": "whole"}, "it has the newer one")
+            async with station.running() as late:
+                await late.committed("3.0")
+                assert (late.ledger.chunks == 0) is kept
+    sent = {ref: origin.sent[f"objects/{ref.sha256.hex()}"] for ref in (full, delta)}
+    assert (sent[full] == 0) is kept
+    assert (sent[delta] > 0) is kept
+    assert hold(van).is_whole(DIGESTS["2.0"]) is kept
+    assert station.running_version() == "3.0"
+
+
 def rot(device: Device) -> None:
     """One byte in the middle of what it carries is another."""
     (place,) = (device.config.carrying_dir / "images").glob("*/image")
