@@ -99,7 +99,7 @@ class Asking:
         self._asked_at = trio.current_time()
         self._asked_for = False
         self._driver.news = trio.Event()
-        self._driver.look_at_imported()
+        await self._driver.look_at_imported()
         before = self._claims(self._trust.versions.get("timestamp", 0))
         try:
             decision = await self._decide(wan=first)

@@ -346,7 +346,7 @@ class Carrying:
                 await trio.lowlevel.checkpoint_if_cancelled()
                 local = self._local(parcel, writer)
                 self._making[image] = local, scope
-                self._driver.pursue(local)
+                await self._driver.pursue(local)
                 await self._driver.wait_verified(image)
                 writer.seal()  # and without an await read anew: no peer finds it closed
                 local.sealed(self._hold.reader(image))

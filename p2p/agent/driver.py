@@ -17,11 +17,13 @@ from typing import Any, Protocol
 import trio
 
 from p2p.agent.budget import ProcessorBudget, RateBudget
+from p2p.agent.checkpoints import Checkpoints
 from p2p.agent.fetch import FrameFetch
 from p2p.agent.filling import Filling
 from p2p.agent.images import LocalImage
 from p2p.agent.imported import ImportedBundle
 from p2p.agent.links import PeerLinks
+from p2p.agent.lookups import Lookups
 from p2p.agent.peer_deltas import PeerDeltas
 from p2p.agent.rechecking import ReadBackError
 from p2p.agent.recomputing import Recomputing
@@ -38,9 +40,6 @@ from p2p.swarm.cost import USUAL, Weights
 from p2p.trust import Doubts
 
 log = logging.getLogger(__name__)
-
-CHECKPOINT_FIRST_S, CHECKPOINT_S = 0.5, 3.0
-"""How much work a kill may cost: at first, and at most."""
 
 
 class Reports(Protocol):
@@ -82,6 +81,7 @@ class SwarmDriver:
         self._on_failed = failed
         self._found = found
         self.objects = SmallObjects(origin, indexes=indexes, held=held, feed=self.feed)
+        self._lookups = Lookups(self.objects.stored, node.holds, self.feed, self._start)
         self._images: dict[Digest, LocalImage] = {}
         self._frames: dict[Digest, PackRef] = {}
         self._fetches: dict[int, FrameFetch] = {}
@@ -104,7 +104,7 @@ class SwarmDriver:
             imported, feed=self.feed, failed=self._failed, is_current=self.is_current, start=self._start,
             patching=self._patching, weights=weights,
         )  # fmt: skip
-        self._syncing = trio.CapacityLimiter(1)
+        self._checkpoints = Checkpoints(failed=self._failed, is_current=self.is_current)
         self._nursery: trio.Nursery | None = None
         self.news = trio.Event()
         self.news_from: dict[str, tuple[int, int]] = {}
@@ -113,15 +113,19 @@ class SwarmDriver:
 
     # What the agent asks for
 
-    def pursue(self, image: LocalImage) -> None:
+    async def pursue(self, image: LocalImage) -> None:
         """Make an image."""
         self._add(image)
         self._verified[image.task.image] = trio.Event()
         self.moved_at = self._stored_at = trio.current_time()
-        self._hold_indexes(image)
+        indexes, found = await self.objects.indexes_of(image.task), await self.filling.find(image)
+        if not self.is_current(image):
+            return
+        for held in indexes:
+            self.feed(held)
         self.feed(e.Pursue(image.task, image.done))
-        self._start(self._checkpoints, image)
-        self.filling.begin(image)
+        self._start(self._checkpoints.make, image)
+        self.filling.begin(image, found)
 
     def holds(self, image: Digest) -> bool:
         """Whether an image is being made or served."""
@@ -131,20 +135,24 @@ class SwarmDriver:
         """Whether any device can be given an image from here, whatever it has itself."""
         return image in self._images and self._images[image].gives_all
 
-    def look_at_imported(self) -> None:
+    async def look_at_imported(self) -> None:
         """Something was imported: it may be what an image lacks."""
-        self.filling.look(list(self._images.values()))
+        await self.filling.look(list(self._images.values()))
 
     def offer(self, image: LocalImage) -> None:
-        """Serve an image that is in a valid slot."""
+        """Serve an image that is in a valid slot, as soon as its indexes were read."""
         self._add(image)
-        self._hold_indexes(image)
-        self.feed(e.Offer(image.task))
+        self._start(self._offer, image)
 
-    def _hold_indexes(self, image: LocalImage) -> None:
-        """Indexes of this device's own stores are at hand, also where nobody else has them."""
-        for pack in image.task.packs:
-            self.objects.hold(pack.index.sha256)
+    async def _offer(self, image: LocalImage) -> None:
+        indexes = await self.objects.indexes_of(image.task)
+        if not self.is_current(image):
+            return
+        for held in indexes:
+            self.feed(held)
+        self.feed(e.Offer(image.task))
+        if image.task.base is not None and image.base is None:  # it was lost meanwhile
+            self.feed(e.BaseLost(image.task.image))
 
     def lose_bases(self) -> None:
         """What the images that are served were made from is about to be written over."""
@@ -223,6 +231,7 @@ class SwarmDriver:
         """Until cancelled."""
         async with trio.open_nursery() as self._nursery:
             self._nursery.start_soon(self.storing.run)
+            self._nursery.start_soon(self.objects.run)
             task_status.started()
             try:
                 await self._timer()
@@ -234,9 +243,10 @@ class SwarmDriver:
     def received(self, event: e.PeerConnected | e.PeerLost | e.PieceSent | e.Received) -> None:
         """What the links report. Objects that are in this device's own stores are at hand for peers."""
         if isinstance(event, e.Received) and isinstance(event.message, m.ObjectWant):
-            self.objects.hold(event.message.digest)
             if self.asked is not None:
                 self.asked(event.device, event.message.digest)
+            if self._lookups.take(event, event.message):
+                return
         elif isinstance(event, e.Received) and isinstance(event.message, m.Join) and self.joined is not None:
             self.joined(event.device, event.message)
         self.feed(event)
@@ -265,6 +275,7 @@ class SwarmDriver:
         match event:
             case e.PeerLost():
                 self._deltas.parted(event.device)
+                self._lookups.parted(event.device)
             case e.Stored():
                 self.moved_at = self._stored_at = trio.current_time()
                 image = self._images.get(event.image)
@@ -436,21 +447,3 @@ class SwarmDriver:
             self._failed(image, error)
             return
         await self.filling.mend(image, action.pack, damaged)
-
-    async def _checkpoints(self, image: LocalImage) -> None:
-        """Make what an image has durable: soon after its first bytes, then less and less often.
-
-        No pause is shorter than the checkpoint before it took, so that a slow medium is not only synced.
-        """
-        pause = min(CHECKPOINT_FIRST_S, CHECKPOINT_S)
-        while image.is_written and self.is_current(image):
-            await trio.sleep(pause)
-            if not image.unsynced:
-                continue
-            began = trio.current_time()
-            try:
-                await trio.to_thread.run_sync(image.checkpoint, limiter=self._syncing)
-            except LocalError as error:
-                self._failed(image, error)
-                return
-            pause = max(min(2 * pause, CHECKPOINT_S), trio.current_time() - began)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection
-from typing import Any
+from typing import Any, NamedTuple
 
 import trio
 
@@ -21,8 +21,17 @@ from p2p.content.digests import Digest
 from p2p.errors import LocalError
 from p2p.swarm import events as e
 from p2p.swarm.cost import USUAL, Weights, looking_pays
+from p2p.swarm.events import ImageTask
 
 log = logging.getLogger(__name__)
+
+
+class Found(NamedTuple):
+    """A pack whose frames and index were imported."""
+
+    pack: Digest
+    encoded: bytes
+    read: Callable[[int, int], bytes]
 
 
 class Filling:
@@ -50,33 +59,41 @@ class Filling:
         self._more: set[LocalImage] = set()
         """Of these more was imported while they were filled."""
 
-    def look(self, images: Collection[LocalImage]) -> None:
+    async def look(self, images: Collection[LocalImage]) -> None:
         """Whether something was imported since the last look, that images lack."""
-        if self._imported.look():
+        if await trio.to_thread.run_sync(self._imported.look):
             for image in images:
-                if image.is_written:
-                    self.begin(image)
+                found = await self.find(image) if image.is_written else []
+                if self._is_current(image):
+                    self.begin(image, found)
 
-    def begin(self, image: LocalImage) -> bool:
-        """Make as much of an image as was imported, the smallest pack first; False if nothing was."""
-        task = image.task
-        packs, indexes = [], []
+    async def find(self, image: LocalImage) -> list[Found]:
+        """What was imported for an image, the smallest pack first."""
+        return await trio.to_thread.run_sync(self._find, image.task)
+
+    def _find(self, task: ImageTask) -> list[Found]:
+        found = []
         for pack in sorted(task.packs, key=lambda pack: pack.wan_bytes):
             read = self._imported.frames(pack) if pack.base in (None, task.base) else None
             index = self._imported.object(pack.index.sha256) if read is not None else None
             if read is not None and index is not None:
-                image.attach(pack.index.sha256, read)
-                packs.append(pack.index.sha256)
-                indexes.append((pack.index.sha256, index))
-        if not packs:
+                found.append(Found(pack.index.sha256, index, read))
+        return found
+
+    def begin(self, image: LocalImage, found: list[Found]) -> bool:
+        """Make as much of an image as was imported; False if nothing was."""
+        if not found:
             return False
+        for each in found:
+            image.attach(each.pack, each.read)
         if image in self._filling:
             self._more.add(image)
             return True
-        log.info("image %s: making it from the imported bundle", task.image.hex()[:12])
+        name = image.task.image
+        log.info("image %s: making it from the imported bundle", name.hex()[:12])
         self._filling.add(image)
-        self._feed(e.AtHand(task.image, tuple(indexes)))
-        self._start(self._fill, image, [pack for pack in packs if pack in image.maps])
+        self._feed(e.AtHand(name, tuple((each.pack, each.encoded) for each in found)))
+        self._start(self._fill, image, [each.pack for each in found if each.pack in image.maps])
         return True
 
     def routed(self, image: LocalImage, pack: Digest) -> None:
@@ -124,7 +141,8 @@ class Filling:
             self._filling.discard(image)
             more = image in self._more
             self._more.discard(image)
-        if self._is_current(image) and not (more and self.begin(image)):
+        found = await self.find(image) if more else []
+        if self._is_current(image) and not self.begin(image, found):
             self._feed(e.Filled(image.task.image))
             for pack in list(image.maps):  # of which it was told meanwhile; more of them may come
                 await self.local(image, pack)

@@ -29,7 +29,10 @@ SMALL = (Kind.METADATA, Kind.DOCUMENT, Kind.INDEX)
 
 
 class ImportedBundle:
-    """What was imported into `directory`. `timestamp_version`: what its timestamp says, 0 without one."""
+    """What was imported into `directory`. `timestamp_version`: what its timestamp says, 0 without one.
+
+    Calls block; what is there may be asked from several threads, also while one looks.
+    """
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -69,12 +72,14 @@ class ImportedBundle:
 
     def root(self, version: int) -> bytes | None:
         """A root, unverified."""
-        found = None if self._reader is None else self._reader.table.root(version)
+        reader = self._reader
+        found = None if reader is None else reader.table.root(version)
         return None if found is None else self._whole(found.ref.sha256)
 
     def object(self, digest: Digest) -> bytes | None:
         """A small object whose digest is right."""
-        found = None if self._reader is None else self._reader.find(digest)
+        reader = self._reader
+        found = None if reader is None else reader.find(digest)
         return self._whole(digest) if found is not None and found.kind in SMALL else None
 
     def frames(self, pack: PackRef) -> Callable[[int, int], bytes] | None:
@@ -143,11 +148,12 @@ class ImportedBundle:
         return found.st_mtime_ns, found.st_size, found.st_ino
 
     def _whole(self, digest: Digest) -> bytes | None:
-        found = None if self._reader is None else self._reader.find(digest)
-        if self._reader is None or found is None:
+        reader = self._reader  # which another thread may replace
+        found = None if reader is None else reader.find(digest)
+        if reader is None or found is None:
             return None
         try:
-            return self._reader.whole(found)
+            return reader.whole(found)
         except (ContentError, LocalError) as error:
             log.warning("imported bundle: %s", error.message)
             return None

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import logging
 
+import trio
+
 from p2p.agent.driver import SwarmDriver
 from p2p.agent.imported import ImportedBundle
 from p2p.errors import OriginError
@@ -50,7 +52,7 @@ class MetadataSource:
         if need.digest is not None and need.size is not None:
             if need.error is not None:
                 raise OriginError("bad-bytes", need.error.message)
-            held = self._imported.object(need.digest)
+            held = await trio.to_thread.run_sync(self._imported.object, need.digest)
             if held is not None:
                 return held
             self._driver.objects.paths[need.digest] = need.path
@@ -79,7 +81,7 @@ class MetadataSource:
                 return data
         if IMPORTED not in asked:
             asked.append(IMPORTED)
-            held = self._from_bundle(need)
+            held = await trio.to_thread.run_sync(self._from_bundle, need)
             if held is not None:
                 return held
         for device, (root, timestamp) in sorted(

@@ -1,22 +1,26 @@
 """Small objects and metadata of one device's node: from its own stores, from peers, from the origin.
 
 Indexes that the node knows are kept, so that a restart asks nobody for them. What is asked of the origin, and
-what of a peer, is the node's decision; what the bytes mean is not looked at here, but for their digest.
+what of a peer, is the node's decision; what the bytes mean is not looked at here, but for their digest. The
+event loop waits neither for what is read here nor for what is written.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
 
 import trio
 
+from p2p.agent.writes import Writes
 from p2p.content import index as pack_index
 from p2p.content.digests import Digest, sha256
 from p2p.content.index import PackIndex
 from p2p.errors import OriginError, StoreError
 from p2p.ports import BlobStore, Origin
 from p2p.swarm import events as e
+from p2p.swarm.events import ImageTask
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +48,7 @@ class SmallObjects:
         self._indexes = indexes
         self._held = held
         self._feed = feed
+        self._writes = Writes()
         self._wanted: dict[Digest, list[trio.MemorySendChannel[bytes | None]]] = {}
         self._metadata: dict[tuple[str, str], list[trio.MemorySendChannel[bytes | None]]] = {}
 
@@ -81,7 +86,7 @@ class SmallObjects:
 
     async def fetch(self, action: e.FetchObject) -> None:
         """Ask the origin, unless it is here."""
-        held = self.stored(action.digest)
+        held = await trio.to_thread.run_sync(self.stored, action.digest)
         if held is not None:
             self._feed(e.HoldObject(action.digest, held))
             return
@@ -98,7 +103,7 @@ class SmallObjects:
         self._feed(e.ObjectFetched(action.digest, data))
 
     def stored(self, digest: Digest) -> bytes | None:
-        """An object of this device's own stores."""
+        """An object of this device's own stores. Blocks."""
         try:
             held = self._held(digest) or self._indexes.read(f"index-{digest.hex()}")
         except StoreError as error:
@@ -106,23 +111,37 @@ class SmallObjects:
             return None
         return held if held is not None and sha256(held) == digest else None
 
-    def hold(self, digest: Digest) -> None:
-        """If it is in this device's own stores, it is at hand for the node and for peers."""
-        held = self.stored(digest)
-        if held is not None:
-            self._feed(e.HoldObject(digest, held))
+    async def indexes_of(self, task: ImageTask) -> list[e.HoldObject]:
+        """Indexes of an image that are in this device's own stores: they are at hand, also where nobody else
+        has them."""
+
+        def read() -> list[e.HoldObject]:
+            names = [pack.index.sha256 for pack in task.packs]
+            return [e.HoldObject(name, held) for name in names if (held := self.stored(name)) is not None]
+
+        return await trio.to_thread.run_sync(read)
 
     def keep_index(self, pack: Digest, index: PackIndex) -> None:
         """So that a restart asks nobody for it."""
-        name = f"index-{pack.hex()}"
+        self._writes.add(partial(self._keep_index, f"index-{pack.hex()}", index))
+
+    def drop_index(self, pack: Digest) -> None:
+        """It is of no use any more."""
+        self._writes.add(partial(self._drop_index, f"index-{pack.hex()}"))
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        await self._writes.run()
+
+    def _keep_index(self, name: str, index: PackIndex) -> None:
         try:
             if self._indexes.read(name) is None:
                 self._indexes.write(name, pack_index.encode(index))
         except StoreError as error:
             log.warning("index not kept: %s", error.message)
 
-    def drop_index(self, pack: Digest) -> None:
+    def _drop_index(self, name: str) -> None:
         try:
-            self._indexes.delete(f"index-{pack.hex()}")
+            self._indexes.delete(name)
         except StoreError as error:
             log.warning("index not dropped: %s", error.message)

@@ -325,7 +325,7 @@ class Updates:
                         made[payload.name] = image
                         self._served[payload.name, slot] = payload.image.sha256
                         self.progress.image = payload.image.sha256
-                        self._driver.pursue(image)
+                        await self._driver.pursue(image)
                 async with trio.open_nursery() as nursery:
                     for image in made.values():
                         nursery.start_soon(self._driver.wait_verified, image.task.image)

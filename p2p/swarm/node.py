@@ -186,6 +186,10 @@ class SwarmNode:
         """
         return not (self._context.isolated or self._lookout.speakers())
 
+    def holds(self, digest: Digest) -> bool:
+        """Whether a small object is at hand, so that a peer that asks gets it at once."""
+        return self._objects.holds(digest)
+
     def deadline(self) -> float | None:
         """When `Tick` is due at the latest; None while only events can change anything."""
         earliest = math.inf if (at := self._pace.due_at) is None else at

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 COPY_STEP = 4 * MIB
 CHECKPOINT_S = 3.0
-"""As `p2p.agent.driver.CHECKPOINT_S`."""
+"""As `p2p.agent.checkpoints.CHECKPOINT_S`."""
 
 
 class Holding:

@@ -14,7 +14,7 @@ import pytest
 from p2p.adapters import slots as slots_module
 from p2p.adapters.device import boot_of
 from p2p.adapters.files import SystemFile
-from p2p.agent import driver
+from p2p.agent import checkpoints
 from p2p.agent.updates import UpdateFailedError
 from p2p.cli import run
 from p2p.content.index import Copy, PackIndex, Patch, Zero, decode
@@ -253,7 +253,7 @@ async def test_a_disk_that_fails_in_mid_update_keeps_what_was_verified(
 ) -> None:
     fleet.order("2.0")
     device = fleet.device("d1", origin=origin.url, holds=None)
-    monkeypatch.setattr(driver, "CHECKPOINT_S", 0.05)
+    monkeypatch.setattr(checkpoints, "CHECKPOINT_S", 0.05)
     origin.fault = lambda _, answer: dataclasses.replace(answer, pause_s=0.01)
     real = SystemFile.write_at
     written = 0

@@ -289,7 +289,7 @@ class Device:
         if self.holds:
             self.driver.offer(self.image)
             return trio.current_time()
-        self.driver.pursue(self.image)
+        await self.driver.pursue(self.image)
         await self.driver.wait_verified(sha256(IMAGE))
         return trio.current_time()
 

@@ -18,13 +18,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from p2p.agent import driver, polling
+from p2p.agent import checkpoints, polling
 from p2p.cli import main
 from p2p.swarm import gateway, indexes
 
 polling.ONCE_PATIENCE_S = 1.0
 polling.RETRY_S = (0.1, 0.5)
-driver.CHECKPOINT_S = 0.1
+checkpoints.CHECKPOINT_S = 0.1
 gateway.BACKOFF_S = (0.1, 0.5)
 indexes.INDEX_RETRY_S = 0.3
 

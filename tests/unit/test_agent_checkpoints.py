@@ -112,7 +112,7 @@ async def test_the_first_bytes_are_durable_soon_and_later_ones_at_the_usual_pace
     medium = Medium(clock)
     async with driving(tmp_path, never) as driver:
         image = image_on(medium, tmp_path)
-        driver.pursue(image)
+        await driver.pursue(image)
         await trio.sleep(5)  # nobody has anything yet
         assert medium.began == []
         came = trio.current_time()
@@ -132,7 +132,7 @@ async def test_a_slow_medium_has_at_least_as_much_time_without_a_sync(
     medium.sync_s = 5.0
     async with driving(tmp_path, never) as driver:
         image = image_on(medium, tmp_path)
-        driver.pursue(image)
+        await driver.pursue(image)
         await write_for(image, 25)
         assert len(medium.began) >= 3
         assert all(gap >= 2 * medium.sync_s for gap in medium.gaps)
@@ -147,7 +147,7 @@ async def test_a_medium_that_fails_fails_the_image_once(tmp_path: Path, clock: M
     failures: list[LocalError] = []
     async with driving(tmp_path, lambda image, error: failures.append(error)) as driver:
         image = image_on(medium, tmp_path)
-        driver.pursue(image)
+        await driver.pursue(image)
         await write_for(image, 4)
     assert failures == [medium.failure]
 
@@ -156,7 +156,7 @@ async def test_what_is_complete_or_dropped_is_synced_no_more(tmp_path: Path, clo
     medium, other = Medium(clock), Medium(clock)
     async with driving(tmp_path, never) as driver:
         image = image_on(medium, tmp_path)
-        driver.pursue(image)
+        await driver.pursue(image)
         await write_for(image, 2)
         image.sealed(MemoryImage(IMAGE))
         count = len(medium.began)
@@ -164,7 +164,7 @@ async def test_what_is_complete_or_dropped_is_synced_no_more(tmp_path: Path, clo
         assert len(medium.began) == count
         again = image_on(other, tmp_path)
         driver.drop(TASK.image)
-        driver.pursue(again)
+        await driver.pursue(again)
         await write_for(again, 2)
         assert other.began
         driver.drop(TASK.image)

@@ -91,10 +91,10 @@ async def test_a_stick_that_comes_while_another_is_used_is_used_next() -> None:
         filling = filling_from(stick, fed, nursery)
         images = cast("list[LocalImage]", [image])
         stick.bring(LARGE)
-        filling.look(images)
+        await filling.look(images)
         await trio.to_thread.run_sync(image.begun.wait)
         stick.bring(SMALL)
-        filling.look(images)
+        await filling.look(images)
         image.hold.set()
     assert image.used == [LARGE.index.sha256, SMALL.index.sha256, LARGE.index.sha256]
     kinds: list[Any] = [type(event) for event in fed if not isinstance(event, Stored)]
@@ -108,7 +108,7 @@ async def test_one_stick_is_used_once() -> None:
         filling = filling_from(stick, fed, nursery)
         stick.bring(LARGE)
         for _ in range(2):
-            filling.look(cast("list[LocalImage]", [image]))
+            await filling.look(cast("list[LocalImage]", [image]))
     assert image.used == [LARGE.index.sha256]
     assert [type(event) for event in fed] == [e.AtHand, Stored, e.Filled]
 
@@ -138,5 +138,5 @@ async def test_a_pack_that_the_node_learns_of_at_the_end_of_the_filling_ends_not
             is_current=lambda image: True, start=nursery.start_soon, patching=trio.CapacityLimiter(1),
         )  # fmt: skip
         stick.bring(LARGE)
-        filling.look(cast("list[LocalImage]", [image]))
+        await filling.look(cast("list[LocalImage]", [image]))
     assert isinstance(fed[-1], e.Filled)
