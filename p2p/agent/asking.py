@@ -19,6 +19,7 @@ from p2p.agent.driver import SwarmDriver
 from p2p.agent.imported import ImportedBundle
 from p2p.agent.metadata import MetadataSource
 from p2p.agent.revoking import Revoking
+from p2p.agent.stepping import run_in_threads
 from p2p.config import AgentConfig
 from p2p.content.order import Member
 from p2p.errors import OriginError, PeerError, TrustError
@@ -32,7 +33,6 @@ from p2p.trust import (
     TrustClient,
     release_despite_expiry,
     release_for,
-    run_async,
     trusted_time,
 )
 
@@ -126,7 +126,7 @@ class Asking:
                 self._driver.doubts.doubt(device, trio.current_time(), self._pause_s)
         if not self._asked_for and not self._claims(version):
             self._driver.news = trio.Event()  # what was heard meanwhile is known now
-        self._pass_on()
+        await self._pass_on()
         return decision
 
     def confirm(self) -> None:
@@ -211,19 +211,20 @@ class Asking:
         self._excepted = False
         known = self._trust.versions.get("timestamp", 0)
         source = MetadataSource(self._driver, self._origin, self._imported, wan=wan, known=known)
-        floor, revoked = self._floors.get(device.product), self._revoking.register
+        floor = await trio.to_thread.run_sync(self._floors.get, device.product)
+        revoked = self._revoking.register
         question = Question(self._member, device.product, device.hardware, floor, revocations=revoked)
         now = time.time()
         try:
             steps = release_for(self._trust, question, now)
-            decision = await run_async(steps, source.answer)
+            decision = await run_in_threads(steps, source.answer)
         except (TrustError, OriginError) as refused:
             if not source.expired and getattr(refused, "reason", "") != "expired":
                 raise
             again = MetadataSource(self._driver, self._origin, self._imported, wan=wan, known=known)
             try:
                 lenient = release_despite_expiry(self._trust, question, now)
-                decision = await run_async(lenient, again.answer)
+                decision = await run_in_threads(lenient, again.answer)
             except TrustError as error:
                 same = error.reason == "expired" and isinstance(refused, TrustError)
                 raise (refused if same else error) from error
@@ -237,18 +238,24 @@ class Asking:
                 self._contacted()
         self._stands_until = self._trust.judged_until
         if source.origin_told:
-            self._pass_on()
+            await self._pass_on()
             self._driver.feed(e.OriginAnswered())
         self._decided()
         return decision
 
-    def _pass_on(self) -> None:
+    async def _pass_on(self) -> None:
         """Let peers have the mutable metadata that is trusted now."""
-        versions = self._trust.versions
+        for held in await trio.to_thread.run_sync(self._held):
+            self._driver.feed(held)
+
+    def _held(self) -> list[e.HoldMetadata]:
+        """It. Blocks."""
+        versions, found = self._trust.versions, list[e.HoldMetadata]()
         for version in range(max(2, versions.get("root", 1) - 8), versions.get("root", 1) + 1):
             root = self._trust.held_root(version)
             if root is not None:
-                self._driver.feed(e.HoldMetadata(f"{version}.root.json", version, root))
+                found.append(e.HoldMetadata(f"{version}.root.json", version, root))
         timestamp = self._trust.held_timestamp()
         if timestamp is not None:
-            self._driver.feed(e.HoldMetadata("timestamp.json", versions["timestamp"], timestamp))
+            found.append(e.HoldMetadata("timestamp.json", versions["timestamp"], timestamp))
+        return found

@@ -29,12 +29,13 @@ from p2p.agent.hold import Hold
 from p2p.agent.images import LocalImage
 from p2p.agent.interest import Interest
 from p2p.agent.spool import SpoolMemory
+from p2p.agent.stepping import run_in_threads
 from p2p.config import AgentConfig
 from p2p.content.digests import Digest
 from p2p.errors import LocalError, OriginError, PeerError, SlipstreamError, StoreError, TrustError
 from p2p.swarm import ImageTask
 from p2p.swarm import messages as m
-from p2p.trust import Need, Steps, TrustClient, TrustStore, run_async
+from p2p.trust import Need, Steps, TrustClient, TrustStore
 from p2p.trust.bundling import Survey, products_of, survey_releases
 from p2p.trust.cargo import Cargo, Parcel, load
 
@@ -214,14 +215,15 @@ class Carrying:
                 else:
                     self._unsure = True
         if client is self._client and not self._unsure:
-            client.prune({digest for found in surveys.values() for digest in found.documents})
+            documents = {digest for found in surveys.values() for digest in found.documents}
+            await trio.to_thread.run_sync(client.prune, documents)
         self._surveys, self._seen = surveys, version
         carrier = self._config.carrier
         met = self._interest.kinds(self._now()) if carrier.learn else ()
         return load(surveys, products, carrier.quota or 0, device.product, device.hardware, met)
 
     async def _steps(self, steps: Steps[Any]) -> Any:
-        return await run_async(steps, self._answer)
+        return await run_in_threads(steps, self._answer)
 
     async def _answer(self, need: Need) -> bytes | None:
         """Root and timestamp are those that the device goes by; the rest is had as everything signed is."""
@@ -233,7 +235,9 @@ class Carrying:
             return await self._driver.objects.object(need.digest, need.size)
         if need.error is not None:
             raise need.error
-        return self._main.held_root(need.version or 0) if need.role == "root" else self._main.held_timestamp()
+        if need.role == "root":
+            return await trio.to_thread.run_sync(self._main.held_root, need.version or 0)
+        return await trio.to_thread.run_sync(self._main.held_timestamp)
 
     def _asked(self, device: str, digest: Digest) -> None:
         """A peer asks for a signed file: if it is about a product, and the peer has no WAN, it needs that."""

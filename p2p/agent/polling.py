@@ -168,10 +168,10 @@ class Polling:
             nursery.cancel_scope.cancel()
         if outcome:
             if isinstance(outcome[0], OriginError | TrustError):
-                self._updates.withdraw(outcome[0].message)
+                await self._updates.withdraw(outcome[0].message)
             raise outcome[0]
         if changed:
-            self._updates.withdraw()
+            await self._updates.withdraw()
         return changed
 
     def _tell_nothing(self, decision: Decision) -> None:
@@ -183,7 +183,7 @@ class Polling:
 
     async def _commit_seen(self, meant: Meant) -> None:
         """The device runs what is meant (it may have been flashed with it)."""
-        self._floors.raise_to(meant.manifest.product, meant.manifest.counter)
+        manifest = meant.manifest
+        await trio.to_thread.run_sync(self._floors.raise_to, manifest.product, manifest.counter)
         self._updates.serve(meant)
-        release = meant.manifest.product, meant.manifest.version
-        await trio.to_thread.run_sync(self._imported.drop, *release)
+        await trio.to_thread.run_sync(self._imported.drop, manifest.product, manifest.version)

@@ -200,12 +200,12 @@ class Updates:
             )
         self._turn("committed", release)
 
-    def withdraw(self, reason: str = "") -> None:
+    async def withdraw(self, reason: str = "") -> None:
         """Stop making the release: another is meant, or `reason` says why. What was verified stays."""
         if reason:
             self._turn("failed", reason=reason)
         if self._installer.task in (Task.FETCH, Task.ARM):
-            self._installer.supersede()
+            await trio.to_thread.run_sync(self._installer.supersede)
             for key, image in list(self._served.items()):
                 status = self._driver.node.status(image)
                 if status is not None and status.role != "complete":

@@ -47,7 +47,8 @@ class TrustClient:
     `root`: the pinned root that the device was shipped with (None: one is in the store already).
     `build_time`: POSIX seconds when the running image was built, a floor of trusted time.
     `reader`: what verifies and decodes documents.
-    Steps must not be interleaved; `consider_timestamp` and `held` may be called between them.
+    Steps must not be interleaved, but each may run in another thread; `consider_timestamp` may be called
+    between them. What is held, and `versions`, may be asked from any thread at any time.
     """
 
     def __init__(
@@ -120,7 +121,8 @@ class TrustClient:
 
     def held_timestamp(self) -> bytes | None:
         """The trusted timestamp's bytes, to offer to peers."""
-        return None if self._timestamp is None else self.held(self._timestamp.digest)
+        timestamp = self._timestamp  # which a step in another thread may replace
+        return None if timestamp is None else self.held(timestamp.digest)
 
     def held_root(self, version: int) -> bytes | None:
         """A root of the chain that this device has walked, to offer to peers."""

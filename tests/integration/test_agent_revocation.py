@@ -68,10 +68,12 @@ async def status(
 
 
 async def knows(run: RunningAgent, device: Device) -> None:
-    """Until an agent believes that a device is revoked."""
-    certificate = device.credentials.identity.certificate
+    """Until an agent believes that a device is revoked, and its event loop has heard of that."""
+    certificate, revoking = device.credentials.identity.certificate, run.agent._revoking
     await until(
-        lambda: run.agent._revocations.find(certificate) is not None,
+        lambda: (
+            revoking.register.find(certificate) is not None and revoking._heeded == revoking.register.taken
+        ),
         f"{run.device.name} knows that {device.name} is revoked",
     )
 

@@ -50,7 +50,7 @@ class Asking(asking.Asking):
         self.decided.append(wan)
         await trio.sleep(ASKING_S)
 
-    def _pass_on(self) -> None: ...
+    async def _pass_on(self) -> None: ...
 
 
 @pytest.mark.parametrize(
