@@ -2,7 +2,8 @@
 
 What is allowed is for `p2p.swarm.allowance` to say. The count is made durable a step ahead of what was
 used, so that a device that is switched off at any moment has never used more than it remembers. Between two
-looks a link may carry more than is left of a quota: at most `LOOK_S` of its rate.
+looks a link may carry more than is left of a quota: at most `LOOK_S` of its rate. Files are written in a
+thread, before what was kept is used up: on a slow medium the event loop does not wait for them.
 """
 
 from __future__ import annotations
@@ -30,6 +31,9 @@ LOOK_S, REST_S = 1.0, 60.0
 
 AHEAD_MAX = 1 << 20
 """The count that is kept is at most so many bytes ahead of what was used; less where a quota is small."""
+
+LEFT_PART = 4
+"""It is kept anew once less than one part in so many of that is left: writing takes its time."""
 
 NAME, SITE_NAME = "wan-usage", "site-usage"
 DOCUMENT, SITE_DOCUMENT = "slipstream-wan-usage", "slipstream-site-usage"
@@ -62,7 +66,11 @@ class WanMeter:
         self._tell = told
         self._told: Usage | None = None
         self._kept: Usage | None = None
+        self._due: Usage | None = None
+        """What is to be made durable."""
         self._kept_version = 0
+        self._unkept: set[str] = set()
+        """What could not be kept the last time."""
         if (site := allowance.site) is not None:
             self._kept_version = site.version
             usage = allowance.usage(now())
@@ -81,29 +89,33 @@ class WanMeter:
             while True:
                 self._woken = trio.Event()
                 resting = not self.look()
+                await self.save()
                 with trio.move_on_after(self._pause(resting=resting)):
                     await (self._woken.wait() if resting else trio.sleep_forever())
         finally:
             self.look()
-            self._keep(self._allowance.usage(self._now()), ahead=0)
+            self._due = self._allowance.usage(self._now())
+            with trio.CancelScope(shield=True):
+                await self.save()
 
     def roam(self, roaming: bool) -> None:
         """The device is in another's network, or at home again; acts at once."""
         self._allowance.roaming = roaming
         self.look()
+        self._woken.set()
 
     def wake(self) -> None:
         """Bytes cross from now on, so look soon."""
         self._woken.set()
 
     def look(self) -> bool:
-        """Count what crossed since the last look and act on it; whether anything did."""
+        """Count what crossed since the last look and act on it; whether anything did. Writes nothing."""
         now, crossed = self._now(), self._crossed()
         moved, self._seen = crossed - self._seen, crossed
         usage = self._allowance.spend(moved, now)
-        kept = self._kept
-        if kept is None or kept.month != usage.month or usage.size > kept.size:
-            self._keep(usage, ahead=self._ahead)
+        kept, ahead = self._kept, self._ahead
+        if kept is None or kept.month != usage.month or usage.size > kept.size - ahead // LEFT_PART:
+            self._due = Usage(usage.month, usage.size + ahead)
         if self._allowance.site is not None:
             self._share(self._allowance.site, usage)
         before, self.verdict = self.verdict, self._allowance.verdict(now)
@@ -112,6 +124,17 @@ class WanMeter:
             if (before.closed is None) is not self.open:
                 self._changed(self.open)
         return moved > 0
+
+    async def save(self) -> None:
+        """Make durable what looks found to be due; what fails is due again with the next look."""
+        usage, self._due = self._due, None
+        if usage is not None and await self._keep(NAME, _encode(usage), "the month's WAN bytes"):
+            self._kept = usage
+        site = self._allowance.site
+        if site is not None and site.version != self._kept_version:
+            version, value = site.version, _encode_site(site)
+            if await self._keep(SITE_NAME, value, "the month's WAN bytes of the site's other devices"):
+                self._kept_version = version
 
     def facts(self) -> dict[str, Any]:
         """For the status file."""
@@ -153,17 +176,11 @@ class WanMeter:
         return AHEAD_MAX if most is None else min(AHEAD_MAX, most // 64)
 
     def _share(self, site: SiteQuota, usage: Usage) -> None:
-        """Have the site hear what this device has used, and keep what it says."""
+        """Have the site hear what this device has used."""
         told = self._told
         if told is None or told.month != usage.month or usage.size >= told.size + site.step:
             self._told = usage
             self._tell(usage)
-        if site.version != self._kept_version:
-            self._kept_version = site.version
-            try:
-                self._store.write(SITE_NAME, _encode_site(site))
-            except StoreError as error:
-                log.warning("the month's WAN bytes of the site are not kept: %s", error.message)
 
     def _pause(self, *, resting: bool) -> float:
         longest = REST_S if resting else LOOK_S
@@ -172,14 +189,19 @@ class WanMeter:
             return longest
         return min(longest, max(0.0, (until - self._now()).total_seconds()) + 0.01)
 
-    def _keep(self, usage: Usage, *, ahead: int) -> None:
-        kept = Usage(usage.month, usage.size + ahead)
+    async def _keep(self, name: str, value: bytes, what: str) -> bool:
+        """Whether a value is durable. That it is not is told once, and once more when it is again."""
         try:
-            self._store.write(NAME, _encode(kept))
+            await trio.to_thread.run_sync(self._store.write, name, value)
         except StoreError as error:
-            log.warning("the month's WAN bytes are not kept: %s", error.message)
-        else:
-            self._kept = kept
+            if name not in self._unkept:
+                log.warning("%s are not kept: %s (it is tried again)", what, error.message)
+            self._unkept.add(name)
+            return False
+        if name in self._unkept:
+            log.info("%s are kept again", what)
+            self._unkept.remove(name)
+        return True
 
 
 def meter_of(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -9,15 +11,18 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 from trio.testing import MockClock
 
 from p2p.adapters.durable import DirectoryBlobStore
 from p2p.agent import metering
 from p2p.agent.metering import LOOK_S, NAME, SITE_NAME, WanMeter, kept_usage, restore_site
+from p2p.content import limits
 from p2p.errors import StoreError
 from p2p.ports import BlobStore
 from p2p.swarm.allowance import Closed, DailyWindow, Usage, WanAllowance
 from p2p.swarm.site_quota import SiteQuota
+from tests.support.driven_site import inline_threads
 
 START = datetime(2026, 11, 28, 12, 0, tzinfo=UTC)
 MIB = 1 << 20
@@ -63,6 +68,11 @@ class Device:
             await trio.sleep(0.1)
 
 
+@pytest.fixture(autouse=True)
+def no_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    inline_threads(monkeypatch)
+
+
 @pytest.fixture
 def store(tmp_path: Path) -> DirectoryBlobStore:
     return DirectoryBlobStore(tmp_path / "budget")
@@ -90,6 +100,9 @@ async def test_whoever_is_killed_has_never_used_more_than_it_remembers(
     for _ in range(400):
         device.crossed += 100_000
         device.meter.look()
+        kept = kept_usage(store)
+        assert kept is None or device.crossed <= kept.size, "nor while it is being written"
+        await device.meter.save()
         kept = kept_usage(store)
         assert kept is not None
         assert device.crossed <= kept.size <= device.crossed + MIB  # a kill at this moment costs no more
@@ -158,13 +171,19 @@ async def test_a_count_that_cannot_be_read_is_begun_anew_and_told(
 
 
 class FullStore:
-    """A state directory without room."""
+    """A state directory without room, for as long as it is `full`."""
+
+    def __init__(self) -> None:
+        self.full = True
+        self.tries = 0
 
     def read(self, name: str) -> bytes | None:
         return None
 
     def write(self, name: str, value: bytes) -> None:
-        raise StoreError("no room")
+        self.tries += 1
+        if self.full:
+            raise StoreError("no room")
 
     def delete(self, name: str) -> None:
         raise StoreError("no room")
@@ -173,11 +192,43 @@ class FullStore:
 async def test_a_disk_without_room_is_told_and_the_quota_still_holds(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    device = Device(FullStore(), month_max=5 * MIB)
+    caplog.set_level(logging.INFO)
+    store = FullStore()
+    device = Device(store, month_max=5 * MIB, site_max=500 * MIB)
     async with device.metered():
         await device.fetch(20, MIB)
-    assert device.changes == [False]
-    assert "not kept: no room" in caplog.text
+        assert device.changes == [False]
+        told = [record.message for record in caplog.records if "kept" in record.message]
+        assert len(told) == 2 < store.tries, "each once, however often it is tried"
+        assert all("are not kept: no room" in message for message in told)
+        store.full = False
+        await trio.sleep(metering.REST_S + 1)
+        told = [record.message for record in caplog.records if "kept" in record.message]
+        assert [message.partition(" are ")[2] for message in told[2:]] == ["kept again"] * 2
+
+
+async def test_the_event_loop_waits_for_no_file(
+    store: DirectoryBlobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()  # real threads
+    loop, threads = threading.get_ident(), set[int]()
+    write = DirectoryBlobStore.write
+
+    def watched(self: DirectoryBlobStore, name: str, value: bytes) -> None:
+        threads.add(threading.get_ident())
+        write(self, name, value)
+
+    monkeypatch.setattr(DirectoryBlobStore, "write", watched)
+    device = Device(store, month_max=50 * MIB, site_max=50 * MIB)
+    async with device.metered():
+        await trio.testing.wait_all_tasks_blocked()
+        device.crossed += 5 * MIB
+        device.meter.roam(True)
+        await trio.testing.wait_all_tasks_blocked()
+        device.crossed += MIB
+    kept = kept_usage(store)
+    assert kept is not None and kept.size == 6 * MIB
+    assert threads and loop not in threads
 
 
 # A quota of the site
@@ -222,3 +273,19 @@ async def test_what_was_heard_and_cannot_be_read_is_heard_anew(
         device = Device(store, site_max=64 * MIB)
         assert device.site is not None
         assert device.site.share == 64 * MIB
+
+
+async def test_the_most_that_can_be_kept_of_a_site_can_be_read_again(store: DirectoryBlobStore) -> None:
+    """As many devices as are remembered, with the longest names and the largest sums that peers can tell."""
+    device = Device(store, site_max=64 * MIB)
+    site = device.site
+    assert site is not None
+    size = (1 << 60) - 2 * limits.UPLINKS_MAX
+    for n in range(2 * limits.UPLINKS_MAX):
+        met = n >= limits.UPLINKS_MAX  # and of those nothing else is known
+        site.heard(f"{n:05d}".ljust(limits.NAME_LENGTH_MAX, "x"), 0 if met else size + n, met=met)
+    await device.meter.save()
+    again = SiteQuota(64 * MIB, "d1")
+    restore_site(again, store)
+    assert len(site.entries()) == 2 * limits.UPLINKS_MAX - 1  # this device has its own place
+    assert sorted(again.entries()) == sorted(site.entries())
