@@ -8,6 +8,7 @@ says (`p2p.agent`).
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -28,7 +29,7 @@ NAME = "sequence"
 
 
 class ReportCount:
-    """The numbers of one device's reports."""
+    """The numbers of one device's reports. For several threads."""
 
     def __init__(self, store: BlobStore) -> None:
         self._store = store
@@ -39,21 +40,26 @@ class ReportCount:
             held = b"0"
         self._last = int(held) if held.isdigit() and len(held) < 20 else 0
         self._reserved = self._last
+        self._known = 0
+        """What the coordinator is known to know of."""
+        self._turn = threading.Lock()
 
     def next(self) -> int:
-        """A number that was never used; raises `StoreError` if that cannot be made sure."""
-        if self._last >= reports.SEQUENCE_MAX:
-            raise StoreError("this device has used up the numbers of its reports")
-        if self._last >= self._reserved:
-            reserved = min(self._last + STEP, reports.SEQUENCE_MAX)
-            self._store.write(NAME, str(reserved).encode())
-            self._reserved = reserved
-        self._last += 1
-        return self._last
+        """A number that was never used; raises `StoreError` if that cannot be made sure. Blocks."""
+        with self._turn:
+            last = max(self._last, self._known)
+            if last >= reports.SEQUENCE_MAX:
+                raise StoreError("this device has used up the numbers of its reports")
+            if last >= self._reserved:
+                reserved = min(last + STEP, reports.SEQUENCE_MAX)
+                self._store.write(NAME, str(reserved).encode())
+                self._reserved = reserved
+            self._last = last + 1
+            return self._last
 
     def at_least(self, sequence: int) -> None:
-        """The coordinator knows of a report with this number."""
-        self._last = max(self._last, min(sequence, reports.SEQUENCE_MAX - 1))
+        """The coordinator knows of a report with this number. Waits for nobody."""
+        self._known = max(self._known, min(sequence, reports.SEQUENCE_MAX - 1))
 
 
 def signed_report(

@@ -14,10 +14,13 @@ import trio
 
 from p2p.adapters.device_api import RosterEntry
 from p2p.content import limits
-from p2p.errors import StoreError
+from p2p.content.fields import check_name
+from p2p.errors import ContentError, StoreError
 from p2p.ports import BlobStore, PeerAddress
 
 log = logging.getLogger(__name__)
+
+_PORT_MAX = 65_535
 
 KEPT = "addresses"
 """The name of the last roster in its store: a JSON list of `[device, host, port]`."""
@@ -34,27 +37,35 @@ class RosterDiscovery:
         self._device = device
         self._store = store
         self._changed = trio.Event()
-        self._addresses = self._kept()
+        self._addresses = self._kept = self._read()
         if self._addresses:
             self._changed.set()
 
     def update(self, roster: Iterable[RosterEntry]) -> None:
         """Take the roster of the latest check-in; `run` reports all of it, old acquaintances included."""
         known = [(e.device, e.host, e.port) for e in roster if e.device != self._device and e.port]
-        known = known[: limits.DISCOVERED_MAX]
-        if sorted(known) != sorted(self._addresses):
-            try:
-                self._store.write(KEPT, json.dumps(known).encode())
-            except StoreError as error:
-                log.warning("roster not kept: %s", error.message)
-        self._addresses = known
+        self._addresses = known[: limits.DISCOVERED_MAX]
         self._changed.set()
 
-    def _kept(self) -> list[tuple[str, str, int]]:
+    async def keep(self) -> None:
+        """Make the roster durable, in a thread, if it is another than what was kept."""
+        known = self._addresses
+        if sorted(known) == sorted(self._kept):
+            return
+        try:
+            await trio.to_thread.run_sync(self._store.write, KEPT, json.dumps(known).encode())
+        except StoreError as error:
+            log.warning("roster not kept: %s", error.message)
+        else:
+            self._kept = known
+
+    def _read(self) -> list[tuple[str, str, int]]:
         try:
             found = json.loads(self._store.read(KEPT) or b"[]")
-            return [(str(device), str(host), int(port)) for device, host, port in found]
-        except (StoreError, ValueError, TypeError) as error:
+            if not isinstance(found, list) or len(found) > limits.DISCOVERED_MAX:
+                raise ContentError("it is no list of devices")
+            return [_address(entry) for entry in found]
+        except (StoreError, ContentError, ValueError, RecursionError) as error:
             log.warning("the roster of before is of no use: %s", error)
             return []
 
@@ -65,6 +76,14 @@ class RosterDiscovery:
             self._changed = trio.Event()
             for device, host, port in self._addresses:
                 found(PeerAddress(host, port, "roster", device))
+
+
+def _address(entry: object) -> tuple[str, str, int]:
+    """One of a kept roster; raises `ContentError`."""
+    match entry:
+        case [str(device), str(host), int(port)] if type(port) is int and 0 < port <= _PORT_MAX:
+            return check_name(device, "device"), host, port
+    raise ContentError(f"{entry!r:.80} is no device with its address")
 
 
 class StaticDiscovery:

@@ -110,10 +110,10 @@ class HandingIn:
             return True
         return self._driver.node.speaks_for_itself
 
-    def number(self) -> int | None:
+    async def number(self) -> int | None:
         """The number of a check-in, which makes reports before it void; None if there is none to be had."""
         try:
-            return self._count.next()
+            return await trio.to_thread.run_sync(self._count.next)
         except StoreError as error:
             log.warning("this device's count of its reports: %s", error.message)
             return None
@@ -137,7 +137,7 @@ class HandingIn:
         `unless`: what makes this device speak for itself, or anew, meanwhile.
         """
         self.lapsed = False
-        number = None if self.for_itself() else self.number()
+        number = None if self.for_itself() else await self.number()
         if number is None:
             return False
         pause_s = self._pause_s()

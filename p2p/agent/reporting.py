@@ -84,6 +84,7 @@ class Reporting:
         self._revoking = revoking
         self._renewing = renewing
         self._written: dict[str, Any] | None = None
+        self._writing = trio.Lock()
         self._unwritten = ""
         """Why the status file could not be written the last time, if it could not."""
         self._left = False
@@ -173,7 +174,7 @@ class Reporting:
         if self._config.swarm.wan and not self._left:
             with trio.move_on_after(LAST_WORD_S):
                 await self._check_in(roster=False)
-        self.write_status()
+        await self.write_status()
 
     async def leaving(self) -> None:
         """The last word before a reboot: this device will be back, with what it has armed."""
@@ -184,25 +185,28 @@ class Reporting:
         """Keep the status file up to date: at once when the state turns, ever more seldom at rest."""
         pause = STATUS_S
         while True:
-            pause = STATUS_S if self.write_status() else min(2 * pause, STATUS_REST_S)
+            turned = self._updates.turned  # also while the file is written
+            pause = STATUS_S if await self.write_status() else min(2 * pause, STATUS_REST_S)
             with trio.move_on_after(pause):
-                await self._updates.turned.wait()
+                await turned.wait()
                 pause = STATUS_S
 
-    def write_status(self) -> bool:
+    async def write_status(self) -> bool:
         """Write the status file if anything changed; whether it was. A failure is told once."""
-        facts = self._facts()
-        if facts == self._written:
-            return False
-        try:
-            write_status(self._config.status_path, {**facts, "updated": time.time()})
-        except StoreError as error:
-            if error.message != self._unwritten:
-                log.warning("%s (kept: what was there; it is tried again)", error.message)
-            self._unwritten = error.message
-            return False
-        self._written, self._unwritten = facts, ""
-        return True
+        async with self._writing:
+            facts = self._facts()
+            if facts == self._written:
+                return False
+            status = {**facts, "updated": time.time()}
+            try:
+                await trio.to_thread.run_sync(write_status, self._config.status_path, status)
+            except StoreError as error:
+                if error.message != self._unwritten:
+                    log.warning("%s (kept: what was there; it is tried again)", error.message)
+                self._unwritten = error.message
+                return False
+            self._written, self._unwritten = facts, ""
+            return True
 
     async def _check_in(self, *, roster: bool = True) -> bool:
         """Report to the coordinator and learn who is on the site; False if that failed and may soon not."""
@@ -210,7 +214,7 @@ class Reporting:
         roster &= self._pace.with_roster(
             now - self._roster_at, self.poll_s, peers=len(self._driver.node.peers)
         )
-        report = self._report() | ({} if roster else {"roster": False}) | self._announced()
+        report = self._report() | ({} if roster else {"roster": False}) | await self._announced()
         try:
             answer = await self._api.checkin(self._config.device.id, self._credentials.key, report)
         except OriginError as error:
@@ -227,11 +231,12 @@ class Reporting:
             recent = {r.device: r.image for r in answer.roster if r.age_s <= EXPECTED_AGE_S}
             whole = len(recent) == len(answer.roster) < ROSTER_MAX
             self._driver.feed(Expect(recent, whole))
+            await self.roster.keep()
         return True
 
-    def _announced(self) -> dict[str, object]:
+    async def _announced(self) -> dict[str, object]:
         """The number of a check-in, and for how long nothing may be heard of this device after it."""
-        number, quiet_s = self.handing_in.number(), 0
+        number, quiet_s = await self.handing_in.number(), 0
         if self._config.swarm.lookout:
             if self._quiet is not None and self.handing_in.for_itself():
                 self._quiet = False

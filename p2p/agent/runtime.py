@@ -287,7 +287,8 @@ class Agent:
         except RebootPendingError as pending:
             outcome = pending
         finally:
-            self._reporting.write_status()
+            with trio.CancelScope(shield=True):
+                await self._reporting.write_status()
         if once:
             await self._reporting.last_word()
         if once and outcome is None:

@@ -339,6 +339,19 @@ def test_numbers_are_used_once_also_after_a_restart(tmp_path: Path) -> None:
         again.next()
 
 
+def test_what_the_coordinator_says_while_numbers_are_made_durable_is_heeded(tmp_path: Path) -> None:
+    class Meanwhile(DirectoryBlobStore):
+        def write(self, name: str, value: bytes) -> None:
+            super().write(name, value)
+            count.at_least(1000)
+
+    store = Meanwhile(tmp_path)
+    count = ReportCount(store)
+    used = [count.next() for _ in range(3)]
+    assert used == [1, 1001, 1002]
+    assert ReportCount(DirectoryBlobStore(tmp_path)).next() > max(used), "after a power cut"
+
+
 def test_a_count_that_is_damaged_begins_anew(tmp_path: Path) -> None:
     store = DirectoryBlobStore(tmp_path)
     store.write("sequence", b"\xff" * 40)

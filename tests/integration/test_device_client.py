@@ -379,6 +379,7 @@ async def test_a_roster_outlives_a_restart_and_is_written_when_it_changes() -> N
     source = RosterDiscovery("me", store)
     roster = [RosterEntry(name, "h", port, age, None) for name, port, age in (("b", 2, 5), ("c", 3, 7))]
     source.update(roster)
+    await source.keep()
     first = store.read(KEPT)
     anew = RosterDiscovery("me", store)
     assert await collect(anew.run, lambda: None) == [
@@ -387,24 +388,41 @@ async def test_a_roster_outlives_a_restart_and_is_written_when_it_changes() -> N
     ]
     store.write(KEPT, b"untouched")
     source.update(reversed(roster))
+    await source.keep()
     assert store.read(KEPT) == b"untouched", "it is the same, in another order"
     source.update(roster[:1])
+    await source.keep()
     assert store.read(KEPT) not in (b"untouched", first)
 
 
-@pytest.mark.parametrize("kept", [b"not json", b"{}", b"[[1]]", b'[["b","h","x"]]', b"7", b"\xff"])
-async def test_a_kept_roster_that_is_of_no_use_is_as_none(kept: bytes) -> None:
+@pytest.mark.parametrize(
+    "kept",
+    [b"not json", b"{}", b"[[1]]", b'[["b","h","x"]]', b"7", b"\xff", b"null", b"{" * 100_000, b"[" * 100_000,
+     b'[["b","h",Infinity]]', b'[["b","h",1e999]]', b'[["b","h",NaN]]', b'[["b","h",2.5]]',
+     b'[["b","h",true]]',
+     b'[["b","h",65536]]', b'[["b","h",0]]', b'[["b","h",-1]]', b'[["b",7,2]]', b'[["/","h",2]]',
+     b"[%s]" % b",".join([b'["b","h",2]'] * (limits.DISCOVERED_MAX + 1))],
+)  # fmt: skip
+async def test_a_kept_roster_that_is_of_no_use_is_as_none(
+    kept: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
     store = MemoryStore()
     store.write(KEPT, kept)
     assert await collect(RosterDiscovery("me", store).run, lambda: None) == []
+    assert "the roster of before is of no use" in caplog.text
 
 
 async def test_a_roster_that_cannot_be_kept_is_used() -> None:
     store = MemoryStore()
-    store.fail_at = 0
     source = RosterDiscovery("me", store)
+    store.fail_at = 0
     found = await collect(source.run, lambda: source.update([RosterEntry("b", "h", 2, 0, None)]))
     assert found == [PeerAddress("h", 2, "roster", "b")]
+    await source.keep()
+    assert store.read(KEPT) is None
+    store.fail_at = None
+    await source.keep()
+    assert store.read(KEPT) == b'[["b", "h", 2]]', "with the next one"
 
 
 async def test_a_roster_that_came_first_is_not_missed() -> None:

@@ -23,7 +23,8 @@ class Agent:
         self.busy_until = busy_until
         self.looked: list[float] = []
 
-    def write_status(self) -> bool:
+    async def write_status(self) -> bool:
+        await trio.lowlevel.checkpoint()
         self.looked.append(trio.current_time())
         return trio.current_time() < self.busy_until
 
@@ -55,20 +56,20 @@ async def test_at_rest_it_is_looked_at_seldom_and_at_once_when_the_state_turns(
         nursery.cancel_scope.cancel()
 
 
-def test_what_could_not_be_written_is_written_once_it_can_though_nothing_changes(
+async def test_what_could_not_be_written_is_written_once_it_can_though_nothing_changes(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The disk was full when an update ended, and the device then rests for days."""
     path = tmp_path / "run" / "status.json"
     config = SimpleNamespace(status_path=path)
     agent: Any = SimpleNamespace(
-        _facts=lambda: {"state": "idle"}, _written=None, _unwritten="", _config=config
+        _facts=lambda: {"state": "idle"}, _written=None, _unwritten="", _config=config, _writing=trio.Lock()
     )
     with caplog.at_level(logging.WARNING):
         for _ in range(3):
-            assert not Reporting.write_status(agent), "there is no hurry"
+            assert not await Reporting.write_status(agent), "there is no hurry"
     assert len(caplog.records) == 1, "the log is not filled with it"
     path.parent.mkdir()
-    assert Reporting.write_status(agent)
+    assert await Reporting.write_status(agent)
     assert (read_status(path) or {})["state"] == "idle"
-    assert not Reporting.write_status(agent), "it is there"
+    assert not await Reporting.write_status(agent), "it is there"
