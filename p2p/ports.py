@@ -154,7 +154,10 @@ class SlotWriter(ImageReader, Protocol):
         """fsync, then read the whole image back from the medium and hash it."""
 
     def seal(self) -> None:
-        """The image is verified: mark the slot valid, durably, and drop the journal."""
+        """The image is verified: mark the slot valid, durably, and drop the journal.
+
+        Nothing can be written any more. It can be read until it is closed.
+        """
 
     def close(self) -> None: ...
 

@@ -183,7 +183,8 @@ class Installer:
         """Read every image back and, if all are right, seal the slots; else the payloads that are damaged.
 
         Takes as long as reading the images from the medium. Damaged payloads stay open: find what is
-        wrong, `forget` it, fetch it again.
+        wrong, `forget` it, fetch it again. Writers of sealed slots are let go of: they can be read until
+        whoever reads there closes them.
         """
         writers = sorted(self.writers.items())
         damaged = tuple(name for name, w in writers if not w.is_read_back and w.digest() != w.image)

@@ -89,10 +89,10 @@ class FileSlotWriter:
 
     `sealed` records, durably, that the slot is valid; `hash_image` reads it back.
 
-    Reads and writes may come from several threads while `checkpoint` or `digest` runs in another;
-    `checkpoint`, `forget`, `digest` and `seal` one at a time. After a failed fsync or write nothing is
-    known of the medium: the writer refuses all else and is to be closed; opening it again resumes from
-    what had been durable.
+    Reads and writes may come from several threads while `checkpoint`, `digest` or `seal` runs in another;
+    `checkpoint`, `forget`, `digest` and `seal` one at a time, but a `checkpoint` of nothing. After a failed
+    fsync or write nothing is known of the medium: the writer refuses all else and is to be closed; opening it
+    again resumes from what had been durable.
     """
 
     def __init__(
@@ -114,6 +114,7 @@ class FileSlotWriter:
         self._read_back: Digest | None = None
         self._changed = False
         self._broken = ""
+        self._is_sealed = False
         self._lock = threading.Lock()
         self.size = writing.size
         self.done = SharedIntervals(journal.durable)
@@ -147,6 +148,7 @@ class FileSlotWriter:
         stop = offset + len(data)
         if offset < 0 or stop > self.size:
             raise SlotError(f"{self._name}: bytes {offset}+{len(data)} are outside the image of {self.size}")
+        self._change()
         try:
             self._file.write_at(offset, data)
         except OSError as error:
@@ -183,10 +185,8 @@ class FileSlotWriter:
     def forget(self, start: int, stop: int) -> None:
         """Take a range out of `done`, durably: no record of the journal speaks of it any more."""
         self.checkpoint()
-        with self._lock:
-            self._changed = True
-            self._read_back = None
-            self.done.remove(start, stop)
+        self._change()
+        self.done.remove(start, stop)
         try:
             self._journal.rewrite(IntervalSet(self.done))
         except OSError as error:
@@ -211,10 +211,17 @@ class FileSlotWriter:
         return found
 
     def seal(self) -> None:
-        """Mark the slot valid, durably, and drop the journal. Only after `digest` was right."""
+        """Mark the slot valid, durably, and drop the journal. Only after `digest` was right.
+
+        From then on nothing is written; peers may read what is here until it is closed.
+        """
         self._check_usable()
-        if self._read_back != self.image:
-            raise SlotError(f"{self._name}: not sealed, because it was not read back as {self.image.hex()}")
+        with self._lock:  # nor is it sealed while a write is under way, which has taken `_read_back` away
+            if self._read_back != self.image:
+                raise SlotError(
+                    f"{self._name}: not sealed, because it was not read back as {self.image.hex()}"
+                )
+            self._is_sealed = True
         try:
             if not self._file.is_device and self._file.size() != self.size:
                 self._file.resize(self.size)
@@ -222,13 +229,20 @@ class FileSlotWriter:
         except OSError as error:
             raise self._break("truncate", error) from error
         self._sealed()
-        self.close()
 
     def close(self) -> None:
         """Never raises; what was not checkpointed is written again later."""
         self._broken = self._broken or "closed"
         self._file.close()
         self._journal.close()
+
+    def _change(self) -> None:
+        """Something is about to be written, so that what was read back says nothing any more."""
+        with self._lock:
+            if self._is_sealed:
+                raise SlotError(f"{self._name}: not written to, because it is sealed", kept=_KEPT)
+            self._changed = True
+            self._read_back = None
 
     def _break(self, doing: str, error: OSError) -> SlotError:
         self._broken = f"an earlier error ({error.strerror or error})"

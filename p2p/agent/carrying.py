@@ -23,7 +23,7 @@ import trio
 from p2p.adapters.disk_quota import DiskQuota, quota_of
 from p2p.adapters.durable import DirectoryBlobStore
 from p2p.adapters.identity import read_pinned_root
-from p2p.adapters.slot_writer import FileSlotWriter
+from p2p.adapters.slot_writer import FileSlotWriter, SlotImage
 from p2p.agent.driver import SwarmDriver
 from p2p.agent.hold import Hold
 from p2p.agent.images import LocalImage
@@ -352,9 +352,11 @@ class Carrying:
                 self._making[image] = local, scope
                 await self._driver.pursue(local)
                 await self._driver.wait_verified(image)
-                writer.seal()  # and without an await read anew: no peer finds it closed
-                local.sealed(self._hold.reader(image))
+                # No await between this and `sealed`: nobody finds the image closed and not yet open.
+                local.sealed(await trio.to_thread.run_sync(self._seal, writer, image))
                 self._whole[image] = local
+                with trio.CancelScope(shield=True):
+                    await trio.to_thread.run_sync(local.let_go)
                 self._troubles.pop(image, None)
                 log.info("%s is carried", parcel.name)
         except (LocalError, StoreError) as error:
@@ -373,6 +375,11 @@ class Carrying:
         missing = max(0, parcel.size - self._hold.taken(parcel.image))
         self._quota.check(missing, parcel.name)
         return self._hold.writer(parcel.image, parcel.payload.image.size)
+
+    def _seal(self, writer: FileSlotWriter, image: Digest) -> SlotImage:
+        """It is whole, durably, and read anew. Raises `SlotError`. Blocks."""
+        writer.seal()
+        return self._hold.reader(image)
 
     def _local(self, parcel: Parcel, writer: FileSlotWriter | None = None) -> LocalImage:
         payload = parcel.payload

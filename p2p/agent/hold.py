@@ -120,5 +120,6 @@ class Hold:
         if found is None:
             directory = self._directory / image.hex()
             places = {PLACE: str(directory / "image")}
-            found = self._slots[image] = FileSlots("carried", places, str(directory / "state"), _NeverRun())
+            slots = FileSlots("carried", places, str(directory / "state"), _NeverRun())
+            found = self._slots.setdefault(image, slots)  # there must be only one, also for two threads
         return found

@@ -61,6 +61,7 @@ class LocalImage:
     ) -> None:
         self.task = task
         self._writer = writer
+        self._ended: SlotWriter | None = None
         self._reader: ImageReader | None = reader or writer
         self._base = base
         self.spool = Spool(spool, quota, memory)
@@ -274,7 +275,14 @@ class LocalImage:
 
     def sealed(self, reader: ImageReader) -> None:
         """The slot is valid now: read from it as an image."""
-        self._writer, self._reader = None, reader
+        self._ended, self._writer, self._reader = self._writer, None, reader
+
+    def let_go(self) -> None:
+        """Close what it was written through, once it is `sealed`. Blocks: a thread may be reading there."""
+        with self._writing:
+            ended, self._ended = self._ended, None
+            if ended is not None:
+                ended.close()
 
     # Serving
 
@@ -376,7 +384,7 @@ class LocalImage:
         self._closed = True
         self._patches.close()
         with self._writing:  # nor is a file closed under a thread that writes to it
-            for closable in (self._writer, self._reader, self._base):
+            for closable in (self._writer, self._ended, self._reader, self._base):
                 close = getattr(closable, "close", None)
                 if close is not None:
                     close()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import subprocess
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -330,12 +330,11 @@ class Updates:
                     for image in made.values():
                         nursery.start_soon(self._driver.wait_verified, image.task.image)
                 self._turn("sealing")
-                # Without an await between sealing and reading anew, no peer finds the slot closed.
-                damaged = self._installer.read_back()
-                if damaged:
-                    raise UpdateFailedError(f"read back wrong after all: {', '.join(damaged)}")
+                readers = await trio.to_thread.run_sync(self._seal, slot, made)
+                # Without an await in between, so that nobody finds what is written closed and not yet open.
                 for name, image in made.items():
-                    image.sealed(self._slots[name].open_reader(slot))
+                    image.sealed(readers[name])
+                self._failure = None  # whatever came up meanwhile: all is right, durably
             except BaseException:
                 for name, image in made.items():
                     self._served.pop((name, slot), None)
@@ -346,6 +345,15 @@ class Updates:
                 self.progress.image = None
         if self._failure is not None:
             raise self._failure
+        for image in made.values():
+            await trio.to_thread.run_sync(image.let_go)
+
+    def _seal(self, slot: str, names: Collection[str]) -> dict[str, ImageReader]:
+        """Mark the slot valid and open it anew, by payload name. Blocks; what is made is read meanwhile."""
+        damaged = self._installer.read_back()
+        if damaged:
+            raise UpdateFailedError(f"read back wrong after all: {', '.join(damaged)}")
+        return {name: self._slots[name].open_reader(slot) for name in names}
 
     def _image(self, payload: PayloadSpec, writer: SlotWriter) -> LocalImage:
         slots = self._slots[payload.name]

@@ -165,6 +165,7 @@ class Carrying:
             return
         try:
             self._writer.seal()
+            self._writer.close()
         except LocalError as error:
             self._failed(parcel, error, block=False)
             return

@@ -121,8 +121,9 @@ class DiskSlot(VirtualSlot):
             self._watch(FileSlotWriter.checkpoint)
 
     def sealed(self) -> None:
-        """The slot is valid, its writer closed."""
+        """The slot is valid; its writer is not needed any more."""
         if self._writer is not None:
+            self._writer.close()
             self._writer = None
             self.written = IntervalSet(self.written)
 

@@ -53,7 +53,7 @@ class MemorySlotWriter:
         self._slot = slot
         self._data = data
         self._durable = durable
-        self._closed = False
+        self._closed = self._sealed = False
         self._read_back: Digest | None = None
         self.image = image
         self.size = len(data)
@@ -67,6 +67,7 @@ class MemorySlotWriter:
 
     def write(self, offset: int, data: Buffer) -> None:
         self._check()
+        self._check_unsealed()
         if offset < 0 or offset + len(data) > self.size:
             raise SlotError(f"{self._slot}: bytes {offset}+{len(data)} are outside the image of {self.size}")
         self._data[offset : offset + len(data)] = data
@@ -80,6 +81,7 @@ class MemorySlotWriter:
 
     def forget(self, start: int, stop: int) -> None:
         self.checkpoint()
+        self._check_unsealed()
         self._read_back = None
         self.done.remove(start, stop)
         self._durable.remove(start, stop)
@@ -98,7 +100,7 @@ class MemorySlotWriter:
             raise SlotError(f"{self._slot}: not sealed, because it was not read back right")
         self._slots.images[self._slot] = bytes(self._data)
         self._slots.unfinished.pop(self._slot, None)
-        self._closed = True
+        self._sealed = True
 
     def close(self) -> None:
         self._closed = True
@@ -106,6 +108,10 @@ class MemorySlotWriter:
     def _check(self) -> None:
         if self._closed:
             raise SlotError(f"{self._slot}: not usable after closed")
+
+    def _check_unsealed(self) -> None:
+        if self._sealed:
+            raise SlotError(f"{self._slot}: not written to, because it is sealed")
 
 
 class MemoryImage:

@@ -84,6 +84,23 @@ def test_a_slot_is_valid_only_after_it_was_read_back_and_sealed(reopen: Reopen) 
     assert reopen().open_reader("b").read(0, len(NEW)) == NEW
 
 
+def test_what_is_sealed_is_read_until_it_is_closed_and_written_no_more(reopen: Reopen) -> None:
+    """Peers go on reading while the slot is marked valid and opened anew."""
+    writer = reopen().open_writer("b", DIGEST, len(NEW))
+    writer.write(0, NEW)
+    writer.digest()
+    writer.seal()
+    assert writer.read(10, 20) == NEW[10:30]
+    for change in (lambda: writer.write(0, NEW[:10]), lambda: writer.forget(0, 10)):
+        with pytest.raises(SlotError, match="because it is sealed"):
+            change()
+    writer.checkpoint()  # there is nothing to be made durable
+    writer.close()
+    with pytest.raises(SlotError, match="not usable after closed"):
+        writer.read(10, 20)
+    assert reopen().open_reader("b").read(0, len(NEW)) == NEW
+
+
 def test_a_wrong_image_is_read_back_as_such_and_never_sealed(reopen: Reopen) -> None:
     wrong = NEW[:-1] + b"?"
     writer = reopen().open_writer("b", DIGEST, len(NEW))

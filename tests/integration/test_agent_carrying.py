@@ -97,7 +97,9 @@ def hold(device: Device) -> Hold:
     return Hold(device.config.carrying_dir / "images")
 
 
-async def test_a_carrier_brings_another_products_release_to_a_site_without_a_wan(pumps: FleetRig) -> None:
+async def test_a_carrier_brings_another_products_release_to_a_site_without_a_wan(
+    pumps: FleetRig, stalls: list[str]
+) -> None:
     ordered(pumps)
     with pumps.coordinator() as url:
         van = pumps.device("van", coordinator=url, extra=CARRIES)
@@ -113,6 +115,7 @@ async def test_a_carrier_brings_another_products_release_to_a_site_without_a_wan
     assert [device.running_version() for device in station] == ["2.0", "2.0"]
     assert van.running_version() == "1.0", "it never installs what it carries"
     assert van.record.installed is None
+    assert stalls == [], "no event loop has waited for an fsync"
 
 
 async def test_it_visits_sites_other_than_its_own_if_its_certificate_says_so(pumps: FleetRig) -> None:

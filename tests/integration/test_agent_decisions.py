@@ -311,7 +311,7 @@ def _held_back(frames: bytes, gate: trio.Event):
 
 @pytest.mark.parametrize("end", ["pause", "abort"])
 async def test_an_order_stopped_in_mid_update_stops_it(
-    fleet: FleetRig, origin: HostileOrigin, end: str
+    fleet: FleetRig, origin: HostileOrigin, stalls: list[str], end: str
 ) -> None:
     order = fleet.order("2.0")
     gate = trio.Event()
@@ -333,6 +333,7 @@ async def test_an_order_stopped_in_mid_update_stops_it(
             fleet.order("2.0")
             await run.committed("2.0")
     assert device.slot("a").read_bytes() == IMAGES["1.0"]
+    assert stalls == [], "no event loop has waited for an fsync"
 
 
 async def test_a_superseding_release_in_mid_update_is_what_ends_installed(
