@@ -114,7 +114,7 @@ async def import_bundle(
     signed = signed_before if older else _signed(reader.table, used)
     as_they_are = frozenset(o.ref.sha256 for o in before if reader.find(o.ref.sha256) is None)
     table = _table(reader, (*signed, *packs), now)
-    copied = await _lay_down(config, reader, table, wanted, as_they_are, bar, keep=keep)
+    copied = await _lay_down(config, reader, own, table, wanted, as_they_are, bar, keep=keep)
     meant = decision if isinstance(decision, Meant) else None
     return Imported(
         release=None if meant is None else meant.manifest.version,
@@ -141,8 +141,9 @@ async def _bring_news(
     as_they_are = frozenset(o.ref.sha256 for o in before)
     try:
         table = _table(reader, (*_signed(reader.table, news), *before), now)
-        await _lay_down(config, reader, table, {}, as_they_are, lambda size: nullcontext(lambda done: None))
-    except (ContentError, LocalError) as error:
+        bar = nullcontext(lambda done: None)
+        await _lay_down(config, reader, own, table, {}, as_they_are, lambda size: bar)
+    except (ContentError, LocalError, OperatorError) as error:
         log.warning("the revocation list of the bundle: %s", error.message)
         return False
     _tell(config)
@@ -152,6 +153,7 @@ async def _bring_news(
 async def _lay_down(
     config: AgentConfig,
     reader: BundleReader,
+    own: BundleReader | None,
     table: Table,
     wanted: Wanted,
     as_they_are: Collection[Digest],
@@ -159,9 +161,13 @@ async def _lay_down(
     *,
     keep: bool | None = None,
 ) -> int:
-    """Write what is imported; bytes that were copied. `keep` None: as it was said before."""
+    """Write what is imported; bytes that were copied. `own`: what was imported before, as it was judged by.
+
+    `keep` None: as it was said before.
+    """
     writer = BundleWriter(str(config.imported_dir), table.part_size)
     with writer.locked():
+        _refuse_changed(config, own)
         quota_of(config).check(missing_of(writer, table), "what is to be imported")
         check_room(writer, table)
         with bar(table.size) as progress:
@@ -170,6 +176,21 @@ async def _lay_down(
             _keep_frames(config, keep)
         writer.commit(table)
     return copied
+
+
+def _refuse_changed(config: AgentConfig, own: BundleReader | None) -> None:
+    """Raise `LocalError` if what was imported before is not what the new bundle was judged beside.
+
+    Another import may have come between, or the agent dropped what it had used: what the table would take
+    over of that is not there any more. Called by who alone may change it now.
+    """
+    there = _own(config)
+    if (None if there is None else there.table) != (None if own is None else own.table):
+        raise LocalError(
+            f"what is in {config.imported_dir} has changed meanwhile, by another import or the agent",
+            kept="what is there now; nothing was changed",
+            next_step="import the bundle again",
+        )
 
 
 def _signed(table: Table, used: Collection[Digest]) -> list[BundleObject]:
@@ -226,7 +247,10 @@ async def _copy(
             except OriginError as error:
                 raise ContentError(error.message, kept=error.kept, next_step=error.next_step) from error
         if found.kind is Kind.INDEX and (found.kind, found.name) in wanted:
-            data = writer.object(found.ref).read(0, found.ref.size)
+            try:
+                data = writer.object(found.ref).read(0, found.ref.size)
+            except OSError as error:
+                raise medium_error("read", f"{writer.directory}: the index of {found.name}", error) from error
             indexes[found.name] = open_index(data, wanted[found.kind, found.name], found.name)
     return copied
 

@@ -22,13 +22,13 @@ from click.testing import CliRunner
 
 from coordinator.publishing.keys import Passphrases
 from coordinator.publishing.setup import init_repository
-from p2p.adapters.bundle_files import BundleReader
+from p2p.adapters.bundle_files import BundleReader, PartialObject
 from p2p.adapters.directory_origin import RepositoryOrigin
 from p2p.adapters.durable import DirectoryBlobStore
 from p2p.adapters.files import SystemFile
 from p2p.adapters.installer import Installer
 from p2p.agent.imported import ImportedBundle
-from p2p.bundles import inspection, judging
+from p2p.bundles import importing, inspection, judging
 from p2p.bundles.export import Gathering
 from p2p.bundles.importing import Imported, import_bundle
 from p2p.cli.bundle import bundle as bundle_command
@@ -38,7 +38,15 @@ from p2p.content.digests import sha256
 from p2p.content.limits import KIB, MIB
 from p2p.content.manifest import ObjectRef
 from p2p.content.order import Audience, Member, StaleException
-from p2p.errors import ContentError, OperatorError, OriginError, SlipstreamError, StoreError, TrustError
+from p2p.errors import (
+    ContentError,
+    LocalError,
+    OperatorError,
+    OriginError,
+    SlipstreamError,
+    StoreError,
+    TrustError,
+)
 from p2p.install import State
 from p2p.trust import Question, ReleaseFloors, TrustClient, release_for, run_async
 from tests.support.fleet import (
@@ -712,6 +720,52 @@ def packs_here(device: Device) -> list[str]:
     """What is imported of packs: `base/kind`."""
     table = BundleReader.open(str(device.config.imported_dir)).table
     return sorted(f"{o.name.rpartition('/')[2]}/{o.kind}" for o in table.objects if o.name.count("/") > 2)
+
+
+def test_an_index_that_cannot_be_read_again_after_it_was_written_is_told(
+    fleet: FleetRig, loaded: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = isolated(fleet, "d1")
+    read = PartialObject.read
+
+    def fails(partial: PartialObject, offset: int, length: int) -> bytes:
+        if partial.complete:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return read(partial, offset, length)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PartialObject, "read", fails)
+        error = refused("import", loaded, "--config", device.config_file)
+    assert isinstance(error, StoreError)
+    assert "the index of " in error.message and os.strerror(errno.EIO) in error.message
+    assert command("import", loaded, "--config", device.config_file)["packs"]
+
+
+def test_an_import_beside_which_what_was_imported_before_changes_changes_nothing(
+    fleet: FleetRig, loaded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The agent commits the release and drops its frames, which the new table would take over."""
+    news = fresh_news(fleet, tmp_path)
+    device = isolated(fleet, "d1")
+    directory = device.config.imported_dir
+    command("import", loaded, "--config", device.config_file)
+    judge = importing.judge
+
+    def meanwhile(*arguments: Any) -> judging.Verdict:
+        verdict = judge(*arguments)
+        imported = ImportedBundle(directory)
+        imported.look()
+        imported.drop(PRODUCT, "2.0")
+        return verdict
+
+    monkeypatch.setattr(importing, "judge", meanwhile)
+    error = refused("import", news, "--config", device.config_file)
+    monkeypatch.undo()
+    assert isinstance(error, LocalError) and "has changed meanwhile" in error.message
+    reader = BundleReader.open(str(directory))
+    assert not list(reader.table.of(Kind.FRAMES)) and not reader.lacks()
+    assert refused("import", news, "--config", device.config_file).exit_code == 8, "its frames are gone"
+    assert not BundleReader.open(str(directory)).lacks()
 
 
 async def test_news_come_in_although_a_frame_that_was_imported_before_has_rotted(
