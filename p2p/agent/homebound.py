@@ -86,9 +86,8 @@ class Homebound:
         if not self._written.take(device, WRITE_AGAIN_S, trio.current_time()):
             self._answer(device, number, HandedIn(NOBODY))
             return
-        for held in (self._brought, self._unanswered):
-            if (older := held.pop(device, None)) is not None:
-                self._answer(device, older.number, HandedIn(NOBODY))
+        self._replace(self._brought, device)
+        self._replace(self._unanswered, device)
         renews = "certificate_until" in report.status
         carried = Carried(device, report.sequence, line)
         self._brought[device] = _Brought(carried, number, urgent, renews)
@@ -116,6 +115,11 @@ class Homebound:
                 await self._empty()
                 self._look_for_home()
 
+    def _replace(self, held: dict[str, _Brought], device: str) -> None:
+        """A device has brought another report: of the older one it hears that nobody takes it."""
+        if (older := held.pop(device, None)) is not None:
+            self._answer(device, older.number, HandedIn(NOBODY))
+
     def _look_for_home(self) -> None:
         """What is carried is handed in some pauses later, if nothing else is a reason to."""
         if len(self._satchel) and self._home_at == math.inf:
@@ -132,6 +136,7 @@ class Homebound:
             if not is_kept:
                 self._answer(device, each.number, HandedIn(NOBODY))
             elif near and each.urgent:
+                self._replace(self._unanswered, device)  # it may have brought this one meanwhile
                 self._unanswered[device] = each
                 self._home_at = min(self._home_at, now + URGENT_S)
             else:

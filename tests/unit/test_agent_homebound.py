@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -174,6 +175,29 @@ async def test_one_of_each_device_waits_to_be_written(van: Van) -> None:
         await van.until_told(2)
     assert van.results == [("d1", 1, NOBODY), ("d1", 2, CARRIED)]
     assert van.satchel.sequence("d1") == 2
+
+
+async def test_each_report_is_answered_also_if_the_next_comes_while_it_is_written(
+    van: Van, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a slow medium, at home: both wait for what the coordinator says, and only one is the newest."""
+    real, writing, let = van.store.write, threading.Event(), threading.Event()
+
+    def write(name: str, value: bytes) -> None:
+        writing.set()
+        assert let.wait(5)
+        real(name, value)
+
+    monkeypatch.setattr(van.store, "write", write)
+    monkeypatch.setattr(homebound, "URGENT_S", 0.05)
+    async with van.running():
+        van.homebound.polled()
+        van.bring("d1", 1, number=7, urgent=True)
+        await trio.to_thread.run_sync(writing.wait)
+        van.bring("d1", 2, number=8, urgent=True)
+        let.set()
+        await van.until_told(2)
+    assert van.results == [("d1", 7, NOBODY), ("d1", 8, OK)]
 
 
 @pytest.mark.parametrize("trouble", ["disk", "rate"])
