@@ -15,12 +15,12 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import trio
 
-from p2p.adapters.disk_quota import DiskQuota, quota_of
+from p2p.adapters.disk_quota import DiskQuota
 from p2p.adapters.durable import DirectoryBlobStore
 from p2p.adapters.identity import read_pinned_root
 from p2p.adapters.slot_writer import FileSlotWriter, SlotImage
@@ -85,12 +85,17 @@ class Carrying:
         self._cargo = Cargo()
         self._whole: dict[Digest, LocalImage] = {}
         self._making: dict[Digest, tuple[LocalImage | None, trio.CancelScope]] = {}
+        self._sizes: dict[Digest, int] = {}
+        """What those take up once they are whole, of which the room was found."""
         self._troubles: dict[Digest, tuple[str, float, float]] = {}
         """Images that failed: why, when they are tried again, and the pause before that."""
+        self._stuck: set[Digest] = set()
+        """Images that are cargo no more and could not be dropped."""
         self._changed = trio.Event()
         self._surveys: dict[str, Survey] = {}
         self._incomplete = self._unsure = False
-        """Of some product nothing new could be had; or nothing at all, and nothing is dropped for that."""
+        """Of some product nothing new could be had, or something could not be dropped; or nothing at all, and
+        nothing is dropped for that."""
         self._seen: int | None = None
         """The version of the timestamp that all this is by."""
         self._nursery: trio.Nursery | None = None
@@ -321,23 +326,49 @@ class Carrying:
         self._troubles = {i: trouble for i, trouble in self._troubles.items() if i in wanted}
         for image in await trio.to_thread.run_sync(self._hold.names):
             if image not in wanted | bases and image not in self._making and not self._unsure:
-                await trio.to_thread.run_sync(self._hold.drop, image)
+                await self._drop(image)
         now = trio.current_time()
         for parcel in cargo.parcels:
             if parcel.image in self._making or self._driver.holds(parcel.image):
                 continue
-            is_whole = await trio.to_thread.run_sync(self._hold.is_whole, parcel.image)
+            if now < self._troubles.get(parcel.image, ("", 0.0))[1]:
+                continue
+            try:
+                reader = await trio.to_thread.run_sync(self._whole_one, parcel.image)
+            except LocalError as error:  # it holds none of the others up
+                self.failed(parcel.image, error)
+                continue
             await trio.lowlevel.checkpoint_if_cancelled()
-            if is_whole:
-                self._whole[parcel.image] = local = self._local(parcel)
+            if self._driver.holds(parcel.image):  # this device itself has begun with it meanwhile
+                if reader is not None:
+                    reader.close()
+            elif reader is not None:
+                self._whole[parcel.image] = local = self._local(parcel, reader=reader)
+                self._troubles.pop(parcel.image, None)
                 self._driver.offer(local)
             elif ending:
                 continue  # there is room once that has ended, and its files are gone
-            elif len(self._making) < MAKING_MAX and now >= self._troubles.get(parcel.image, ("", 0.0))[1]:
+            elif len(self._making) < MAKING_MAX:
                 assert self._nursery is not None
                 scope = trio.CancelScope()
                 self._making[parcel.image] = None, scope
                 self._nursery.start_soon(self._make, parcel, scope)
+
+    async def _drop(self, image: Digest) -> None:
+        """Nothing of an image is kept; one that cannot be dropped stays, is told once, and is tried again."""
+        try:
+            await trio.to_thread.run_sync(self._hold.drop, image)
+        except LocalError as error:
+            self._incomplete = True
+            if image not in self._stuck:
+                log.warning("%s (kept: it; it is tried again)", error.message)
+            self._stuck.add(image)
+        else:
+            self._stuck.discard(image)
+
+    def _whole_one(self, image: Digest) -> SlotImage | None:
+        """Reads of an image, if it is whole. Raises `SlotError`. Blocks."""
+        return self._hold.reader(image) if self._hold.is_whole(image) else None
 
     async def _make(self, parcel: Parcel, scope: trio.CancelScope) -> None:
         """Fetch one image into the hold, as far as it gets; what is verified of it stays."""
@@ -346,7 +377,9 @@ class Carrying:
         try:
             with scope:
                 async with self._taking:  # what one takes up the next one's look finds
-                    writer = await trio.to_thread.run_sync(self._begin, parcel)
+                    others = dict(self._sizes)
+                    writer = await trio.to_thread.run_sync(self._begin, parcel, others)
+                    self._sizes[image] = parcel.size
                 await trio.lowlevel.checkpoint_if_cancelled()
                 local = self._local(parcel, writer)
                 self._making[image] = local, scope
@@ -362,17 +395,23 @@ class Carrying:
         except (LocalError, StoreError) as error:
             self.failed(image, error)
         finally:
-            del self._making[image]
             if image not in self._whole:
                 if local is not None and self._driver.is_current(local):
-                    self._driver.drop(image)
+                    await self._driver.give_up(image)
                 elif local is None and writer is not None:
                     writer.close()
+            self._sizes.pop(image, None)
+            del self._making[image]  # not before its files are closed: it may be begun with again
             self._changed.set()
 
-    def _begin(self, parcel: Parcel) -> FileSlotWriter:
-        """Room in the hold for an image, or for the rest of it. Raises `StoreError`, `SlotError`. Blocks."""
-        missing = max(0, parcel.size - self._hold.taken(parcel.image))
+    def _begin(self, parcel: Parcel, others: Mapping[Digest, int]) -> FileSlotWriter:
+        """Room in the hold for an image, or for the rest of it. Raises `StoreError`, `SlotError`. Blocks.
+
+        `others`: sizes of those that are being made: where a file system reserves nothing, what they lack is
+        not taken up yet.
+        """
+        sizes = {**others, parcel.image: parcel.size}
+        missing = sum(max(0, size - self._hold.taken(image)) for image, size in sizes.items())
         self._quota.check(missing, parcel.name)
         return self._hold.writer(parcel.image, parcel.payload.image.size)
 
@@ -381,12 +420,13 @@ class Carrying:
         writer.seal()
         return self._hold.reader(image)
 
-    def _local(self, parcel: Parcel, writer: FileSlotWriter | None = None) -> LocalImage:
+    def _local(
+        self, parcel: Parcel, writer: FileSlotWriter | None = None, *, reader: SlotImage | None = None
+    ) -> LocalImage:
         payload = parcel.payload
         base = self._bases.get(parcel.image)
         task = ImageTask(payload.image.sha256, payload.image.size, base, payload.packs)
         older = self._hold.reader(base) if base is not None else None
-        reader = None if writer is not None else self._hold.reader(parcel.image)
         spool = self._config.device.state_dir / "spool"
         return LocalImage(
             task, spool, writer=writer, reader=reader, base=older, quota=self._quota, memory=self._memory
@@ -421,9 +461,9 @@ class Carrying:
 
 
 def carrying_of(
-    config: AgentConfig, main: TrustClient, driver: SwarmDriver, now: Callable[[], float]
+    config: AgentConfig, main: TrustClient, driver: SwarmDriver, quota: DiskQuota, now: Callable[[], float]
 ) -> Carrying | None:
-    """That of a device, if it carries for others."""
+    """That of a device, if it carries for others. `quota`: of all of the agent's files."""
     if config.carrier.quota is None:
         return None
     directory = config.carrying_dir
@@ -434,6 +474,6 @@ def carrying_of(
         read_pinned_root(config.trust.root),
         Interest(DirectoryBlobStore(directory / "asked")),
         driver,
-        quota_of(config),
+        quota,
         now,
     )

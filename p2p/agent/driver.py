@@ -164,12 +164,29 @@ class SwarmDriver:
 
     def drop(self, image: Digest) -> None:
         """Neither make nor serve it any more."""
+        local = self._part_with(image)
+        if local is not None and local.is_written:
+            self._start(self._close, local)
+        elif local is not None:
+            local.close()
+
+    async def give_up(self, image: Digest) -> None:
+        """As `drop`; what was verified of it is durable, and its slot closed, when this returns."""
+        local = self._part_with(image)
+        if local is not None:
+            await self._close(local)
+
+    def _part_with(self, image: Digest) -> LocalImage | None:
         self.feed(e.Drop(image))
         self._deltas.drop(image)
         local = self._images.pop(image, None)
         if local is not None:
             self._remnants_lost(local.remnants.close())
-            local.close()
+        return local
+
+    async def _close(self, image: LocalImage) -> None:
+        with trio.CancelScope(shield=True):
+            await trio.to_thread.run_sync(image.close)
 
     def forget(self, image: Digest) -> None:
         """Drop an image for good, its indexes too."""
@@ -237,8 +254,8 @@ class SwarmDriver:
                 await self._timer()
             finally:
                 self._nursery.cancel_scope.cancel()
-                for image in self._images.values():
-                    image.close()
+                for image in list(self._images.values()):
+                    await self._close(image)
 
     def received(self, event: e.PeerConnected | e.PeerLost | e.PieceSent | e.Received) -> None:
         """What the links report. Objects that are in this device's own stores are at hand for peers."""
@@ -321,15 +338,12 @@ class SwarmDriver:
 
     def _do(self, action: e.Action) -> None:
         match action:
-            case e.Send():
-                if self.links is not None:
-                    self.links.send(action.device, action.message)
+            case e.Send() if self.links is not None:
+                self.links.send(action.device, action.message)
             case e.Serve():
                 self._queue_answer(action.device, action)
-            case e.Store():
-                image = self._images.get(action.image)
-                if image is not None:
-                    self.storing.add(image, action)
+            case e.Store() if (image := self._images.get(action.image)) is not None:
+                self.storing.add(image, action)
             case e.Fetch():
                 self._begin_fetch(action)
             case e.CancelFetch():
@@ -343,22 +357,18 @@ class SwarmDriver:
                 self.objects.arrived(action.digest, None)
             case e.MetadataArrived():
                 self.objects.metadata_arrived(action)
-            case e.ReportArrived():
-                if self.reports is not None:
-                    self.reports.arrived(action)
-            case e.ReportReturned():
-                if self.reports is not None:
-                    self.reports.returned(action)
+            case e.ReportArrived() if self.reports is not None:
+                self.reports.arrived(action)
+            case e.ReportReturned() if self.reports is not None:
+                self.reports.returned(action)
             case e.NewsHeard():
                 self.news_from[action.device] = (action.root_version, action.timestamp_version)
                 if self.doubts.heeds(action.device, trio.current_time()):
                     self.news.set()
-            case e.Route():
-                image = self._images.get(action.image)
-                if image is not None:
-                    image.use(action.pack, action.index)
-                    self.objects.keep_index(action.pack, action.index)
-                    self.filling.routed(image, action.pack)
+            case e.Route() if (image := self._images.get(action.image)) is not None:
+                image.use(action.pack, action.index)
+                self.objects.keep_index(action.pack, action.index)
+                self.filling.routed(image, action.pack)
             case e.ReadBack():
                 self._start(self._read_back, action)
             case e.Recheck():
@@ -369,17 +379,14 @@ class SwarmDriver:
                 self._start(self._deltas.make, self._images.get(action.image), action)
             case e.UseDelta():
                 self._start(self._deltas.use, self._images.get(action.image), action)
-            case e.GiveUp():
-                image = self._images.get(action.image)
-                if image is not None:
-                    self._failed(image, ReadBackError.persistent(action))
+            case e.GiveUp() if (image := self._images.get(action.image)) is not None:
+                self._failed(image, ReadBackError.persistent(action))
             case e.Disconnect():
                 self._disconnect(action)
             case e.WanShared():
                 self._wan.divide(action.among)
-            case e.Fellows():
-                if self.links is not None:
-                    self.links.prefer(action.devices)
+            case e.Fellows() if self.links is not None:
+                self.links.prefer(action.devices)
             case e.PeerAddresses():
                 for device, host, port in action.peers:
                     self._found(PeerAddress(host, port, "exchange", device))

@@ -18,6 +18,7 @@ import trio
 from p2p.adapters.background import Background
 from p2p.adapters.device import boot_of, floors_of, installer_of, revocations_of
 from p2p.adapters.device_api import DeviceApi
+from p2p.adapters.disk_quota import quota_of
 from p2p.adapters.durable import DirectoryBlobStore
 from p2p.adapters.http import HttpClient
 from p2p.adapters.identity import load_credentials, read_pinned_root
@@ -201,7 +202,8 @@ class Agent:
             revoked=self._is_revoked,
         )
         self._driver.links = self._links
-        self._carrying = carrying_of(config, self._trust, self._driver, self._now)
+        disk = quota_of(config)  # one for all: what has no name only who took it knows
+        self._carrying = carrying_of(config, self._trust, self._driver, disk, self._now)
         self._discovering = Discovering()
         self._revoking = Revoking(
             self._revocations, identity.certificate, self._driver, self._links, self._discovering.silence
@@ -212,6 +214,7 @@ class Agent:
             self._slots,
             boot,
             self._driver,
+            disk,
             self._raise_floor,
             leaving=lambda: self._reporting.leaving(),
         )

@@ -18,7 +18,7 @@ from typing import Any
 
 import trio
 
-from p2p.adapters.disk_quota import quota_of
+from p2p.adapters.disk_quota import DiskQuota
 from p2p.adapters.health import check_health
 from p2p.adapters.installer import Installer, Task
 from p2p.adapters.slots import FileSlots
@@ -78,6 +78,7 @@ class Updates:
         slots: dict[str, FileSlots],
         boot: Boot,
         driver: SwarmDriver,
+        quota: DiskQuota,
         raise_floor: Callable[[Release], None],
         leaving: Callable[[], Awaitable[None]],
     ) -> None:
@@ -88,7 +89,7 @@ class Updates:
         self._driver = driver
         self._raise_floor = raise_floor
         self._leaving = leaving
-        self._quota = quota_of(config)
+        self._quota = quota
         self._memory = SpoolMemory(config.budgets.patch_memory or usual_memory())
         self.ended = trio.Event()
         self.turned = trio.Event()
@@ -209,8 +210,8 @@ class Updates:
             for key, image in list(self._served.items()):
                 status = self._driver.node.status(image)
                 if status is not None and status.role != "complete":
-                    self._driver.drop(image)
-                    del self._served[key]
+                    await self._driver.give_up(image)
+                    self._served.pop(key, None)
 
     def serve(self, meant: Meant) -> None:
         """Serve the images of a release that this device runs, if it serves just now."""
@@ -336,9 +337,10 @@ class Updates:
                     image.sealed(readers[name])
                 self._failure = None  # whatever came up meanwhile: all is right, durably
             except BaseException:
-                for name, image in made.items():
-                    self._served.pop((name, slot), None)
-                    self._driver.drop(image.task.image)
+                with trio.CancelScope(shield=True):
+                    for name, image in made.items():
+                        self._served.pop((name, slot), None)
+                        await self._driver.give_up(image.task.image)
                 self._installer.close()
                 raise
             finally:

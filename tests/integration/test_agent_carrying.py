@@ -6,22 +6,28 @@ import shutil
 import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from coordinator.publishing.releases import PayloadInput, ReleaseRequest, build_release, publish_release
 from coordinator.publishing.revocations import publish_revocations
 from coordinator.publishing.setup import add_product
-from p2p.adapters.disk_quota import quota_of
+from p2p.adapters import files
+from p2p.adapters.disk_quota import DiskQuota, quota_of
 from p2p.agent import carrying
 from p2p.agent.carrying import Carrying
 from p2p.agent.hold import Hold
 from p2p.agent.runtime import Agent
-from p2p.content.digests import sha256
+from p2p.content.digests import Digest, sha256
+from p2p.content.limits import MIB
 from p2p.content.manifest import Manifest, decode_manifest
 from p2p.content.order import Order
 from p2p.content.revocation import Reason, Revocation
+from p2p.errors import SlotError, StoreError
+from p2p.trust.cargo import Parcel
 from tests.support.fleet import DIGESTS, HARDWARE, IMAGES, Device, FleetRig, RunningAgent, flip, until
 from tests.support.hostile_origin import Answer, HostileOrigin, Request
 
@@ -423,6 +429,83 @@ async def test_what_rots_in_the_hold_is_found_when_it_is_asked_for_and_comes_aga
             await late.committed("2.0")
         assert 0 < origin.sent[name] - before < frames.size // 4
     assert hold(van).is_whole(DIGESTS["2.0"])
+
+
+async def test_an_image_that_cannot_be_dropped_holds_up_no_other(
+    pumps: FleetRig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    stuck, tries, drop = sha256(b"of an order that is over"), [], Hold.drop
+
+    def fails(held: Hold, image: Digest) -> None:
+        tries.append(image)
+        if broken:
+            raise SlotError("carried image: cannot drop it: Input/output error")
+        drop(held, image)
+
+    monkeypatch.setattr(Hold, "drop", fails)
+    broken = True
+    ordered(pumps)
+    with pumps.coordinator() as url:
+        van = pumps.device("van", coordinator=url, extra=CARRIES)
+        place = van.config.carrying_dir / "images" / stuck.hex()
+        place.mkdir(parents=True)
+        async with van.running():
+            await whole(van)
+            await until(lambda: len(tries) > 2, "it is tried again")
+            assert caplog.text.count("cannot drop it") == 1
+            broken = False
+            await until(lambda: not place.exists(), "it goes once it can")
+    assert set(tries) == {stuck}
+
+
+async def test_an_image_that_cannot_be_looked_at_is_told_and_tried_again(
+    pumps: FleetRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the others of the cargo are looked at as ever."""
+    is_whole = Hold.is_whole
+
+    def fails(held: Hold, image: Digest) -> bool:
+        if broken:
+            raise SlotError("carried image: cannot open it: Input/output error")
+        return is_whole(held, image)
+
+    monkeypatch.setattr(Hold, "is_whole", fails)
+    broken = True
+    ordered(pumps)
+    with pumps.coordinator() as url:
+        van = pumps.device("van", coordinator=url, extra=CARRIES)
+        async with van.running():
+            await until(lambda: carried(van).get("pump 2.0 rootfs") == "failed", "it says so")
+            (fact,) = van.status["carried"]
+            assert "cannot open it" in fact["reason"]
+            broken = False
+            await whole(van)
+
+
+def test_images_that_come_together_fit_the_disk_quota_also_where_nothing_is_reserved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on UBIFS: what an image lacks takes up nothing yet, and each alone would fit."""
+    monkeypatch.setattr(files, "_fallocate", lambda fd, size: None)
+    size = 6 * MIB
+    at: Any = SimpleNamespace(_hold=Hold(tmp_path / "images"), _quota=DiskQuota(tmp_path, (), 13 * MIB))
+    first, second, third = (
+        cast(Parcel, SimpleNamespace(
+            image=sha256(name), size=size, name=name.decode(),
+            payload=SimpleNamespace(image=SimpleNamespace(size=size)),
+        )) for name in (b"one", b"two", b"three")
+    )  # fmt: skip
+    writer = Carrying._begin(at, first, {})
+    Carrying._begin(at, second, {first.image: size}).close()
+    both = {first.image: size, second.image: size}
+    with pytest.raises(StoreError, match="disk_max: three needs"):
+        Carrying._begin(at, third, both)
+    writer.write(0, bytes(size))  # it counts once, whether it is written or has yet to be
+    writer.close()
+    with pytest.raises(StoreError, match="disk_max: three needs"):
+        Carrying._begin(at, third, both)
+    at._quota.most = 20 * MIB
+    Carrying._begin(at, third, both).close()
 
 
 def wrong_frames(request: Request, answer: Answer) -> Answer | None:

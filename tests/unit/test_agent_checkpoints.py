@@ -163,11 +163,30 @@ async def test_what_is_complete_or_dropped_is_synced_no_more(tmp_path: Path, clo
         await trio.sleep(6)
         assert len(medium.began) == count
         again = image_on(other, tmp_path)
-        driver.drop(TASK.image)
+        await driver.give_up(TASK.image)
         await driver.pursue(again)
         await write_for(again, 2)
         assert other.began
-        driver.drop(TASK.image)
+        await driver.give_up(TASK.image)
         count = len(other.began)
         await trio.sleep(6)
         assert len(other.began) == count
+
+
+async def test_what_is_given_up_is_durable_then_and_the_event_loop_does_not_wait_for_it(
+    tmp_path: Path, clock: MockClock
+) -> None:
+    """A medium that has the event loop sleep while it syncs can only do so from a thread."""
+    given_up, left = Medium(clock), Medium(clock)
+    given_up.sync_s = left.sync_s = 5.0
+    async with driving(tmp_path, never) as driver:
+        for medium in (given_up, left):
+            image = image_on(medium, tmp_path)
+            await driver.pursue(image)
+            image.store_piece(FULL_PACK.index.sha256, 0, IMAGE[:CHUNK], "d2")
+            began = trio.current_time()
+            if medium is given_up:
+                await driver.give_up(TASK.image)
+                assert trio.current_time() - began >= 5.0
+                assert len(medium.began) == 1
+    assert len(left.began) == 1, "and so is what is left when the agent ends"
