@@ -12,6 +12,9 @@ nor for how the reports of others are gathered (`report_desk`).
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
+
 from p2p.content import limits
 from p2p.content.report import UNSUPPORTED
 from p2p.swarm import events as e
@@ -30,7 +33,10 @@ TRIES_MAX = 3
 """Peers that a report is offered to before its device goes to the coordinator itself."""
 
 PASSED_MAX, HELD_MAX = 512, 32
-"""Reports of others on their way through this node, and that wait for each peer to say that it takes any."""
+"""Reports of others on their way through this node, and that wait for each peer to say that it takes any.
+
+Where there are as many, the oldest goes of whoever brought the most: nobody pushes out what others brought.
+"""
 
 DOUBT_S = 86_400.0
 """How long a peer gets no report that did not hand one in, though it said so; twice as long each time."""
@@ -129,7 +135,7 @@ class Relay:
         if self._hands_in and not message.urgent and lookout.spoke_last and not lookout.leads:
             self._parked.append((peer.device, message))
             if len(self._parked) > PASSED_MAX:
-                self._refuse(*self._parked.pop(0))
+                self._refuse(*self._parked.pop(_excess(whose for whose, _ in self._parked)))
             return
         if not lookout.spoke_last and message.hops < limits.REPORT_HOPS_MAX:
             further = self._further(peer.device)
@@ -141,14 +147,15 @@ class Relay:
                 context.send(peer.device, m.Reported(message.number, NOBODY))
             return
         while len(self._passed) >= PASSED_MAX:
-            del self._passed[next(iter(self._passed))]  # whose device has waited for it in vain
+            oldest = _excess(whose for whose, _ in self._passed.values())
+            del self._passed[list(self._passed)[oldest]]  # whose device has waited for it in vain
         if further not in self._takes:
             held = self._held.setdefault(further, [])
             held.append((peer.device, message))
             if len(held) == 1:
                 self._ask(further)
             elif len(held) > HELD_MAX:
-                self._refuse(*held.pop(0))
+                self._refuse(*held.pop(_excess(whose for whose, _ in held)))
             return
         number = self._next()
         self._passed[further, number] = peer.device, message.number
@@ -270,3 +277,10 @@ class Relay:
         while len(self._doubts) >= DOUBTS_MAX:
             del self._doubts[next(iter(self._doubts))]
         self._doubts[device] = self._context.now + 2 * last, 2 * last
+
+
+def _excess(owners: Iterable[str]) -> int:
+    """Which of these goes, the oldest being the first: the oldest of whoever has the most."""
+    listed = list(owners)
+    (most, _), *_ = Counter(listed).most_common(1)
+    return listed.index(most)

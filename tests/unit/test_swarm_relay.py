@@ -12,7 +12,7 @@ from p2p.content.report import CARRIED
 from p2p.swarm import events as e
 from p2p.swarm import messages as m
 from p2p.swarm.node import SwarmNode
-from p2p.swarm.relay import DOUBT_S, NO_WORD, NOBODY, PROBE, REFUSED_S, TRIES_MAX
+from p2p.swarm.relay import DOUBT_S, HELD_MAX, NO_WORD, NOBODY, PASSED_MAX, PROBE, REFUSED_S, TRIES_MAX
 from p2p.swarm.wire import PROTOCOL
 
 PAUSE_S = 1800.0
@@ -291,6 +291,54 @@ def test_who_asked_out_of_turn_keeps_what_is_not_urgent_until_it_hears_of_the_lo
     rider.hear("d2", m.OriginAsked(0, 0))
     rider.hear("d2", m.Blob(rider.asked()[1], b""))
     assert [s.message.report for s in rider.sent if isinstance(s.message, m.Report)] == [b"routine"]
+
+
+def passed_on(rider: Rider, whose: bytes) -> list[int]:
+    """By which numbers reports went on."""
+    return [
+        s.message.number for s in rider.sent if isinstance(s.message, m.Report) and s.message.report == whose
+    ]
+
+
+def test_who_brings_without_end_pushes_out_no_report_of_others_on_its_way(rider: Rider) -> None:
+    rider.hear("d3", m.Report(70, True, 0, b"of d3"))
+    rider.hear("d2", m.Blob(rider.asked()[1], b""))
+    (number,) = passed_on(rider, b"of d3")
+    for n in range(2 * PASSED_MAX):
+        rider.hear("d1", m.Report(n, True, 0, b"of d1"))
+    assert len(passed_on(rider, b"of d1")) == 2 * PASSED_MAX
+    rider.hear("d2", m.Reported(passed_on(rider, b"of d1")[0], "ok"))
+    rider.hear("d2", m.Reported(passed_on(rider, b"of d1")[-1], "ok"))
+    rider.hear("d2", m.Reported(number, "ok"))
+    told = [s for s in rider.sent if isinstance(s.message, m.Reported)]
+    assert told == [e.Send("d1", m.Reported(2 * PASSED_MAX - 1, "ok")), e.Send("d3", m.Reported(70, "ok"))]
+
+
+def test_nor_one_that_waits_until_a_peer_says_that_it_takes_any(rider: Rider) -> None:
+    rider.hear("d3", m.Report(70, True, 0, b"of d3"))
+    _, request = rider.asked()
+    for n in range(2 * HELD_MAX):
+        rider.hear("d1", m.Report(n, True, 0, b"of d1"))
+    refused = [s for s in rider.sent if isinstance(s.message, m.Reported)]
+    assert refused == [e.Send("d1", m.Reported(n, NOBODY)) for n in range(HELD_MAX + 1)]
+    rider.hear("d2", m.Blob(request, b""))
+    assert len(passed_on(rider, b"of d3")) == 1 and len(passed_on(rider, b"of d1")) == HELD_MAX - 1
+
+
+def test_nor_one_that_waits_for_the_lookout(rider: Rider) -> None:
+    rider.feed(e.HandsIn(True))
+    rider.now += 100
+    rider.feed(e.OriginAnswered())
+    rider.hear("d3", m.Report(70, False, 0, b"of d3"))
+    for n in range(2 * PASSED_MAX):
+        rider.hear("d1", m.Report(n, False, 0, b"of d1"))
+    refused = [s for s in rider.sent if isinstance(s.message, m.Reported)]
+    assert refused == [e.Send("d1", m.Reported(n, NOBODY)) for n in range(PASSED_MAX + 1)]
+    rider.now += 100
+    rider.hear("d2", m.OriginAsked(0, 0))
+    (request,) = [s.message.request for s in rider.sent if isinstance(s.message, m.MetadataWant)]
+    rider.hear("d2", m.Blob(request, b""))
+    assert len(passed_on(rider, b"of d3")) == 1
 
 
 def test_the_lookout_says_that_it_takes_reports_and_passes_the_answer_back() -> None:
