@@ -190,7 +190,7 @@ class Leases:
         for device, ended_at in list(self._ended.items()):
             found = members.get(device)
             owed = max((asked.size for _, asked in found[0].waiting()), default=0) if found is not None else 0
-            if found is None or not owed:
+            if found is None or not owed or _is_complete(found[1]):  # that one begins no more
                 del self._ended[device]
             elif now - ended_at < min(self._context.policy.stall_s, found[0].answers_in(owed)):
                 yield device
@@ -295,6 +295,10 @@ class Leases:
         mine = [key for key, who in self._begun.items() if who == device]
         for key in mine[:-REMNANTS_MAX]:
             del self._begun[key]
+
+
+def _is_complete(remote: RemoteImage) -> bool:
+    return remote.participant is not None and remote.participant.complete
 
 
 def _size_in(pieces_of: PieceMap, pieces: Collection[int], lease: LeaseState) -> int:

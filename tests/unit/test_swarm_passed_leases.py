@@ -10,7 +10,7 @@ from p2p.swarm.announcements import CROWD
 from p2p.swarm.image import ImageSwarm
 from p2p.swarm.leases import PASSED_S, Defers, Leases
 from p2p.swarm.objects import ObjectExchange
-from p2p.swarm.peer import Peer
+from p2p.swarm.peer import Asked, Peer
 from p2p.swarm.plan import Participant
 from p2p.swarm.wan_rate import WanRate
 from tests.support.swarm_context import make_context
@@ -58,3 +58,14 @@ def test_in_a_crowd_they_are_left_to_come_also_by_a_node_that_serves_itself(defe
 
 def test_where_all_are_connected_there_is_nothing_on_its_way() -> None:
     assert Site(CROWD).covered(0.0, None) == set()
+
+
+@pytest.mark.parametrize("complete", [False, True])
+def test_who_owes_a_piece_may_have_begun_with_the_next_frames_unless_it_has_the_image(complete: bool) -> None:
+    """Word of the next lease may wait behind the piece; of a device that is complete there is none."""
+    site = Site(2)
+    peer = site.context.peers["d0"]
+    peer.ask(Asked(NOW, 1 << 10, image=site.release.task_image, piece=(site.pack, 0)))
+    peer.image(site.release.task_image).participant = Participant("d0", None, True, complete=complete)
+    assert list(site.leases.beginning()) == ([] if complete else ["d0"])
+    assert site.leases.news_behind_pieces is not complete
