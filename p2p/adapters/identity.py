@@ -17,7 +17,10 @@ Not for TLS itself (`p2p.adapters.tls`), nor for issuing certificates (the coord
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
 import os
+import secrets
 import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -38,6 +41,11 @@ from p2p.ports import PeerIdentity
 DEVICE_URI = "slipstream:device:"
 SITE_URI = "slipstream:site:"
 GROUP_URI = "slipstream:group:"
+
+_PRIVATE = "chmod 600 {}; where the file system keeps no modes, mount it with umask=077"
+
+_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
+"""What a file system without hard links says of them."""
 
 _USAGES = {ExtendedKeyUsageOID.CLIENT_AUTH: "client", ExtendedKeyUsageOID.SERVER_AUTH: "server"}
 _PARSE_ERRORS = (ValueError, TypeError, x509.ExtensionNotFound, x509.DuplicateExtension, UnsupportedAlgorithm)
@@ -163,13 +171,15 @@ def check_certificate(
 def make_key(path: Path) -> ec.EllipticCurvePrivateKey:
     """Make a P-256 key in a new file of mode 0600, durable before this returns.
 
-    Raises `StoreError` if the file exists (a key is never overwritten) or cannot be written.
+    Raises `StoreError` if the file exists (a key is never overwritten), cannot be written, or cannot be kept
+    from others, as the file system keeps no modes.
     """
     key = ec.generate_private_key(ec.SECP256R1())
     pem = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.new")
+    # No process id: after a power cut the next try may have the same one, and finds what this one left.
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.new")
     try:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
@@ -177,7 +187,14 @@ def make_key(path: Path) -> ec.EllipticCurvePrivateKey:
                 file.write(pem)
                 file.flush()
                 os.fsync(file.fileno())
-            os.link(temporary, path)  # unlike a rename, never replaces a key
+                others = os.name == "posix" and os.fstat(file.fileno()).st_mode & 0o077
+            if others:
+                raise StoreError(
+                    f"device key {path}: the file system lets others read it",
+                    kept="nothing: no key was made",
+                    next_step="mount it with umask=077, or set device.state_dir to where files have modes",
+                )
+            _name_key(temporary, path)
         finally:
             with contextlib.suppress(OSError):
                 temporary.unlink()
@@ -193,11 +210,30 @@ def make_key(path: Path) -> ec.EllipticCurvePrivateKey:
     return key
 
 
+def _name_key(temporary: Path, path: Path) -> None:
+    """Give a key that is whole its name, unless that is taken. Raises `FileExistsError`, `OSError`."""
+    try:
+        os.link(temporary, path)  # unlike a rename, never replaces a key
+        return
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+    # As on vfat and exFAT. Whoever else makes a key here waits meanwhile; a cut leaves all of it or nothing.
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX)
+        if os.path.lexists(path):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+        temporary.rename(path)
+    finally:
+        os.close(directory)
+
+
 def load_key(path: Path) -> ec.EllipticCurvePrivateKey:
     """Read a P-256 key in PEM; raises `ConfigError` (also when others may read the file)."""
     data = _read(path, "device key")
     if os.name == "posix" and path.stat().st_mode & 0o077:
-        raise ConfigError(f"device key {path}: others can read it", next_step=f"chmod 600 {path}")
+        raise ConfigError(f"device key {path}: others can read it", next_step=_PRIVATE.format(path))
     try:
         key = serialization.load_pem_private_key(data, password=None)
     except _PARSE_ERRORS as error:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -125,6 +128,67 @@ def test_a_key_is_made_once_private_and_loadable(tmp_path: Path) -> None:
         make_key(path)
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["device.key"]
+
+
+def no_links(source: object, target: object) -> None:
+    raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+
+def no_links_left(source: object, target: object) -> None:
+    raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+def test_where_there_are_no_hard_links_a_key_is_made_once_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on vfat and exFAT; also if two commands make it at the same time."""
+    monkeypatch.setattr(os, "link", no_links)
+    path = tmp_path / "device.key"
+    with ThreadPoolExecutor(4) as pool:
+        tries = [pool.submit(make_key, path) for _ in range(8)]
+        failures = [t.exception() for t in tries if t.exception() is not None]
+    (key,) = [t.result() for t in tries if t.exception() is None]
+    assert all(isinstance(e, StoreError) and "exists already" in e.message for e in failures)
+    assert load_key(path).private_numbers() == key.private_numbers()
+    assert [p.name for p in tmp_path.iterdir()] == ["device.key"]
+
+
+def test_a_link_that_stands_where_the_key_is_to_be_is_not_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "device.key"
+    path.symlink_to(tmp_path / "elsewhere")
+    for link in (os.link, no_links):
+        monkeypatch.setattr(os, "link", link)
+        with pytest.raises(StoreError, match="exists already"):
+            make_key(path)
+    assert path.is_symlink()
+    assert [p.name for p in tmp_path.iterdir()] == ["device.key"]
+
+
+def test_what_a_cut_left_of_a_try_is_in_nobodys_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Devices start the same processes in the same order, so a pid may well come again."""
+    path = tmp_path / "device.key"
+    monkeypatch.setattr(Path, "unlink", lambda path: None)
+    monkeypatch.setattr(os, "link", no_links_left)
+    with pytest.raises(StoreError):
+        make_key(path)
+    monkeypatch.undo()
+    assert len(list(tmp_path.iterdir())) == 1
+    make_key(path)
+    load_key(path)
+
+
+def test_where_a_key_cannot_be_kept_from_others_none_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On file systems that keep no modes, all files have those of the mount."""
+    real = os.open
+    monkeypatch.setattr(os, "open", lambda path, flags, mode=0: real(path, flags, 0o755))
+    with pytest.raises(StoreError, match="lets others read it") as caught:
+        make_key(tmp_path / "device.key")
+    assert "umask=077" in caught.value.next_step
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_key_that_cannot_be_written_is_an_error_of_the_store(tmp_path: Path) -> None:
