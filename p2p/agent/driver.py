@@ -154,18 +154,17 @@ class SwarmDriver:
         if image.task.base is not None and image.base is None:  # it was lost meanwhile
             self.feed(e.BaseLost(image.task.image))
 
-    def lose_bases(self) -> None:
+    async def lose_bases(self) -> None:
         """What the images that are served were made from is about to be written over."""
-        for image in self._images.values():
-            if not image.is_written:
-                self._deltas.drop(image.task.image)
-                image.lose_base()
-                self.feed(e.BaseLost(image.task.image))
+        for image in [image for image in self._images.values() if not image.is_written]:
+            self._deltas.drop(image.task.image)
+            await trio.to_thread.run_sync(image.lose_base)
+            self.feed(e.BaseLost(image.task.image))
 
     def drop(self, image: Digest) -> None:
         """Neither make nor serve it any more."""
         local = self._part_with(image)
-        if local is not None and local.is_written:
+        if local is not None and (local.is_written or local.is_busy):
             self._start(self._close, local)
         elif local is not None:
             local.close()

@@ -1,9 +1,9 @@
 """One fetch over the WAN: a byte range of a frames object, cut into frames, verified and stored.
 
-Frames are stored while the next ones arrive, a few at most, so that memory is bounded and the link
-is not idle. The beginning of a frame whose fetch breaks off is kept with the image (`p2p.swarm.remnants`),
-and the next fetch of that frame asks for the rest. Other bytes that did not end up in the slot are
-counted as wasted.
+Frames are stored, in a thread, while the next ones arrive, a few at most, so that memory is bounded and the
+link is not idle. The beginning of a frame whose fetch breaks off is kept with the image
+(`p2p.swarm.remnants`), and the next fetch of that frame asks for the rest. Other bytes that did not end up in
+the slot are counted as wasted.
 """
 
 from __future__ import annotations
@@ -52,6 +52,8 @@ class FrameFetch:
         self._feed = feed
         self._failed = failed
         self._patching = patching
+        self._storing = trio.CapacityLimiter(1)
+        """What a frame opens to is in memory, too: one at a time of this fetch."""
         self._scope = trio.CancelScope()
         self._frames = self._image.maps[action.pack].index.frames[action.start : action.stop]
         self._places = trio.Semaphore(FRAMES_MAX)
@@ -127,12 +129,10 @@ class FrameFetch:
     async def _store(self, frame: Frame, stored: Buffer) -> None:
         image, pack = self._image, self._action.pack
         try:
-            if isinstance(frame.entry, Patch):
-                event = await trio.to_thread.run_sync(
-                    image.store_frame, pack, frame.number, stored, limiter=self._patching
-                )
-            else:
-                event = image.store_frame(pack, frame.number, stored)
+            async with self._patching if isinstance(frame.entry, Patch) else self._storing:
+                if self._error == "local":  # it was told, and this one would end the same way
+                    return
+                event = await trio.to_thread.run_sync(image.store_frame, pack, frame.number, stored)
         except ContentError as error:
             self._blame(OriginError("bad-bytes", f"frame {frame.number}: {error}"))
             self._scope.cancel()

@@ -315,7 +315,7 @@ class Updates:
             self._forget(name, slot)
         self._failure = None
         with trio.CancelScope() as self._making:
-            self._driver.lose_bases()
+            await self._driver.lose_bases()
             writers = await trio.to_thread.run_sync(self._installer.open_writers)
             made: dict[str, LocalImage] = {}
             try:

@@ -347,7 +347,8 @@ async def test_what_is_there_of_an_image_counts_once_against_the_disk_quota(pump
         (other / "other").write_bytes(bytes(free - len(IMAGES["2.0"]) // 2))
         van.configure(origin=origin.url, extra=extra)
         van.config.status_path.unlink()
-        async with van.running():
+        async with van.running() as run:
+            assert run.agent._updates._quota is cargo_of(run)._quota, "what has no name counts for both"
             await whole(van)
 
 

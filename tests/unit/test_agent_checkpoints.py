@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
 import pytest
 import trio
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from p2p.adapters.durable import DirectoryBlobStore
 from p2p.agent.budget import RateBudget
@@ -19,7 +20,7 @@ from p2p.agent.imported import ImportedBundle
 from p2p.content.digests import Buffer, Digest
 from p2p.errors import LocalError, SlotError
 from p2p.swarm import SwarmNode
-from tests.support.small_image import CHUNK, FULL, FULL_PACK, IMAGE, TASK, MemoryImage, MemoryWriter
+from tests.support.small_image import BASE, CHUNK, FULL, FULL_PACK, IMAGE, TASK, MemoryImage, MemoryWriter
 
 SLACK_S = 0.6
 """A thread may be slow, and virtual time goes on meanwhile."""
@@ -190,3 +191,31 @@ async def test_what_is_given_up_is_durable_then_and_the_event_loop_does_not_wait
                 assert trio.current_time() - began >= 5.0
                 assert len(medium.began) == 1
     assert len(left.began) == 1, "and so is what is left when the agent ends"
+
+
+@pytest.mark.parametrize("how", ["lose", "drop"])
+async def test_the_event_loop_does_not_wait_for_who_reads_a_base(tmp_path: Path, how: str) -> None:
+    reading, let = threading.Event(), threading.Event()
+
+    class Slow(MemoryImage):
+        def read(self, offset: int, length: int) -> bytes:
+            reading.set()
+            assert let.wait(10)
+            return super().read(offset, length)
+
+    async with driving(tmp_path, never) as driver:
+        image = LocalImage(TASK, tmp_path / "spool", reader=MemoryImage(IMAGE), base=Slow(BASE))
+        base = image.base
+        assert base is not None
+        driver.offer(image)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.to_thread.run_sync, base.read, 0, 10)
+            await trio.to_thread.run_sync(reading.wait)
+            if how == "lose":
+                nursery.start_soon(driver.lose_bases)
+            else:
+                driver.drop(TASK.image)
+            await wait_all_tasks_blocked()  # and so this task goes on
+            let.set()
+        assert driver.holds(TASK.image) is (how == "lose")
+        assert (image.base is None) is (how == "lose")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -106,6 +108,29 @@ async def test_patches_are_cut_byte_by_byte(tmp_path: Path, block: int) -> None:
     run = Run(tmp_path, StreamOrigin(DELTA_BYTES, block), delta=True)
     assert await run.fetch.run() == FetchEnded(1, None, 0)
     assert len(run.stored) == 2
+
+
+@pytest.mark.parametrize("delta", [False, True])
+async def test_frames_are_verified_and_written_in_threads_one_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, delta: bool
+) -> None:
+    threads, at_once, under_way = set[int](), [], 0
+    store = LocalImage.store_frame
+
+    def watched(image: LocalImage, pack: Digest, number: int, stored: Buffer) -> Stored:
+        nonlocal under_way
+        under_way += 1
+        threads.add(threading.get_ident())
+        at_once.append(under_way)
+        time.sleep(0.02)
+        under_way -= 1
+        return store(image, pack, number, stored)
+
+    monkeypatch.setattr(LocalImage, "store_frame", watched)
+    run = Run(tmp_path, StreamOrigin(DELTA_BYTES if delta else FULL_BYTES, 1 << 20), delta=delta)
+    assert await run.fetch.run() == FetchEnded(1, None, 0)
+    assert at_once == [1, 1]
+    assert threading.get_ident() not in threads
 
 
 async def test_a_run_of_frames_asks_for_its_bytes_only(tmp_path: Path) -> None:
