@@ -28,6 +28,7 @@ from p2p.swarm import events as e
 from p2p.swarm.lookout import WORD_S
 from p2p.trust import (
     Decision,
+    Need,
     Question,
     ReleaseFloors,
     TrustClient,
@@ -215,9 +216,13 @@ class Asking:
         revoked = self._revoking.register
         question = Question(self._member, device.product, device.hardware, floor, revocations=revoked)
         now = time.time()
+
+        async def answer(need: Need) -> bytes | None:
+            self._revoking.heed()  # before anybody is asked for more: who is out of the fleet gives nothing
+            return await source.answer(need)
+
         try:
-            steps = release_for(self._trust, question, now)
-            decision = await run_in_threads(steps, source.answer)
+            decision = await run_in_threads(release_for(self._trust, question, now), answer)
         except (TrustError, OriginError) as refused:
             if not source.expired and getattr(refused, "reason", "") != "expired":
                 raise

@@ -33,7 +33,7 @@ from p2p.content.revocation import Reason, Revocation
 from p2p.errors import PeerError, RevokedError, TrustError
 from p2p.swarm import messages as m
 from p2p.trust.revocations import NAME, RevocationList
-from tests.support.fleet import Device, FleetRig, RunningAgent, flip, until
+from tests.support.fleet import PRODUCT, Device, FleetRig, RunningAgent, flip, until
 from tests.support.hostile_origin import Answer, HostileOrigin, Request
 from tests.support.puppet import Puppet
 
@@ -105,6 +105,35 @@ async def test_a_revoked_peer_is_cut_off_and_named_to_a_device_without_wan(
         await trio.sleep(0.5)
         assert b.links.devices == ()
         await until(lambda: one.status.get("revocations", {}).get("known") == 1, "the status says so")
+
+
+async def test_a_revoked_peer_is_cut_off_before_the_rest_of_what_is_meant_has_come(
+    fleet: FleetRig, origin: HostileOrigin
+) -> None:
+    """Else who is out could hold its own end up by giving what it is asked for late."""
+    fleet.order("2.0")
+    one = fleet.device("one", origin=origin.url, holds="2.0")
+    lost = fleet.device("lost", peers=(one,), wan=False, holds="2.0")
+    published, asked, held = trio.Event(), trio.Event(), trio.Event()
+
+    def late(request: Request, answer: Answer) -> Answer | None:
+        if request.path.endswith("timestamp.json") and not published.is_set():
+            return replace(answer, hold=published)  # both are news at once
+        if not request.path.endswith(f".orders-{PRODUCT}.json"):
+            return None
+        asked.set()
+        return replace(answer, hold=held)
+
+    async with one.running() as a, lost.running() as b:
+        await together(a, b)
+        origin.fault = late
+        revoke(fleet, lost)
+        fleet.order("2.0")
+        published.set()
+        await asked.wait()
+        assert not held.is_set() and a.links.devices == ()
+        held.set()
+        await until(lambda: a.agent._revoking.register.version > 0 and not b.links.devices, "both parted")
 
 
 async def test_a_revoked_device_that_hears_of_it_is_alone_and_still_updates(
