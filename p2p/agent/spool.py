@@ -9,6 +9,7 @@ place.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import threading
 from pathlib import Path
@@ -16,6 +17,8 @@ from pathlib import Path
 from p2p.adapters.disk_quota import DiskQuota
 from p2p.content import limits
 from p2p.content.digests import Buffer, Digest
+
+log = logging.getLogger(__name__)
 
 PLENTY = 4 * limits.MIB
 """So little may be filled without looking how it could be less; half, where there is less than twice that."""
@@ -103,7 +106,7 @@ class Spool:
         return written
 
     def read(self, pack: Digest, offset: int, size: int) -> bytes | None:
-        """What was kept there; None once it is closed."""
+        """What was kept there; None once it is closed, or if the medium does not give it."""
         with self._lock:
             held = self._held.get((pack, offset))
             if held is not None:
@@ -113,6 +116,9 @@ class Spool:
             return None
         try:
             return os.pread(descriptor, size, offset)
+        except OSError as error:
+            log.warning("what was kept for peers cannot be read: %s", error.strerror or error)
+            return None
         finally:
             os.close(descriptor)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -65,6 +66,20 @@ def test_what_is_written_as_the_spool_is_closed_is_not_kept_and_costs_no_quota(
         assert writing.result(5) is not closes
     assert spool.read(PACK, 0, 60) == (None if closes else bytes(60))
     assert quota.take(60) is closes
+
+
+def test_what_the_medium_does_not_give_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its peer is refused, and takes chunks: no error of a disk ends the agent."""
+
+    def fails(descriptor: int, size: int, offset: int) -> bytes:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    spool = Spool(tmp_path / "spool", memory=SpoolMemory(0))
+    assert spool.keep(PACK, 0, b"a delta")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pread", fails)
+        assert spool.read(PACK, 0, 7) is None
+    assert spool.read(PACK, 0, 7) == b"a delta"
 
 
 def test_the_same_twice_counts_once(tmp_path: Path) -> None:
