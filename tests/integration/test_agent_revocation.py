@@ -126,6 +126,7 @@ async def test_a_revoked_peer_is_cut_off_before_the_rest_of_what_is_meant_has_co
 
     async with one.running() as a, lost.running() as b:
         await together(a, b)
+        await until(lambda: a.agent._updates.progress.state == "current", "its first question is answered")
         origin.fault = late
         revoke(fleet, lost)
         fleet.order("2.0")
