@@ -425,12 +425,21 @@ class Carrying:
     ) -> LocalImage:
         payload = parcel.payload
         base = self._bases.get(parcel.image)
+        older = self._older(base) if base is not None else None
+        base = base if older is not None else None
         task = ImageTask(payload.image.sha256, payload.image.size, base, payload.packs)
-        older = self._hold.reader(base) if base is not None else None
         spool = self._config.device.state_dir / "spool"
         return LocalImage(
             task, spool, writer=writer, reader=reader, base=older, quota=self._quota, memory=self._memory
         )
+
+    def _older(self, image: Digest) -> SlotImage | None:
+        """Reads of an older image; None if it cannot be read, as a newer one can be had without it."""
+        try:
+            return self._hold.reader(image)
+        except LocalError as error:
+            log.warning("%s", error.message)
+            return None
 
     def _bases_for(self, cargo: Cargo) -> dict[Digest, Digest]:
         """By image, an older one that is whole in the hold, of which a published delta makes it.
