@@ -109,7 +109,7 @@ class Leases:
             remote.conduct.leased_at = now
         remote.brings = message.pack
         stop = image.indexes.run_stop(message.pack, message.start, message.stop)
-        lease = LeaseState(message.pack, message.start, stop, now, now, now, message.came)
+        lease = LeaseState(message.pack, message.start, stop, now, now, now, message.came, message.came)
         remote.leases[message.slot] = lease
         image.hearsay.touch(leases=True)
         image.stale |= peer.device not in image.site.gateways
@@ -129,7 +129,8 @@ class Leases:
                 size = _size_in(pieces_of, pieces, lease)
                 if not size:
                     continue
-                self._rate.brought(device, size, now - lease.progressed)
+                self._rate.brought(device, max(0, size - lease.had), now - lease.progressed)
+                lease.had = 0
             lease.renewed = lease.progressed = self.brought_at = now
             lease.came = 0
             brought = True

@@ -60,7 +60,8 @@ class LeaseState:
     """Frames `[start, stop)` of `pack` that a peer said it fetches.
 
     `began` is when it was first heard of, `renewed` the time of the last sign of life, `progressed` of the
-    last piece it served from it. `came`: bytes that it said to have of frames that it does not serve yet.
+    last piece it served from it. `came`: bytes that it said to have of frames that it does not serve yet;
+    `had`: as it was first heard of, and none of its pieces since.
     """
 
     pack: Digest
@@ -70,6 +71,7 @@ class LeaseState:
     renewed: float
     progressed: float
     came: int = 0
+    had: int = 0
 
     def moves(self, now: float, size: int) -> bool:
         """Whether, by what its holder says has come, a frame of `size` bytes is about to be whole, or late by

@@ -59,7 +59,7 @@ class WanRate:
 
     def brought(self, device: str, size: int, seconds: float) -> None:
         """A device has brought `size` bytes of frames in so long."""
-        if seconds > 0:
+        if size and seconds > 0:
             self._measured(device, size / max(seconds, SPAN_S))
 
     def _measured(self, device: str, rate: float) -> None:
