@@ -106,6 +106,7 @@ class SwarmDriver:
         )  # fmt: skip
         self._checkpoints = Checkpoints(failed=self._failed, is_current=self.is_current)
         self._nursery: trio.Nursery | None = None
+        self._is_over = False
         self.news = trio.Event()
         self.news_from: dict[str, tuple[int, int]] = {}
         self.doubts = Doubts()
@@ -252,6 +253,7 @@ class SwarmDriver:
             try:
                 await self._timer()
             finally:
+                self._is_over = True
                 self._nursery.cancel_scope.cancel()
                 for image in list(self._images.values()):
                     await self._close(image)
@@ -404,7 +406,8 @@ class SwarmDriver:
 
     def _start(self, task: Callable[..., Awaitable[None]], *arguments: Any) -> None:
         assert self._nursery is not None, "the driver is not running"
-        self._nursery.start_soon(task, *arguments)
+        if not self._is_over:  # else whoever comes back from a thread just now is to be cancelled, too
+            self._nursery.start_soon(task, *arguments)
 
     def _queue_answer(self, device: str, action: e.Serve) -> None:
         if self.links is not None:

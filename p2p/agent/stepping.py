@@ -27,6 +27,7 @@ async def run_in_threads(steps: Steps[T], answer: Callable[[Need], Awaitable[byt
             need, result = await trio.to_thread.run_sync(_advance, steps, data, error)
             if need is None:
                 return cast(T, result)
+            await trio.lowlevel.checkpoint_if_cancelled()
             data = error = None
             try:
                 data = await answer(need)

@@ -112,6 +112,8 @@ async def test_the_driver_reads_what_peers_ask_for_and_what_images_need_in_threa
                 await trio.sleep(0.01)
         nursery.cancel_scope.cancel()
     assert medium.reads == 2 and threading.get_ident() not in medium.threads | store.threads
+    driver.received(wanted("d1", 2, sha256(b"late")))  # by somebody who has not heard that all is over
+    assert medium.reads == 2
 
 
 class SlowStore:

@@ -77,3 +77,27 @@ async def test_who_is_cancelled_drops_the_steps() -> None:
                 await trio.sleep(0.01)
         nursery.cancel_scope.cancel()
     assert asked.closed
+
+
+async def test_who_is_cancelled_in_a_step_asks_nobody_any_more() -> None:
+    """What answers may be gone already."""
+    begun, goes_on = threading.Event(), threading.Event()
+    asked: list[Need] = []
+
+    def steps() -> Steps[None]:
+        begun.set()
+        goes_on.wait(10)
+        yield NEED
+
+    async def answer(need: Need) -> bytes | None:
+        asked.append(need)
+        return None
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(run_in_threads, steps(), answer)
+        with trio.fail_after(10):
+            while not begun.is_set():
+                await trio.sleep(0.01)
+        nursery.cancel_scope.cancel()
+        goes_on.set()
+    assert asked == []
