@@ -54,6 +54,7 @@ messages = st.one_of(
     haves(),
     st.builds(m.HaveMore, digests, digests, st.lists(pieces, max_size=40).map(tuple)),
     st.builds(m.Want, requests, digests, digests, pieces),
+    st.builds(m.WantRest, requests, digests, digests, pieces, st.integers(1, limits.MESSAGE_PAYLOAD_MAX)),
     st.builds(m.Piece, requests, payloads),
     st.builds(m.Part, requests, st.integers(0, limits.MESSAGE_PAYLOAD_MAX), st.binary(max_size=300)),
     st.builds(
