@@ -72,9 +72,11 @@ class SwarmDriver:
         self.links: PeerLinks | None = None
         self.reports: Reports | None = None
         self.asked: Callable[[str, Digest], None] | None = None
-        self.joined: Callable[[str, m.Join], None] | None = None
-        self.damaged: Callable[[Digest], None] | None = None
         """Is told which object a peer asks for."""
+        self.joined: Callable[[str, m.Join], None] | None = None
+        """Is told which image a peer takes up, or has."""
+        self.damaged: Callable[[Digest], None] | None = None
+        """Is told of which image a piece could not be read, or was wrong."""
         self._origin = origin
         self._spool = spool
         self._wan = wan
