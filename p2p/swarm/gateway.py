@@ -85,11 +85,6 @@ class Gateway:
     def active(self) -> bool:
         return bool(self._running)
 
-    @property
-    def takes_over_at(self) -> float:
-        """When others' leases are to be looked at, if nothing is heard of one of them until then."""
-        return self._leases.late_at
-
     def owns(self, fetch: int) -> bool:
         return fetch in self._running
 

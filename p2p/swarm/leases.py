@@ -7,7 +7,6 @@ devices that are not connected to it (`hearsay`).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Collection, Iterator
 
 from p2p.content import limits
@@ -232,16 +231,6 @@ class Leases:
                 conduct.stalled_until = self._context.now + penalty_s(self._context.policy, conduct.stalls)
                 remote.leases.clear()
         return found
-
-    @property
-    def late_at(self) -> float:
-        """When the first is kept up no more, if nothing is heard of it until then; inf: there are none."""
-        heard = (
-            max(lease.renewed, peer.answered_at)
-            for peer, remote in self._image.leasing()
-            for lease in remote.leases.values()
-        )
-        return min(heard, default=math.inf) + self.silence_s(self._context.policy)
 
     def patience(self, pack: Digest | None, start: int, stop: int) -> float:
         """How long a lease may live on promises: its largest frame, far slower than frames come to others.

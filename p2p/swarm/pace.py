@@ -6,16 +6,12 @@ time of its own (`SwarmNode.deadline`), nor for what is then done (`housekeeping
 
 from __future__ import annotations
 
-import math
-
 from p2p.swarm.context import Context
 from p2p.swarm.objects import ObjectExchange
 from p2p.swarm.pursuits import Pursuits
 
-FETCHING_S, WAITING_S, SEEKING_S, RESTING_S = 0.25, 1.0, 2.0, 3.0
-"""While this node fetches or is about to, while it waits for pieces that it asked for, while it has no index
-to work along, and while it only waits for what others fetch: then not later than somebody may have to take
-over from one of them."""
+FETCHING_S, WAITING_S, RESTING_S = 0.25, 1.0, 2.0
+"""While this node fetches or is about to, while it waits for pieces that it asked for, and else."""
 
 
 class Pace:
@@ -48,10 +44,4 @@ class Pace:
                 return FETCHING_S
             if image.route is None and self._context.wan:
                 return FETCHING_S
-        if any(p.image.wanted.in_flight for p in self._pursuits):
-            return WAITING_S
-        makes = [p for p in self._pursuits if not p.image.complete]
-        if any(p.image.route is None for p in makes):
-            return SEEKING_S
-        late_s = min((p.gateway.takes_over_at for p in makes), default=math.inf) - self._context.now
-        return min(RESTING_S, max(WAITING_S, late_s))
+        return WAITING_S if any(p.image.wanted.in_flight for p in self._pursuits) else RESTING_S
