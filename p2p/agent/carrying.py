@@ -308,7 +308,8 @@ class Carrying:
         """Drop what is no cargo any more, give what is whole, and fetch what is missing."""
         self._cargo = cargo
         wanted = {parcel.image for parcel in cargo.parcels}
-        self._bases = await trio.to_thread.run_sync(self._bases_for, cargo)
+        quota = self._config.carrier.quota or 0
+        self._bases = await trio.to_thread.run_sync(self._hold.bases_for, cargo, quota)
         await trio.lowlevel.checkpoint_if_cancelled()
         if self._unsure:
             wanted |= self._making.keys() | self._whole.keys()
@@ -440,29 +441,6 @@ class Carrying:
         except LocalError as error:
             log.warning("%s", error.message)
             return None
-
-    def _bases_for(self, cargo: Cargo) -> dict[Digest, Digest]:
-        """By image, an older one that is whole in the hold, of which a published delta makes it.
-
-        The rest of the quota is for these: the image comes over the WAN as a delta, and devices that run the
-        older one are given its patches. Blocks.
-        """
-        room = (self._config.carrier.quota or 0) - sum(parcel.size for parcel in cargo.parcels)
-        kept = {parcel.image for parcel in cargo.parcels}
-        found: dict[Digest, Digest] = {}
-        for parcel in cargo.parcels:
-            for pack in sorted(parcel.payload.packs, key=lambda pack: pack.frames.size):
-                if pack.base is None or not self._hold.is_whole(pack.base):
-                    continue
-                if pack.base not in kept:
-                    size = self._hold.taken(pack.base)
-                    if size > room:
-                        continue
-                    kept.add(pack.base)
-                    room -= size
-                found[parcel.image] = pack.base
-                break
-        return found
 
     def _lost_base(self, image: Digest, local: LocalImage | None) -> bool:
         """Whether what it is made from has no room any more."""

@@ -9,6 +9,7 @@ it was read back with its digest. Nothing ever runs from here. Not for which ima
 from __future__ import annotations
 
 import contextlib
+import logging
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,8 +18,11 @@ from p2p.adapters.disk_quota import BLOCK
 from p2p.adapters.slot_writer import FileSlotWriter, SlotImage, slot_error
 from p2p.adapters.slots import FileSlots
 from p2p.content.digests import DIGEST_SIZE, Digest
-from p2p.errors import StoreError
+from p2p.errors import SlotError, StoreError
 from p2p.ports import BootState
+from p2p.trust.cargo import Cargo
+
+log = logging.getLogger(__name__)
 
 PLACE = "image"
 """The name of the one place of each."""
@@ -91,6 +95,35 @@ class Hold:
         except OSError as error:
             raise slot_error(f"carried image {image.hex()[:12]}", "make room for", error) from error
         return self._of(image).open_writer(PLACE, image, size)
+
+    def bases_for(self, cargo: Cargo, quota: int) -> dict[Digest, Digest]:
+        """By image of a cargo, an older one that is whole here, of which a published delta makes it.
+
+        What of the quota the cargo leaves is for these: the image comes over the WAN as a delta, and devices
+        that run the older one are given its patches. One that cannot be looked at is none.
+        """
+        room = quota - sum(parcel.size for parcel in cargo.parcels)
+        kept = {parcel.image for parcel in cargo.parcels}
+        found: dict[Digest, Digest] = {}
+        for parcel in cargo.parcels:
+            for pack in sorted(parcel.payload.packs, key=lambda pack: pack.frames.size):
+                if pack.base is None or (size := self._size_of_whole(pack.base)) is None:
+                    continue
+                if pack.base not in kept:
+                    if size > room:
+                        continue
+                    kept.add(pack.base)
+                    room -= size
+                found[parcel.image] = pack.base
+                break
+        return found
+
+    def _size_of_whole(self, image: Digest) -> int | None:
+        try:
+            return self.taken(image) if self.is_whole(image) else None
+        except SlotError as error:
+            log.warning("%s", error.message)
+            return None
 
     def mend(self, image: Digest, size: int, right: Iterable[tuple[int, int]]) -> None:
         """An image is whole no more: only these ranges of it are right, and the rest has to come again.

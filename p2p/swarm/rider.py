@@ -75,12 +75,7 @@ class Rider:
     def fill(self, peer: Peer, remote: RemoteImage) -> None:
         """Ask one peer for as much as its pipeline takes; what the window does not take has to wait."""
         context = self._context
-        if not remote.useful or remote.conduct.distrusted:
-            return
-        if context.now < peer.paused_until:
-            self.paused[peer.device] = None
-            return
-        if self._beginnings and self._is_asked_for_rests(peer):
+        if not self._may_ask(peer, remote):
             return
         window = context.window
         for _ in range(peer.capacity(context.policy)):
@@ -95,12 +90,7 @@ class Rider:
     def _unload(self, peer: Peer, remote: RemoteImage) -> None:
         """Ask a carrier that visits for what only it has, first and whatever else is on its way."""
         context, visitors = self._context, self._visitors
-        if not remote.useful or remote.conduct.distrusted:
-            return
-        if context.now < peer.paused_until:
-            self.paused[peer.device] = None
-            return
-        if self._beginnings and self._is_asked_for_rests(peer):
+        if not self._may_ask(peer, remote):
             return
         for _ in range(max(peer.capacity(context.policy), BUSY_WITH - peer.in_flight)):
             if not (context.window.room or visitors.room_beyond()):
@@ -111,6 +101,15 @@ class Rider:
                 self.paused[peer.device] = None  # it may be this device's turn in a moment
                 return
             self._ask(peer, remote, key)
+
+    def _may_ask(self, peer: Peer, remote: RemoteImage) -> bool:
+        """Whether a peer has something for this node, and may be asked for it just now."""
+        if not remote.useful or remote.conduct.distrusted:
+            return False
+        if self._context.now < peer.paused_until:
+            self.paused[peer.device] = None
+            return False
+        return not (self._beginnings and self._is_asked_for_rests(peer))
 
     def _is_asked_for_rests(self, peer: Peer) -> bool:
         """Whether it is about to say if it gives the rest of what it began to give, and is waited for."""
