@@ -58,7 +58,7 @@ FOUND = (
     # Two lost patience at once, when leases of others were given up, and fetched the same. (A 1.45)
     ("alone-at-the-same-moment", 1162, 1.001),
     # On its own in an outage, a device took no more chunks of peers, its own pack being another. (A 1.41)
-    ("alone-beside-another-pack", 3, 1.001),
+    ("alone-beside-another-pack", 5, 1.001),
     # After an outage whoever's turn it was fetched anew what another had kept most of, and who had lost
     # patience meanwhile fetched its own pack beside that. What comes before one hears is lost. (A 1.25)
     ("alone-beside-another-pack", 2, 1.006),
