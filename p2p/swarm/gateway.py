@@ -131,8 +131,7 @@ class Gateway:
             self._image.plan_anew()
             late = self._passed_over()
         for number, running in late.items():
-            running.cancelled = True
-            self._context.actions.append(CancelFetch(number))
+            self._cancel(number, running)
 
     def _passed_over(self) -> dict[int, _Running]:
         """What is fetched of another pack than the plan's, and for the site."""
@@ -195,8 +194,7 @@ class Gateway:
             self.dirty = self._image.replan = True
         for number, running in self._running.items():
             if context.now - running.alive > policy.stall_s and not running.cancelled:
-                running.cancelled = True
-                context.actions.append(CancelFetch(number))
+                self._cancel(number, running)
         self._doubt_hearsay()
         self._call_spares()
 
@@ -283,8 +281,7 @@ class Gateway:
         for number, running in self._running.items():
             same = lease.pack == running.pack and lease.start == running.start
             if same and lease.came > running.told_came and not (running.cancelled or self._alone):
-                running.cancelled = True
-                self._context.actions.append(CancelFetch(number))
+                self._cancel(number, running)
 
     def renewed_by(self, device: str, remote: RemoteImage, pack: Digest, pieces: Collection[int]) -> None:
         """A peer serves pieces that it did not serve before."""
@@ -363,11 +360,14 @@ class Gateway:
         if not up:
             self.cancel_all()
 
+    def _cancel(self, number: int, running: _Running) -> None:
+        running.cancelled = True
+        self._context.actions.append(CancelFetch(number))
+
     def cancel_all(self) -> None:
         for number, running in self._running.items():
             if not running.cancelled:
-                running.cancelled = True
-                self._context.actions.append(CancelFetch(number))
+                self._cancel(number, running)
 
     def _start(self, pack: Digest, start: int, stop: int) -> None:
         context, image = self._context, self._image
@@ -410,8 +410,7 @@ class Gateway:
                 continue
             key = running.pack + max(message.start, running.start).to_bytes(8, "big")
             if greeting or rank(key, {peer.device: 100, self._context.device: 100})[0] == peer.device:
-                running.cancelled = True
-                self._context.actions.append(CancelFetch(number))
+                self._cancel(number, running)
 
     def yield_to_far(self) -> None:
         """A far device fetches the same: both find the same winner, the other cancels, now and then."""
@@ -433,9 +432,8 @@ class Gateway:
                     if start < running.stop and running.start < stop and not running.cancelled and (
                         rank(key, {other: 100, self._context.device: 100})[0] == other
                     ):  # fmt: skip
-                        running.cancelled = True
+                        self._cancel(number, running)
                         self._yielded += 1
-                        self._context.actions.append(CancelFetch(number))
 
     def _tell(self, running: _Running) -> None:
         """Everybody who is at the image hears what is fetched, and how much of it is here."""

@@ -29,7 +29,6 @@ BUSY_PAUSE_S = 0.5
 BUSY_MAX = 6
 """How often in a row a peer may be busy before that counts as a broken promise."""
 
-
 RESTS_S = 5.0
 """So long a peer may take to say whether it gives the rest of a piece; then it is asked for whole ones."""
 
