@@ -145,3 +145,24 @@ def test_who_has_more_does_not_yield_to_who_would_win() -> None:
     gateway.fetch = gateway.next_fetch(gateway.hear_lease(4 * KIB))
     gateway.hear(m.Lease(RELEASE.task_image, FULL, 0, 0, 0))
     assert not is_given_up(gateway.hear_lease(4 * KIB))
+
+
+def told_of_first_bytes(gateway: Gateway) -> list[int]:
+    """What the peer hears as the first bytes of a fetch come."""
+    actions = gateway.feed(e.FetchProgress(gateway.fetch.fetch, 4 * KIB))
+    sent = [action.message for action in actions if isinstance(action, e.Send)]
+    return [message.came for message in sent if isinstance(message, m.Lease)]
+
+
+def test_that_bytes_come_is_told_at_once_if_another_has_kept_the_beginning() -> None:
+    """It has more, and goes on; each moment until it hears that is paid for twice."""
+    gateway = Gateway()
+    assert told_of_first_bytes(gateway) == []
+    assert is_given_up(gateway.hear_lease(64 * KIB))
+    gateway.feed(e.FetchEnded(gateway.fetch.fetch, "cancelled", 0))
+    gateway.now += 2.0
+    gateway.hear_lease(96 * KIB)
+    gateway.now += 2.0
+    ended = gateway.hear(m.Lease(RELEASE.task_image, FULL, 0, 0, 0))
+    gateway.fetch = gateway.next_fetch(ended)
+    assert told_of_first_bytes(gateway) == [2 * 4 * KIB], "what this node had kept itself included"
